@@ -1,0 +1,33 @@
+"""Run the tests against a real ComfyUI, in an environment that is made on the first run.
+
+    python3 scripts/test.py [arguments for pytest]
+
+COMFYUI_PATH names another ComfyUI than the one from PyPI (see environment.py).
+"""
+
+import os
+import subprocess
+import sys
+
+import environment
+
+
+def main() -> int:
+    environment.exit_on_termination()
+    try:
+        made = environment.prepare()
+        tools = environment.test_tools(made.python)
+    except environment.SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    variables = os.environ | {
+        "COMFYUI_PATH": str(made.comfyui),
+        "COMFYUI_PYTHON": str(made.python),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(tools), os.environ.get("PYTHONPATH")))),
+    }
+    pytest = [str(made.python), "-m", "pytest", *sys.argv[1:]]
+    return subprocess.call(pytest, cwd=environment.REPOSITORY, env=variables)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

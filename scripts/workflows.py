@@ -1,0 +1,87 @@
+"""Workflow files as the UI saves them, changed by name and turned into what ComfyUI's /prompt takes."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+NOTES = ("Note", "MarkdownNote")  # drawn by the page, unknown to the server
+SEEDS = ("seed", "noise_seed")  # the page gives these a control widget even where the node does not ask for it
+
+
+class Workflow:
+    """A workflow in the UI's format. `object_info` is the server's: it names the widgets whose values the file lists.
+
+    Nodes are named by their title on the canvas. Subgraphs, bypassed and muted nodes are not supported.
+    """
+
+    def __init__(self, graph: dict[str, Any], object_info: dict[str, Any]) -> None:
+        self.graph = copy.deepcopy(graph)
+        self._object_info = object_info
+        for node in self._nodes():
+            if node["type"] not in object_info:
+                raise ValueError(f"The server does not know the node {node['type']} of this workflow.")
+            if node.get("mode", 0) != 0:
+                raise ValueError(f"The node {node['type']} of this workflow is bypassed or muted.")
+
+    @classmethod
+    def read(cls, file: Path, object_info: dict[str, Any]) -> "Workflow":
+        return cls(json.loads(file.read_text(encoding="utf-8")), object_info)
+
+    def node_id(self, title: str) -> str:
+        """The API's id of the one node with this title."""
+        return str(self._node(title)["id"])
+
+    def titles(self) -> list[str]:
+        return [_title(node) for node in self._nodes()]
+
+    def set(self, title: str, **values: Any) -> None:
+        """Give widgets of the node with this title new values."""
+        node = self._node(title)
+        names = _widget_names(self._object_info[node["type"]])
+        for name, value in values.items():
+            node["widgets_values"][names.index(name)] = value
+
+    def to_api(self) -> dict[str, Any]:
+        """The workflow as /prompt takes it: node id -> class and inputs; a link is [node id, output slot]."""
+        sources = {link[0]: [str(link[1]), link[2]] for link in self.graph["links"]}
+        prompt = {}
+        for node in self._nodes():
+            names = _widget_names(self._object_info[node["type"]])
+            inputs = {name: value for name, value in zip(names, node.get("widgets_values", ())) if name is not None}
+            inputs |= {slot["name"]: sources[slot["link"]] for slot in node.get("inputs", ()) if slot.get("link")}
+            prompt[str(node["id"])] = {
+                "class_type": node["type"],
+                "inputs": inputs,
+                "_meta": {"title": _title(node)},
+            }
+        return prompt
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self.graph["nodes"] if node["type"] not in NOTES]
+
+    def _node(self, title: str) -> dict[str, Any]:
+        (node,) = [node for node in self._nodes() if _title(node) == title]
+        return node
+
+
+def _title(node: dict[str, Any]) -> str:
+    return str(node.get("title", node["type"]))
+
+
+def _widget_names(definition: dict[str, Any]) -> list[str | None]:
+    """The input that each of a node's `widgets_values` belongs to, None for a control that is no input."""
+    names: list[str | None] = []
+    for section in ("required", "optional"):
+        for name in definition["input_order"].get(section, ()):
+            kind, *options = definition["input"][section][name]
+            settings = options[0] if options else {}
+            if settings.get("forceInput") or not (isinstance(kind, list) or kind in WIDGET_TYPES):
+                continue
+            names.append(name)
+            if settings.get("control_after_generate") or (kind == "INT" and name in SEEDS):
+                names.append(None)
+            if settings.get("image_upload"):
+                names.append(None)
+    return names
