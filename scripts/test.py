@@ -6,7 +6,6 @@ COMFYUI_PATH names another ComfyUI than the one from PyPI (see environment.py).
 """
 
 import os
-import subprocess
 import sys
 
 import environment
@@ -20,13 +19,15 @@ def main() -> int:
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1
-    variables = os.environ | {
-        "COMFYUI_PATH": str(made.comfyui),
-        "COMFYUI_PYTHON": str(made.python),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(tools), os.environ.get("PYTHONPATH")))),
-    }
-    pytest = [str(made.python), "-m", "pytest", *sys.argv[1:]]
-    return subprocess.call(pytest, cwd=environment.REPOSITORY, env=variables)
+    os.chdir(environment.REPOSITORY)
+    environment.become(
+        [str(made.python), "-m", "pytest", *sys.argv[1:]],
+        {
+            "COMFYUI_PATH": str(made.comfyui),
+            "COMFYUI_PYTHON": str(made.python),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(tools), os.environ.get("PYTHONPATH")))),
+        },
+    )
 
 
 if __name__ == "__main__":

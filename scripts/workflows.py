@@ -29,6 +29,9 @@ class Workflow:
     def read(cls, file: Path, object_info: dict[str, Any]) -> "Workflow":
         return cls(json.loads(file.read_text(encoding="utf-8")), object_info)
 
+    def write(self, file: Path) -> None:
+        file.write_text(json.dumps(self.graph, indent=2), encoding="utf-8")
+
     def node_id(self, title: str) -> str:
         """The API's id of the one node with this title."""
         return str(self._node(title)["id"])
@@ -49,7 +52,8 @@ class Workflow:
         prompt = {}
         for node in self._nodes():
             names = _widget_names(self._object_info[node["type"]])
-            inputs = {name: value for name, value in zip(names, node.get("widgets_values", ())) if name is not None}
+            values = zip(names, node.get("widgets_values", ()), strict=False)
+            inputs = {name: value for name, value in values if name is not None}
             inputs |= {slot["name"]: sources[slot["link"]] for slot in node.get("inputs", ()) if slot.get("link")}
             prompt[str(node["id"])] = {
                 "class_type": node["type"],
