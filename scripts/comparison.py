@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 TILE = 512  # pixels; smaller pictures are enlarged to it
-MARGIN, GAP, HEADER, CAPTION = 40, 24, 118, 44
+MARGIN, GAP, HEADER, CAPTION = 40, 24, 128, 44
 PAPER, INK, FAINT, ACCENT = "#faf9f6", "#22252b", "#767b85", "#b3541e"
 
 
@@ -32,8 +32,8 @@ def side_by_side(pictures: list[Picture], positive: str) -> Image.Image:
     for column, picture in enumerate(pictures[:2]):
         left = MARGIN + column * (TILE + GAP)
         seconds = sum(p.seconds for p in pictures[column::2]) / rows
-        _text(draw, left, 80, f"{picture.method}", 20, ACCENT if column else INK, TILE - 110)
-        draw.text((left + TILE, 80), f"{seconds:.2f} s", ACCENT if column else INK, _font(20), anchor="ra")
+        _text(draw, left, 90, f"{picture.method}", 20, ACCENT if column else INK, TILE - 110)
+        draw.text((left + TILE, 90), f"{seconds:.2f} s", ACCENT if column else INK, _font(20), anchor="ra")
     for index, picture in enumerate(pictures):
         left = MARGIN + index % 2 * (TILE + GAP)
         top = HEADER + index // 2 * (TILE + CAPTION + GAP)
@@ -42,7 +42,7 @@ def side_by_side(pictures: list[Picture], positive: str) -> Image.Image:
             _text(draw, left, top + TILE + 12, f"negative prompt: {picture.negative}", 18, FAINT, 2 * TILE)
     speedup = sum(p.seconds for p in pictures[0::2]) / sum(p.seconds for p in pictures[1::2])
     evaluations = f"{pictures[0].evaluations} against {pictures[1].evaluations} evaluations of the model"
-    note = f"Sampling {speedup:.1f}× faster: {evaluations}. Times of the KSampler node with the models loaded."
+    note = f"Sampling {speedup:.1f} times faster: {evaluations}. Times of the KSampler node with the models loaded."
     _text(draw, MARGIN, size[1] - 48, note, 16, FAINT, size[0] - 2 * MARGIN)
     return sheet
 

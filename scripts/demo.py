@@ -27,15 +27,15 @@ def arguments() -> argparse.Namespace:
     chosen = parser.parse_args()
     if (chosen.checkpoint is None) != (chosen.adapter is None):
         parser.error("--checkpoint and --adapter belong together: an adapter fits the models of one family only")
-    for file in filter(None, (chosen.checkpoint, chosen.adapter)):
-        if not file.is_file():
-            parser.error(f"there is no file {file}")
     return chosen
 
 
 def main() -> int:
     environment.exit_on_termination()
     chosen = arguments()
+    for file in filter(None, (chosen.checkpoint, chosen.adapter)):
+        if not file.is_file():
+            return failed(f"There is no file {file}: check the path that you gave.")
     try:
         environment.enter(environment.prepare())
         # From here on we run beside ComfyUI's own packages, which these modules need.
