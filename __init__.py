@@ -1,0 +1,18 @@
+"""SUN for ComfyUI: Stable Diffusion 1.5 in 4 steps, without CFG, with a negative prompt that works."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
+from .nodes.apply import SUNApply, SUNSpeedUp
+from .nodes.sample import SUNSampler, SUNScheduler
+
+WEB_DIRECTORY = "./web"
+
+
+class SunExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [SUNSpeedUp, SUNLoadAdapter, SUNApply, SUNSampler, SUNScheduler, SUNAdapterInfo]
+
+
+async def comfy_entrypoint() -> SunExtension:
+    return SunExtension()

@@ -1,0 +1,61 @@
+from comfy_api.latest import io, ui
+
+from ..sun_core.adapter import SunAdapter
+from .adapter_folder import adapter_named, adapter_names, file_state, missing_file_message
+from .schema import ADAPTER_TOOLTIP, SunAdapterType, sun_schema
+
+
+class SUNLoadAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return sun_schema(
+            node_id="SUNLoadAdapter",
+            display_name="Load SUN Adapter",
+            description="Loads a SUN adapter file for Apply SUN Adapter and SUN Adapter Info.",
+            search_aliases=["SpeedUpNet", "4 steps", "distilled", "LCM", "Lightning", "turbo"],
+            inputs=[io.Combo.Input("adapter_name", options=adapter_names(), tooltip=ADAPTER_TOOLTIP)],
+            outputs=[SunAdapterType.Output(display_name="SUN_ADAPTER", tooltip="For Apply SUN Adapter.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, adapter_name: str) -> bool | str:
+        return missing_file_message(adapter_name) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter_name: str) -> tuple:
+        return file_state(adapter_name)
+
+    @classmethod
+    def execute(cls, adapter_name: str) -> io.NodeOutput:
+        return io.NodeOutput(adapter_named(adapter_name))
+
+
+class SUNAdapterInfo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return sun_schema(
+            node_id="SUNAdapterInfo",
+            display_name="SUN Adapter Info",
+            description="Shows what a SUN adapter was made for and what its file says about itself.",
+            search_aliases=["SpeedUpNet", "metadata"],
+            is_output_node=True,
+            inputs=[SunAdapterType.Input("sun_adapter", tooltip="From Load SUN Adapter.")],
+            outputs=[io.String.Output(display_name="info", tooltip="The text that is shown on the node.")],
+        )
+
+    @classmethod
+    def execute(cls, sun_adapter: SunAdapter) -> io.NodeOutput:
+        text = describe(sun_adapter)
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def describe(adapter: SunAdapter) -> str:
+    layout = adapter.layout
+    parameters = sum(parameter.numel() for parameter in adapter.parameters())
+    lines = [
+        f"Family: {adapter.metadata.get('family') or layout.family or 'unknown'}",
+        f"Cross-attention layers: {len(layout.layers)}, text width {layout.context_dim}",
+        f"Extra positive branch: {'yes' if layout.extra_positive else 'no'}",
+        f"Parameters: {parameters:,} ({str(adapter.dtype).removeprefix('torch.')})",
+    ]
+    return "\n".join(lines + [f"{key}: {value}" for key, value in adapter.metadata.items() if key != "family"])

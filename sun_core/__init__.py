@@ -1,0 +1,1 @@
+"""SpeedUpNet (SUN, arXiv 2312.08887) for ComfyUI: the method, without a node in sight."""

@@ -1,0 +1,134 @@
+"""SunAdapter: the weights that SUN adds to a U-Net's cross-attention layers, and their files."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import comfy.ops
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .adapter_file import AdapterLayout, check_tensors, read_layout
+from .errors import SunError
+from .layers import CrossAttentionLayer, cross_attention_layers
+
+
+class SunLayer(nn.Module):
+    """The adapter of one cross-attention layer; parameter names are those of official files (SUNAttnProcessor).
+
+    The linear layers cast their weights to what they are given, so that an adapter can be kept in fp16, offloaded and
+    loaded in part by ComfyUI; the alphas and betas are cast where they are used.
+    """
+
+    def __init__(self, hidden_dim: int, context_dim: int, extra_positive: bool, dtype: torch.dtype):
+        super().__init__()
+        self.hidden_dim, self.context_dim = hidden_dim, context_dim
+
+        def linear() -> nn.Module:
+            return comfy.ops.manual_cast.Linear(context_dim, hidden_dim, bias=False, dtype=dtype)
+
+        self.to_k_neg, self.to_v_neg = linear(), linear()
+        self.to_k_neg_alpha = nn.Parameter(torch.ones(hidden_dim, dtype=dtype))
+        self.to_k_neg_beta = nn.Parameter(torch.zeros(hidden_dim, dtype=dtype))
+        if extra_positive:
+            self.to_k_extra_pos, self.to_v_extra_pos = linear(), linear()
+            self.to_k_extra_pos_alpha = nn.Parameter(torch.ones(hidden_dim, dtype=dtype))
+            self.to_k_extra_pos_beta = nn.Parameter(torch.zeros(hidden_dim, dtype=dtype))
+
+    def negative_kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Kn c-, Vn c-: (rows, tokens, context_dim) -> two of (rows, tokens, hidden_dim)."""
+        return self.to_k_neg(context), self.to_v_neg(context)
+
+    def positive_kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Kp c+, Vp c+ of the extra positive branch; shapes as in `negative_kv`."""
+        return self.to_k_extra_pos(context), self.to_v_extra_pos(context)
+
+
+class SunAdapter(nn.ModuleDict):
+    """One SunLayer per cross-attention layer of a model family, by official number ("1", "3", ...).
+
+    `state_dict()` has exactly the keys of an official adapter file.
+    """
+
+    def __init__(self, layout: AdapterLayout, dtype: torch.dtype = torch.float32):
+        super().__init__(
+            {
+                str(number): SunLayer(hidden_dim, context_dim, layout.extra_positive, dtype)
+                for number, (hidden_dim, context_dim) in layout.layers.items()
+            }
+        )
+        self.layout = layout
+        self.metadata: dict[str, str] = {}
+
+    @classmethod
+    def for_unet(cls, unet: nn.Module, extra_positive: bool = True, alpha: float = 1.0) -> "SunAdapter":
+        """An untrained fp32 adapter for `unet`: each layer starts from the layer's own to_k and to_v, beta 0.
+
+        Raises SunError where `unet` has no cross-attention layers.
+        """
+        layers = cross_attention_layers(unet)
+        adapter = cls(unet_layout(layers, extra_positive))
+        branches = ("neg", "extra_pos") if extra_positive else ("neg",)
+        with torch.no_grad():
+            for layer in layers:
+                sun_layer = adapter[str(layer.number)]
+                for branch in branches:
+                    getattr(sun_layer, f"to_k_{branch}").weight.copy_(layer.attention.to_k.weight)
+                    getattr(sun_layer, f"to_v_{branch}").weight.copy_(layer.attention.to_v.weight)
+                    getattr(sun_layer, f"to_k_{branch}_alpha").fill_(alpha)
+        return adapter
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+
+def unet_layout(layers: list[CrossAttentionLayer], extra_positive: bool = True) -> AdapterLayout:
+    """The layout of adapters for a U-Net with these cross-attention layers; SunError where there are none."""
+    if not layers:
+        raise SunError(
+            "This MODEL has no U-Net with cross-attention (it looks like Flux, SD3 or another transformer), and there "
+            "is no place in it for SUN; connect a Stable Diffusion 1.5 checkpoint."
+        )
+    return AdapterLayout({layer.number: (layer.hidden_dim, layer.context_dim) for layer in layers}, extra_positive)
+
+
+def check_fit(adapter: SunAdapter, layers: list[CrossAttentionLayer]) -> None:
+    """Raises a SunError that says what both are where `adapter` was not made for a U-Net with these layers."""
+    model = unet_layout(layers, adapter.layout.extra_positive)
+    if adapter.layout.layers == model.layers:
+        return
+    raise SunError(
+        f"This SUN adapter does not fit this MODEL: the adapter is for {adapter.layout.describe()}, "
+        f"the MODEL is {model.describe()}; {adapter.layout.first_difference(model)}; "
+        "choose an adapter that was made for this model family."
+    )
+
+
+def load_adapter(path: str | Path) -> SunAdapter:
+    """Reads an official adapter file or one of our own (safetensors; fp16, bf16 or fp32, kept as they are).
+
+    Raises SunError, one sentence that says what the file is, for everything that is not a whole and finite SUN adapter.
+    """
+    layout, dtype, metadata = read_layout(path)
+    state = load_file(path, device="cpu")
+    check_tensors(path, state)
+    adapter = SunAdapter(layout, dtype)
+    adapter.load_state_dict(state)
+    adapter.requires_grad_(False)
+    adapter.metadata = metadata
+    return adapter
+
+
+def save_adapter(
+    adapter: SunAdapter, path: str | Path, metadata: Mapping[str, str], dtype: torch.dtype = torch.float16
+) -> None:
+    """Writes `adapter` under the official keys, with `metadata` (family, steps, recipe, ...) in the header.
+
+    A file that is already there is replaced only once the new one is whole.
+    """
+    state = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in adapter.state_dict().items()}
+    unfinished = Path(f"{path}.part")
+    save_file(state, unfinished, metadata={**adapter.metadata, **metadata})
+    os.replace(unfinished, path)

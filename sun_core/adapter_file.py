@@ -1,0 +1,174 @@
+"""What makes a file a SUN adapter, and one sentence for every file that is none."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import SunError
+
+ADVICE = "choose a SUN adapter (.safetensors)"
+
+_KEY = re.compile(r"\d+\.(to_[kv]_(neg|extra_pos)\.weight|to_k_(neg|extra_pos)_(alpha|beta))")
+_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_FAMILIES = {(16, 768): "Stable Diffusion 1.x", (16, 1024): "Stable Diffusion 2.x", (70, 2048): "SDXL"}
+
+_OTHER_FORMATS = (
+    (b"PK\x03\x04", "a pickle checkpoint (.pt/.ckpt/.bin in a zip), which can run code when opened"),
+    (b"\x80", "a Python pickle, which can run code when opened"),
+    (b"GGUF", "a GGUF model"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+    (b"<", "a web page, not the file itself"),
+)
+_OTHER_MODELS = (
+    (r"lora_|\.lora\.|lokr_|hada_|oft_|\.diff$|\.alpha$", "a LoRA", "load it with Load LoRA"),
+    (r"model\.diffusion_model\.|first_stage_model\.", "a whole checkpoint", "load it with Load Checkpoint"),
+    (r"ip_adapter\.|image_proj\.", "an IP-Adapter", "load it with an IP-Adapter node"),
+    (r"control_model\.|controlnet_|zero_convs\.", "a ControlNet", "load it with Load ControlNet Model"),
+    (
+        r"double_blocks\.|joint_blocks\.|input_blocks\.|down_blocks\.",
+        "a diffusion model",
+        "load it with its own loader",
+    ),
+    (r"decoder\.|encoder\.(?:down|conv|mid)|taesd_", "a VAE", "load it with Load VAE"),
+    (
+        r"text_model\.|transformer\.|encoder\.block|emb_params",
+        "a text encoder or embedding",
+        "load it with its own loader",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class AdapterLayout:
+    """The shape of an adapter: what decides which models it fits."""
+
+    layers: dict[int, tuple[int, int]]
+    """(hidden_dim, context_dim) of each cross-attention layer, by official number."""
+    extra_positive: bool
+
+    @property
+    def context_dim(self) -> int:
+        return next(iter(self.layers.values()))[1]
+
+    @property
+    def family(self) -> str:
+        """The family's name where the layout gives it away, else ''."""
+        return _FAMILIES.get((len(self.layers), self.context_dim), "")
+
+    def describe(self) -> str:
+        name = self.family or "a model"
+        return f"{name} with {len(self.layers)} cross-attention layers and text width {self.context_dim}"
+
+    def first_difference(self, model: "AdapterLayout") -> str:
+        """Where two layouts that are not equal differ first, in words."""
+        for number in sorted(self.layers.keys() | model.layers.keys()):
+            mine, its = self.layers.get(number), model.layers.get(number)
+            if mine is None:
+                return f"the adapter lacks layer {number}"
+            if its is None:
+                return f"the MODEL has no layer {number}"
+            if mine != its:
+                return f"layer {number} is {mine[0]}x{mine[1]} in the adapter and {its[0]}x{its[1]} in the MODEL"
+        return "they have the same layers"
+
+
+def read_layout(path: str | Path) -> tuple[AdapterLayout, torch.dtype, dict[str, str]]:
+    """Layout, dtype and metadata of an adapter file, from its header alone; SunError for any other file."""
+    name = Path(path).name
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+            dtypes = {part.get_dtype() for part in slices.values()}
+    except FileNotFoundError:
+        raise SunError(f"The SUN adapter {name} is not there any more; put it back, or {ADVICE}.") from None
+    except (SafetensorError, OSError) as error:
+        raise SunError(f"{name} is {_what_it_is_instead(path, error)}; {ADVICE}.") from error
+    layout = layout_of(name, shapes)
+    if other := sorted(dtypes - _DTYPES.keys()):
+        raise SunError(f"{name} has weights of type {other[0]}, but SUN adapters are F16, BF16 or F32; {ADVICE}.")
+    dtype = _DTYPES[dtypes.pop()] if len(dtypes) == 1 else torch.float32
+    return layout, dtype, metadata
+
+
+def layout_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> AdapterLayout:
+    """The layout that these tensors make; SunError where they make no SUN adapter, a broken or an incomplete one."""
+    foreign = [key for key in shapes if not _KEY.fullmatch(key)]
+    if len(foreign) == len(shapes):
+        raise SunError(f"{name} is {_other_model(shapes)}.")
+    if foreign:
+        raise SunError(f"{name} has keys that no SUN adapter has, such as {foreign[0]}; {ADVICE}.")
+
+    numbers = {int(key.split(".")[0]) for key in shapes}
+    for number in range(1, max(numbers) + 1, 2):
+        if number not in numbers:
+            raise SunError(f"{name} is incomplete: layer {number} is missing; download it again, or {ADVICE}.")
+    if even := sorted(number for number in numbers if number % 2 == 0):
+        raise SunError(f"{name} has a layer {even[0]}, but SUN adapters number their layers 1, 3, 5, ...; {ADVICE}.")
+
+    extra_positive = any("extra_pos" in key for key in shapes)
+    layers = {number: _layer_dims(name, number, shapes, extra_positive) for number in sorted(numbers)}
+    widths = {context_dim for _, context_dim in layers.values()}
+    if len(widths) > 1:
+        raise SunError(f"{name} mixes the text widths {sorted(widths)}, but all its layers must have one; {ADVICE}.")
+    return AdapterLayout(layers, extra_positive)
+
+
+def check_tensors(path: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Raises SunError where a weight is NaN or infinite."""
+    for key, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise SunError(
+                f"{Path(path).name} is damaged: {key} has values that are not numbers (NaN or infinite); "
+                f"download it again, or {ADVICE}."
+            )
+
+
+def _layer_dims(name: str, number: int, shapes: Mapping[str, tuple[int, ...]], extra_positive: bool) -> tuple[int, int]:
+    """(hidden_dim, context_dim) of one layer, all of whose tensors must be there and agree."""
+    expected: dict[str, tuple[int, ...]] = {}
+    weight = shapes.get(f"{number}.to_k_neg.weight", (0, 0))
+    if len(weight) != 2:
+        raise SunError(f"{name} is damaged: {number}.to_k_neg.weight should be a matrix and is {weight}; {ADVICE}.")
+    hidden_dim, context_dim = weight
+    for branch in ("neg", "extra_pos") if extra_positive else ("neg",):
+        expected |= {f"{number}.to_{kv}_{branch}.weight": (hidden_dim, context_dim) for kv in "kv"}
+        expected |= {f"{number}.to_k_{branch}_{scale}": (hidden_dim,) for scale in ("alpha", "beta")}
+    for key, shape in expected.items():
+        if key not in shapes:
+            raise SunError(f"{name} is incomplete: {key} is missing; download it again, or {ADVICE}.")
+        if shapes[key] != shape:
+            raise SunError(f"{name} is damaged: {key} has the shape {shapes[key]} instead of {shape}; {ADVICE}.")
+    return hidden_dim, context_dim
+
+
+def _what_it_is_instead(path: str | Path, error: Exception) -> str:
+    """What a file is that safetensors cannot read, from its first bytes."""
+    with open(path, "rb") as file:
+        head = file.read(64)
+        size = file.seek(0, 2)
+    if size == 0:
+        return "an empty file"
+    for magic, what in _OTHER_FORMATS:
+        if head.startswith(magic):
+            return what
+    if len(head) > 8 and head[8:9] == b"{":
+        return f"a damaged safetensors file, probably a download that was cut short ({size:,} bytes)"
+    return f"not a safetensors file ({error})"
+
+
+def _other_model(keys: Iterable[str]) -> str:
+    """What a safetensors file without a single SUN key is, from its keys."""
+    keys = list(keys)
+    for pattern, what, advice in _OTHER_MODELS:
+        if any(re.search(pattern, key) for key in keys):
+            return f"{what}, not a SUN adapter; {advice} and {ADVICE} here"
+    example = f" (its first key is {json.dumps(keys[0])})" if keys else " (it has no tensors at all)"
+    return f"not a SUN adapter{example}; {ADVICE}"

@@ -1,0 +1,53 @@
+"""Automatic settings: what a SUN run needs, whatever the sampler node says."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.k_diffusion.sampling
+import comfy.samplers
+from torch import Tensor
+
+from .schedule import trailing_between
+
+_DETERMINISTIC = (comfy.k_diffusion.sampling.sample_euler, comfy.k_diffusion.sampling.sample_dpmpp_2m)
+"""One model evaluation per step and no noise of their own; ComfyUI's ddim is sample_euler."""
+
+_GUIDANCE_SCALES = ("cfg", "cfg1", "cfg2")
+"""Attributes of ComfyUI's guiders: CFGGuider has the first, DualCFGGuider the others."""
+
+
+@contextmanager
+def automatic_settings(
+    guider: Any, sampler: Any, sigmas: Tensor, report: Callable[[str], None]
+) -> Iterator[tuple[Any, Tensor]]:
+    """Sets `guider` to CFG 1 for the time of a run and gives the sampler and the sigmas to run with.
+
+    sigmas: (steps + 1,), of which first, last and number are kept. `report` is told what was changed.
+    """
+    steps = len(sigmas) - 1
+    changes = []
+    trailing = trailing_between(sigmas, guider.model_patcher.get_model_object("model_sampling").sigmas)
+    if not _is_deterministic(sampler):
+        changes.append(f"sampler {_name(sampler)} -> euler")
+        sampler = comfy.samplers.ksampler("euler")
+    if not trailing.equal(sigmas):
+        changes.append("scheduler -> trailing")
+    scales = {name: vars(guider)[name] for name in _GUIDANCE_SCALES if name in vars(guider)}
+    changes += [f"CFG {scale:g} -> 1" for scale in sorted({*scales.values()} - {1.0})]
+    report(f"SUN: {steps} steps without CFG" + (f"; changed: {', '.join(changes)}" if changes else ""))
+    vars(guider).update(dict.fromkeys(scales, 1.0))
+    try:
+        yield sampler, trailing
+    finally:
+        vars(guider).update(scales)
+
+
+def _is_deterministic(sampler: Any) -> bool:
+    is_known = getattr(sampler, "sampler_function", None) in _DETERMINISTIC
+    return is_known and not getattr(sampler, "extra_options", {}).get("s_churn")
+
+
+def _name(sampler: Any) -> str:
+    function = getattr(sampler, "sampler_function", None)
+    return getattr(function, "__name__", type(sampler).__name__).removeprefix("sample_")

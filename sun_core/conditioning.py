@@ -1,0 +1,130 @@
+"""What a run's negative conditioning means to SUN.
+
+ComfyUI predicts once per entry of a conditioning and averages the predictions; SUN attends once per entry and averages
+the offsets, with the same weights:
+
+- combined entries all count, each with its own strength;
+- a mask or an area weighs an entry at each place of the picture; where no entry reaches, all count as if unmasked,
+  and so they do where the positive has an area, for then the U-Net sees only a cut-out;
+- an entry with a timestep range counts only in that range; where none is in range, all count;
+- a long negative (n x 77 tokens) is attended to as a whole;
+- ControlNets, hooks and pooled outputs of a negative say nothing about its words and play no part.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .errors import SunError
+
+
+class CachedContext:
+    """A context (rows, tokens, context_dim) and the keys and values that adapter layers made of it so far."""
+
+    def __init__(self, context: Tensor):
+        self.context = context
+        self._kv: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def kv(self, number: int, project: Any, q: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V of layer `number`, made by `project` in the dtype and on the device of `q` at first use."""
+        key = (number, q.device, q.dtype)
+        if key not in self._kv:
+            self._kv[key] = project(self.context.to(q))
+        return self._kv[key]
+
+    def forget(self) -> None:
+        self._kv.clear()
+
+
+class NegativeEntry(CachedContext):
+    """One entry of the negative conditioning: its context, when it counts (sigmas), and where (weights)."""
+
+    def __init__(
+        self,
+        context: Tensor,
+        strength: float = 1.0,
+        places: Tensor | None = None,
+        sigma_start: float = float("inf"),
+        sigma_end: float = 0.0,
+    ):
+        """`places`: (1 or rows, height, width) at the latent's size, None for everywhere."""
+        super().__init__(context)
+        self.strength, self.places = strength, places
+        self.sigma_start, self.sigma_end = sigma_start, sigma_end
+
+    def is_in_range(self, sigma: float) -> bool:
+        return self.sigma_end <= sigma <= self.sigma_start
+
+
+def negative_entries(
+    conds: Sequence[dict[str, Any]], context_dim: int, latent_size: Sequence[int]
+) -> list[NegativeEntry]:
+    """Entries from conds as `comfy.samplers.process_conds` leaves them; SunError where their text width is another."""
+    return [_negative_entry(cond, context_dim, latent_size) for cond in conds]
+
+
+def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequence[int]) -> NegativeEntry:
+    context = cond["model_conds"]["c_crossattn"].cond
+    if context.shape[-1] != context_dim:
+        raise SunError(
+            f"The negative prompt was encoded {context.shape[-1]} wide, but this SUN adapter reads {context_dim}; "
+            "encode it with the CLIP of the checkpoint that is connected."
+        )
+    return NegativeEntry(
+        context,
+        strength=cond.get("strength", 1.0),
+        places=_places(cond, latent_size),
+        sigma_start=cond.get("timestep_start", float("inf")),
+        sigma_end=cond.get("timestep_end", 0.0),
+    )
+
+
+def _places(cond: dict[str, Any], latent_size: Sequence[int]) -> Tensor | None:
+    """Where an entry counts: its mask, inside of its area."""
+    mask, area = cond.get("mask"), cond.get("area")
+    if (mask is None and area is None) or len(latent_size) != 2:
+        return None
+    places = torch.ones(1, *latent_size) if mask is None else mask.float() * cond.get("mask_strength", 1.0)
+    if area is not None:
+        height, width, top, left = area
+        inside = torch.zeros_like(places)
+        inside[:, top : top + height, left : left + width] = 1.0
+        places = places * inside
+    return places
+
+
+def entry_weights(
+    entries: Sequence[NegativeEntry], latent_size: Sequence[int], grid: Sequence[int], rows: int
+) -> list[Any]:
+    """Each entry's share of the average, summing to 1: a number, or (rows, tokens, 1) where an entry has places.
+
+    `latent_size` is the size that the U-Net sees, `grid` the layer's own (height, width).
+    """
+    strengths = [entry.strength for entry in entries]
+    total = sum(strengths) or 1.0
+    shares = [strength / total for strength in strengths]
+    if not any(entry.places is not None and entry.places.shape[1:] == tuple(latent_size) for entry in entries):
+        return shares
+    weights = torch.stack([entry.strength * _to_tokens(entry.places, latent_size, grid, rows) for entry in entries])
+    everywhere = torch.tensor(shares).to(weights).view(-1, 1, 1, 1)
+    total_weight = weights.sum(dim=0)
+    return list(torch.where(total_weight > 0, weights / total_weight.clamp_min(1e-9), everywhere))
+
+
+def _to_tokens(places: Tensor | None, latent_size: Sequence[int], grid: Sequence[int], rows: int) -> Tensor:
+    """(1 or n, height, width) at the latent's size -> (rows, tokens, 1) at the layer's."""
+    if places is None or places.shape[1:] != tuple(latent_size):
+        return torch.ones(rows, grid[0] * grid[1], 1)
+    scaled = torch.nn.functional.interpolate(places.unsqueeze(1), size=tuple(grid), mode="area")
+    return repeat_rows(rearrange(scaled, "b 1 h w -> b (h w) 1"), rows)
+
+
+def repeat_rows(tensor: Tensor, rows: int) -> Tensor:
+    """`tensor` with `rows` rows, as ComfyUI spreads conditionings over a batch: repeated from the start, or cut."""
+    if tensor.shape[0] == 1:
+        return tensor.expand(rows, *tensor.shape[1:])
+    copies = -(-rows // tensor.shape[0])
+    return tensor.repeat(copies, *[1] * (tensor.ndim - 1))[:rows]

@@ -1,0 +1,41 @@
+"""Trailing timesteps and their sigmas (arXiv 2305.08891, sec. 3.3; what SUN adapters are distilled for). Torch only.
+
+A noise level is given by its place in the model's table of sigmas (1000 rising values for Stable Diffusion).
+"""
+
+import torch
+from torch import Tensor
+
+
+def trailing_timesteps(steps: int, start: int = 1000, end: int = 0) -> list[int]:
+    """Timesteps of `steps` equal parts of (end, start], each at its noisy end: 999, 749, 499, 249 for 4 of 1000."""
+    return [round(start - i * (start - end) / steps) - 1 for i in range(steps)]
+
+
+def trailing_sigmas(sigma_table: Tensor, steps: int, denoise: float = 1.0) -> Tensor:
+    """(steps + 1,) falling sigmas that end in 0; with `denoise` below 1 the last `steps` of a longer schedule."""
+    if denoise <= 0.0:
+        return torch.zeros(0)
+    whole_steps = min(int(steps / denoise), len(sigma_table))
+    whole = trailing_timesteps(whole_steps, start=len(sigma_table))
+    return torch.cat([sigma_table[whole[-steps:]].float().cpu(), torch.zeros(1)])
+
+
+def trailing_between(sigmas: Tensor, sigma_table: Tensor) -> Tensor:
+    """`sigmas` spaced anew like trailing, with the same first, last and number of sigmas.
+
+    A run that has more steps than timesteps to put them on keeps its own spacing.
+    """
+    steps = len(sigmas) - 1
+    start, end = (_timesteps_below(sigma, sigma_table) for sigma in (sigmas[0], sigmas[-1]))
+    if steps > start - end:
+        return sigmas
+    inner = sigma_table[trailing_timesteps(steps, start, end)[1:]].to(sigmas)
+    return torch.cat([sigmas[:1], inner, sigmas[-1:]])
+
+
+def _timesteps_below(sigma: Tensor, sigma_table: Tensor) -> int:
+    """How many timesteps lie at or below the noise level `sigma`: 0 for sigma 0, 1000 for the highest."""
+    if sigma <= 0:
+        return 0
+    return 1 + int((sigma_table.log() - sigma.to(sigma_table).log()).abs().argmin())
