@@ -30,10 +30,13 @@ def adapter_names() -> list[str]:
     return folder_paths.get_filename_list(FOLDER) or [RELEASED_ADAPTER]
 
 
-def missing_file_message(name: str) -> str | None:
-    """What to say about an adapter file that is not there, None for one that is."""
-    if folder_paths.get_full_path(FOLDER, name):
-        return None
+def is_there(name: str | None) -> bool | str:
+    """For validate_inputs: True, or what to say about a file that is not there.
+
+    A name that comes over a link is None here, and looked at when the node runs.
+    """
+    if name is None or folder_paths.get_full_path(FOLDER, name):
+        return True
     folder = folder_paths.get_folder_paths(FOLDER)[0]
     if name == RELEASED_ADAPTER:
         return (
@@ -49,9 +52,9 @@ def missing_file_message(name: str) -> str | None:
     )
 
 
-def file_state(name: str) -> tuple:
-    """Changes when the file that `name` stands for is replaced."""
-    path = folder_paths.get_full_path(FOLDER, name)
+def file_state(name: str | None) -> tuple:
+    """For fingerprint_inputs: changes when the file that `name` stands for is replaced."""
+    path = folder_paths.get_full_path(FOLDER, name) if name else None
     if path is None:
         return (name, None)
     stat = Path(path).stat()
@@ -60,8 +63,9 @@ def file_state(name: str) -> tuple:
 
 def adapter_named(name: str) -> SunAdapter:
     """Loads an adapter of the folder, or gives the one that is in use already; SunError where it cannot be."""
-    if message := missing_file_message(name):
-        raise SunError(message)
+    there = is_there(name)
+    if isinstance(there, str):
+        raise SunError(there)
     state = file_state(name)
     adapter = _loaded.get(state)
     if adapter is None:

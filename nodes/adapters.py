@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 
 from ..sun_core.adapter import SunAdapter
-from .adapter_folder import adapter_named, adapter_names, file_state, missing_file_message
+from .adapter_folder import adapter_named, adapter_names, file_state, is_there
 from .schema import ADAPTER_TOOLTIP, SunAdapterType, sun_schema
 
 
@@ -18,11 +18,11 @@ class SUNLoadAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, adapter_name: str) -> bool | str:
-        return missing_file_message(adapter_name) or True
+    def validate_inputs(cls, adapter_name: str | None = None) -> bool | str:
+        return is_there(adapter_name)
 
     @classmethod
-    def fingerprint_inputs(cls, adapter_name: str) -> tuple:
+    def fingerprint_inputs(cls, adapter_name: str | None = None) -> tuple:
         return file_state(adapter_name)
 
     @classmethod

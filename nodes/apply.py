@@ -3,7 +3,7 @@ from comfy_api.latest import io
 
 from ..sun_core.adapter import SunAdapter
 from ..sun_core.patching import SunSettings, apply_sun
-from .adapter_folder import adapter_named, adapter_names, file_state, missing_file_message
+from .adapter_folder import adapter_named, adapter_names, file_state, is_there
 from .report import node_report
 from .schema import ADAPTER_TOOLTIP, AUTOMATIC, MODEL_TOOLTIP, SunAdapterType, settings_input, sun_schema
 
@@ -40,11 +40,11 @@ class SUNSpeedUp(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, adapter_name: str) -> bool | str:
-        return missing_file_message(adapter_name) or True
+    def validate_inputs(cls, adapter_name: str | None = None) -> bool | str:
+        return is_there(adapter_name)
 
     @classmethod
-    def fingerprint_inputs(cls, adapter_name: str, **_: object) -> tuple:
+    def fingerprint_inputs(cls, adapter_name: str | None = None, **_: object) -> tuple:
         return file_state(adapter_name)
 
     @classmethod

@@ -30,7 +30,7 @@ class SUNSampler(io.ComfyNode):
         return sun_schema(
             node_id="SUNSampler",
             display_name="KSampler (SUN 4-Step)",
-            description="Samples on a MODEL with SUN: a KSampler with only what SUN leaves open (no CFG, no scheduler).",
+            description="A KSampler with only what SUN leaves open (no CFG, no scheduler), for a MODEL with SUN.",
             search_aliases=["SpeedUpNet", "sampler", "4 steps", "DDIM"],
             inputs=[
                 io.Model.Input("model", tooltip="From SUN 4-Step Speed-Up or Apply SUN Adapter."),

@@ -8,9 +8,9 @@ cross-attention blocks themselves is a SunAttention, which holds no weights.
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -104,7 +104,7 @@ class SunAttention:
     It wraps the replacement that it finds, and offers the `add` of IP-Adapter packs to those that come later.
     """
 
-    def __init__(self, number: int, neighbour: Callable | None = None, callbacks: tuple = ()):
+    def __init__(self, number: int, neighbour: Callable | None = None, callbacks: Sequence[tuple[Callable, dict]] = ()):
         self.number, self.neighbour, self.callbacks = number, neighbour, list(callbacks)
 
     def add(self, callback: Callable, **kwargs: Any) -> None:
@@ -112,7 +112,7 @@ class SunAttention:
         self.callbacks.append((callback, kwargs))
 
     def copy(self) -> "SunAttention":
-        return SunAttention(self.number, self.neighbour, tuple(self.callbacks))
+        return SunAttention(self.number, self.neighbour, self.callbacks)
 
     def __deepcopy__(self, memo: dict) -> "SunAttention":
         """ComfyUI 0.3.75 deep-copies patches with the MODEL; weights that neighbours hold are to be shared."""
@@ -128,7 +128,7 @@ class SunAttention:
         text = attend(q, k, v)
         out = text
         forward: SunForward | None = extra_options.get(FORWARD_KEY)
-        if forward is not None and forward.row_count == len(q):
+        if forward is not None and _knows_rows(forward.row_count, len(q)):
             out = forward(self.number, q, text, attend, extra_options["activations_shape"][2:])
         if self.neighbour is not None:
             out = out + (self.neighbour(q, k, v, extra_options) - text)
@@ -140,21 +140,31 @@ class SunAttention:
         return out.to(q.dtype)
 
 
+@cache
+def _knows_rows(expected: int, found: int) -> bool:
+    """Whether rows are where the batch has them; if not, says so (once, thanks to the cache)."""
+    if expected != found:
+        logging.warning(
+            f"Another node changes the batch inside of cross-attention ({expected} -> {found} rows): SUN leaves it plain."
+        )
+    return expected == found
+
+
 def install(transformer_options: dict, layers: list[CrossAttentionLayer]) -> None:
     """Puts a SunAttention into every layer, around whatever replacement is there. Changes the dicts in place.
 
     The U-Net looks for (block, id, index) first, then for (block, id). IP-Adapter packs use the short key where a block
-    has one transformer, so SUN does too and takes a long key's patch under the short one.
+    has one transformer, so SUN does too, and takes what has the long one with it: there it would switch them off.
     """
     replace = transformer_options.setdefault("patches_replace", {}).setdefault("attn2", {})
     for layer in layers:
         short, long = layer.block, (*layer.block, layer.depth_index)
-        found = replace.get(long, replace.get(short))
+        found = [patch for patch in (replace.get(long), replace.get(short)) if patch is not None]
+        ours = next((patch for patch in found if isinstance(patch, SunAttention)), SunAttention(layer.number))
+        neighbour = next((patch for patch in found if not isinstance(patch, SunAttention)), ours.neighbour)
         if layer.depth == 1:
             replace.pop(long, None)
-        if not isinstance(found, SunAttention) or found.number != layer.number:
-            found = SunAttention(layer.number, found)
-        replace[short if layer.depth == 1 else long] = found
+        replace[short if layer.depth == 1 else long] = SunAttention(layer.number, neighbour, ours.callbacks)
 
 
 def _separate_clone(_: ModelPatcher, clone: ModelPatcher) -> None:
@@ -271,8 +281,8 @@ def _apply_model_wrapper(
     transformer_options = dict(transformer_options or {})
     run: SunRun | None = transformer_options.get(RUN_KEY)
     if run is not None and c_crossattn is not None:
-        names = transformer_options["uuids"]
-        transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, float(transformer_options["sigmas"][0]))
+        names = transformer_options.get("uuids", (None,))
+        transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, sigma=float(t[0]))
     return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 

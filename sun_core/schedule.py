@@ -30,8 +30,10 @@ def trailing_between(sigmas: Tensor, sigma_table: Tensor) -> Tensor:
     start, end = (_timesteps_below(sigma, sigma_table) for sigma in (sigmas[0], sigmas[-1]))
     if steps > start - end:
         return sigmas
-    inner = sigma_table[trailing_timesteps(steps, start, end)[1:]].to(sigmas)
-    return torch.cat([sigmas[:1], inner, sigmas[-1:]])
+    spaced = torch.cat([sigma_table[trailing_timesteps(steps, start, end)].to(sigmas), sigmas[-1:]])
+    if not spaced[0].isclose(sigmas[0], rtol=1e-5):  # karras and others miss the table's own value by a rounding
+        spaced[0] = sigmas[0]
+    return spaced
 
 
 def _timesteps_below(sigma: Tensor, sigma_table: Tensor) -> int:
