@@ -1,0 +1,129 @@
+"""Re-creates every file of the mini family from seeds: `python3 scripts/mini/build.py`.
+
+Stages run in order and resume: each keeps its checkpoint under build/mini/, and one that is finished is not run again
+(delete its checkpoint to repeat it). `--stage NAME` runs one alone. README.md here says how long each takes and what
+comes out.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+WORK = ROOT / "build" / "mini"
+WEIGHTS = ROOT / "demo" / "mini_family" / "weights"
+BASE, ADAPTER = WEIGHTS / "mini-storybook.safetensors", WEIGHTS / "sun_mini_4step.safetensors"
+COMMUNITY = {"pastel": "Mini Pastel", "comic": "Mini Comic", "pencil": "Mini Pencil"}
+PICTURES_PER_SCENE, STYLE_PICTURES_PER_SCENE = 64, 16
+
+
+def import_comfyui() -> None:
+    """ComfyUI first on the path, the repository last: both have a top-level `nodes`."""
+    sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention"]
+    sys.path.insert(0, os.environ["COMFYUI_PATH"])
+    sys.path.append(str(ROOT))
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+
+
+def autoencoder_stage() -> None:
+    import autoencoder
+
+    autoencoder.train(WORK / "autoencoder.pt")
+
+
+def judge_stage() -> None:
+    import autoencoder
+    import measure
+
+    measure.train(autoencoder.load(WORK / "autoencoder.pt"), WORK / "judge.pt")
+
+
+def latents_stage(style: str, per_scene: int) -> None:
+    import autoencoder
+    import dataset
+
+    out = WORK / f"latents-{style}.pt"
+    if not out.exists():
+        dataset.make_latents(autoencoder.load(WORK / "autoencoder.pt"), style, per_scene, out)
+
+
+def teacher_stage() -> None:
+    import teacher
+
+    teacher.train(WORK / "latents-storybook.pt", WORK / "teacher.pt")
+
+
+def style_stage(style: str) -> None:
+    import teacher
+
+    latents_stage(style, STYLE_PICTURES_PER_SCENE)
+    teacher.train(WORK / f"latents-{style}.pt", WORK / f"style-{style}.pt", start=WORK / "teacher.pt")
+
+
+def adapter_stage() -> None:
+    import adapter
+
+    adapter.train(WORK / "latents-storybook.pt", WORK / "teacher.pt", WORK / "adapter.pt")
+
+
+def export_stage() -> None:
+    import adapter
+    import autoencoder
+    import export
+    import teacher
+
+    WEIGHTS.mkdir(parents=True, exist_ok=True)
+    export.write_checkpoint(teacher.load(WORK / "teacher.pt"), autoencoder.load(WORK / "autoencoder.pt"), BASE)
+    for style, title in COMMUNITY.items():
+        if (WORK / f"style-{style}.pt").exists():
+            export.write_unet(teacher.load(WORK / f"style-{style}.pt"), title, WEIGHTS / f"mini-{style}.safetensors")
+    if (WORK / "adapter.pt").exists():
+        adapter.export(WORK / "teacher.pt", WORK / "adapter.pt", ADAPTER)
+
+
+STAGES: dict[str, Callable[[], None]] = {
+    "autoencoder": autoencoder_stage,
+    "latents": lambda: latents_stage("storybook", PICTURES_PER_SCENE),
+    "judge": judge_stage,
+    "teacher": teacher_stage,
+    "adapter": adapter_stage,
+    **{f"style-{style}": (lambda style=style: style_stage(style)) for style in COMMUNITY},
+}
+
+
+def run_stage(name: str) -> None:
+    """What each process of a stage does."""
+    import_comfyui()
+    STAGES[name]()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stage", choices=[*STAGES, "export"], help="run this stage alone")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count(), help="data-parallel processes (default: all cores)"
+    )
+    options = parser.parse_args()
+    import loop
+
+    WORK.mkdir(parents=True, exist_ok=True)
+    for name in [options.stage] if options.stage else [*STAGES, "export"]:
+        print(f"== {name}", flush=True)
+        if name == "export":
+            import_comfyui()
+            export_stage()
+        else:
+            loop.launch(run_stage, name, processes=options.processes)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import environment
+
+    environment.enter(environment.prepare())
+    main()

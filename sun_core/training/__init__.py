@@ -1,0 +1,1 @@
+"""Distilling a SUN adapter. Imports sun_core; nothing in sun_core imports this."""

@@ -1,0 +1,128 @@
+"""What a SUN adapter learns from one batch: the teacher, the student and its slow target on one frozen U-Net."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..adapter import SunAdapter
+from ..patching import training_transformer_options
+from ..schedule import trailing_timesteps
+from .losses import (
+    EpsPredictor,
+    add_noise,
+    cfg_distillation_loss,
+    ddim_jump,
+    guided,
+    multi_step_consistency_loss,
+    segment_end,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an adapter is distilled."""
+
+    segments: int = 4
+    """Sampling steps that the adapter is for: time is cut at their timesteps."""
+    teacher_stride: int = 50
+    """Timesteps between x_t and x_t', which one guided DDIM step of the teacher crosses."""
+    rollout_share: float = 0.5
+    """Share of a batch's rows that the student itself brought to the start of a segment, from pure noise, as in
+    sampling.
+    """
+    cfg_weight: float = 0.2
+    """Weight of the CFG-distillation loss beside MSC."""
+    target_ema: float = 0.95
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Latents of pictures with their prompts: x0 (rows, channels, height, width), contexts (rows, tokens,
+    context_dim).
+    """
+
+    x0: Tensor
+    positive: Tensor
+    negative: Tensor
+    guidance: Tensor
+    """The teacher's CFG scale, (rows,)."""
+
+    def rows(self, chosen: slice) -> "Batch":
+        return Batch(self.x0[chosen], self.positive[chosen], self.negative[chosen], self.guidance[chosen])
+
+
+class Distillation(nn.Module):
+    """The losses of one adapter on one frozen eps-predicting U-Net.
+
+    Args:
+        unet: called as unet(x, t, context=..., transformer_options=...); frozen here.
+        alphas: cumulative products of 1 - beta, (timesteps,).
+    """
+
+    def __init__(self, unet: nn.Module, adapter: SunAdapter, alphas: Tensor, recipe: Recipe):
+        super().__init__()
+        self.unet, self.adapter, self.recipe = unet.requires_grad_(False), adapter, recipe
+        self.target = deepcopy(adapter).requires_grad_(False)
+        self.starts = trailing_timesteps(recipe.segments, len(alphas))
+        self.register_buffer("alphas", alphas, persistent=False)
+
+    def student(self, batch: Batch, adapter: SunAdapter) -> EpsPredictor:
+        """The U-Net with `adapter`, one evaluation per prediction."""
+        options = training_transformer_options(adapter, batch.negative)
+        return lambda x, t: self.unet(x, t.float(), context=batch.positive, transformer_options=dict(options))
+
+    def teacher(self, batch: Batch) -> EpsPredictor:
+        """The plain U-Net with classifier-free guidance, both prompts in one evaluation of twice the rows."""
+        context = torch.cat([batch.negative, batch.positive])
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            eps = self.unet(x.repeat(2, 1, 1, 1), t.float().repeat(2), context=context)
+            return guided(*eps.chunk(2), batch.guidance)
+
+        return predict
+
+    def loss(self, batch: Batch) -> Tensor:
+        """MSC on all rows, plus the CFG-distillation loss."""
+        n = len(batch.x0)
+        own = round(n * self.recipe.rollout_share)
+        x_own, t_own = self.rolled_out(batch.rows(slice(0, own)))
+        x_data, t_data = self.noised(batch.rows(slice(own, n)))
+        x, t = torch.cat([x_own, x_data]), torch.cat([t_own, t_data])
+        end = segment_end(t, self.starts)
+        t_next = torch.maximum(t - self.recipe.teacher_stride, end)
+        student, teacher = self.student(batch, self.adapter), self.teacher(batch)
+        consistency = multi_step_consistency_loss(
+            student, self.student(batch, self.target), teacher, x, t, t_next, self.starts, self.alphas
+        ).mean()
+        if not self.recipe.cfg_weight:
+            return consistency
+        return consistency + self.recipe.cfg_weight * cfg_distillation_loss(student, teacher, x, t)
+
+    def noised(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pictures with noise, at timesteps drawn evenly from all segments."""
+        t = torch.randint(0, len(self.alphas), (len(batch.x0),))
+        return add_noise(batch.x0, torch.randn_like(batch.x0), t, self.alphas), t
+
+    @torch.no_grad()
+    def rolled_out(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Latents as sampling meets them: pure noise at the first timestep, brought to a random segment's start by
+        the target.
+        """
+        x = torch.randn_like(batch.x0)
+        starts = torch.tensor(self.starts)
+        arrive = torch.randint(0, len(starts), (len(x),)).sort().values  # rows that go no further are at the front
+        for i in range(len(starts) - 1):
+            on = slice(int((arrive <= i).sum()), len(x))
+            if on.start == len(x):
+                break
+            rows, t, s = batch.rows(on), starts[i].expand(len(x) - on.start), starts[i + 1].expand(len(x) - on.start)
+            x[on] = ddim_jump(x[on], self.student(rows, self.target)(x[on], t), t, s, self.alphas)
+        return x, starts[arrive]
+
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """Let the target follow the student by its EMA; once after each optimiser step."""
+        for slow, fast in zip(self.target.parameters(), self.adapter.parameters(), strict=True):
+            slow.lerp_(fast, 1 - self.recipe.target_ema)
