@@ -1,6 +1,6 @@
 """Measure SUN on a full-size Stable Diffusion 1.5 U-Net with random weights, in a real ComfyUI.
 
-    python3 scripts/bench.py [--latent 32] [--repeats 5] [--json FILE]
+    python3 scripts/bench.py [--latent 32] [--repeats 3] [--json FILE]
 
 What is compared is measured in turn, again and again in one run, so that a machine that slows down meanwhile slows
 down both sides; the device is the one that ComfyUI chooses. Random weights cost what trained ones do; the pictures
@@ -37,7 +37,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latent", type=int, default=32, metavar="N", help="latents of N x N; 64 is 512 x 512 pixels")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="how often each thing is measured")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="how often each thing is measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     return parser.parse_args()
 

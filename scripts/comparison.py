@@ -37,7 +37,7 @@ def side_by_side(pictures: list[Picture], positive: str) -> Image.Image:
     for index, picture in enumerate(pictures):
         left = MARGIN + index % 2 * (TILE + GAP)
         top = HEADER + index // 2 * (TILE + CAPTION + GAP)
-        sheet.paste(_enlarged(picture.png), (left, top))
+        sheet.paste(enlarged(picture.png, TILE), (left, top))
         if index % 2 == 0:
             _text(draw, left, top + TILE + 12, f"negative prompt: {picture.negative}", 18, FAINT, 2 * TILE)
     speedup = sum(p.seconds for p in pictures[0::2]) / sum(p.seconds for p in pictures[1::2])
@@ -47,12 +47,12 @@ def side_by_side(pictures: list[Picture], positive: str) -> Image.Image:
     return sheet
 
 
-def _enlarged(png: bytes) -> Image.Image:
-    """The picture at TILE pixels, cropped to a square of its middle if it is none."""
+def enlarged(png: bytes, size: int) -> Image.Image:
+    """The picture at `size` x `size` pixels, cropped to the square of its middle."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.resize((TILE, TILE), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+    return picture.resize((size, size), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
 
 
 def _text(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, size: int, colour: str, width: int) -> None:

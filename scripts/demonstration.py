@@ -85,31 +85,39 @@ def run(models: Models, output: Path, port: int | None, serve: bool) -> None:
 @contextlib.contextmanager
 def serving(models: Models, port: int | None = None) -> Iterator[tuple[ComfyServer, dict[str, Workflow]]]:
     """A server with this pack and `models`, and the example workflows set to them."""
-    base = base_folder(models)
+    base = base_folder()
+    fill(base, models)
     print("Starting ComfyUI ...", flush=True)
     with ComfyServer(environment.comfyui_path(), base, port, device_arguments()) as server:
         object_info = server.get("/object_info")
         workflows = {file.stem: Workflow.read(file, object_info) for file in sorted(EXAMPLES.glob("*.json"))}
         for name, workflow in workflows.items():
             set_to(models, workflow)
-            workflow.write(base / "custom_nodes" / OWN_WORKFLOWS / "example_workflows" / f"{name}.json")
+            workflow.write(own_workflows(base) / f"{name}.json")
         yield server, workflows
 
 
-def base_folder(models: Models) -> Path:
+def base_folder() -> Path:
     """ComfyUI's --base-directory for this checkout: nothing of a user's own ComfyUI is touched."""
     key = hashlib.sha256(str(environment.REPOSITORY).encode()).hexdigest()[:16]
-    base = environment.cache_folder() / f"demo-{key}"
+    return environment.cache_folder() / f"demo-{key}"
+
+
+def fill(base: Path, models: Models) -> None:
+    """Put this pack, the mini family's, one for our workflows, and `models` where ComfyUI looks for them."""
     for rebuilt in ("custom_nodes", "models"):
         shutil.rmtree(base / rebuilt, ignore_errors=True)
     link(environment.REPOSITORY, base / "custom_nodes" / PACK)
     link(MINI_FAMILY, base / "custom_nodes" / "sun-mini-family")
-    own = base / "custom_nodes" / OWN_WORKFLOWS
-    (own / "example_workflows").mkdir(parents=True)
-    (own / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n", encoding="utf-8")
+    own_workflows(base).mkdir(parents=True)
+    (own_workflows(base).parent / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n", encoding="utf-8")
     link(models.checkpoint, base / "models" / "checkpoints" / models.checkpoint.name)
     link(models.adapter, base / "models" / "sun" / models.adapter.name)
-    return base
+
+
+def own_workflows(base: Path) -> Path:
+    """The folder whose workflows the page's template browser shows under OWN_WORKFLOWS."""
+    return base / "custom_nodes" / OWN_WORKFLOWS / "example_workflows"
 
 
 def link(source: Path, target: Path) -> None:

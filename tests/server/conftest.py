@@ -1,0 +1,57 @@
+"""One real ComfyUI server for all tests of this folder, with this pack, the mini family and its adapter."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+
+import demonstration
+from comfy_server import ComfyServer
+from workflows import Workflow
+
+
+@pytest.fixture(scope="session")
+def models() -> demonstration.Models:
+    return demonstration.mini_family()
+
+
+@pytest.fixture(scope="session")
+def server(models: demonstration.Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    base = tmp_path_factory.mktemp("comfyui")
+    demonstration.fill(base, models)
+    with ComfyServer(Path(os.environ["COMFYUI_PATH"]), base, arguments=("--cpu",)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def object_info(server: ComfyServer) -> dict[str, Any]:
+    return server.get("/object_info")
+
+
+@pytest.fixture
+def workflow(object_info: dict[str, Any], models: demonstration.Models) -> Workflow:
+    """The text to image workflow that ships, set to the mini family."""
+    return example("text_to_image", object_info, models)
+
+
+def example(name: str, object_info: dict[str, Any], models: demonstration.Models) -> Workflow:
+    workflow = Workflow.read(demonstration.EXAMPLES / f"{name}.json", object_info)
+    demonstration.set_to(models, workflow)
+    return workflow
+
+
+def render(server: ComfyServer, workflow: Workflow, save: str = "Save picture") -> np.ndarray:
+    """The pixels that the workflow's node `save` wrote: (height, width, 3), 0..255."""
+    return pixels(server.run(workflow.to_api()).pictures[workflow.node_id(save)])
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.int16)
