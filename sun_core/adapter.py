@@ -6,6 +6,7 @@ from pathlib import Path
 
 import comfy.ops
 import torch
+from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -60,6 +61,8 @@ class SunAdapter(nn.ModuleDict):
         )
         self.layout = layout
         self.metadata: dict[str, str] = {}
+        self.patcher: ModelPatcher | None = None
+        """What ComfyUI's model management knows the adapter by, once it is on a MODEL (see patching.py)."""
 
     @classmethod
     def for_unet(cls, unet: nn.Module, extra_positive: bool = True, alpha: float = 1.0) -> "SunAdapter":

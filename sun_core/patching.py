@@ -64,7 +64,7 @@ def apply_sun(
     layers = cross_attention_layers(model.model.diffusion_model)
     check_fit(adapter, layers)
     patched = model.clone()
-    patched.set_additional_models(SUN, [_adapter_patcher(adapter, model.load_device, model.offload_device)])
+    patched.set_additional_models(SUN, [_adapter_patcher(adapter, model)])
     install(patched.model_options["transformer_options"], layers)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, _outer_sample_wrapper(settings, negative, report)),
@@ -83,19 +83,24 @@ def has_sun(model: ModelPatcher) -> bool:
     return bool(model.get_additional_models_with_key(SUN))
 
 
-def _adapter_patcher(adapter: SunAdapter, load_device: torch.device, offload_device: torch.device) -> ModelPatcher:
-    """What ComfyUI's model management loads, offloads and, with several GPUs, makes anew for each."""
-    patcher = ModelPatcher(adapter, load_device, offload_device)
-    patcher.cached_patcher_init = (_copied_adapter_patcher, (adapter, load_device, offload_device))
+def _adapter_patcher(adapter: SunAdapter, model: ModelPatcher) -> ModelPatcher:
+    """What ComfyUI's model management loads and offloads beside `model`: a clone of one patcher that lives with the adapter.
+
+    Without that one, ComfyUI would take the weights for leaked whenever a patched MODEL goes and the adapter stays.
+    """
+    if adapter.patcher is None:
+        adapter.patcher = ModelPatcher(adapter, model.load_device, model.offload_device)
+        adapter.patcher.cached_patcher_init = (_copied_adapter_patcher, (adapter.patcher,))
+    patcher = adapter.patcher.clone()
+    patcher.load_device, patcher.offload_device = model.load_device, model.offload_device
     return patcher
 
 
-def _copied_adapter_patcher(
-    adapter: SunAdapter, load_device: torch.device, offload_device: torch.device
-) -> ModelPatcher:
-    copy = SunAdapter(adapter.layout, adapter.dtype)
-    copy.load_state_dict(adapter.state_dict())
-    return _adapter_patcher(copy.requires_grad_(False), load_device, offload_device)
+def _copied_adapter_patcher(patcher: ModelPatcher) -> ModelPatcher:
+    """For ComfyUI's multi-GPU: the adapter anew, with weights of its own."""
+    copy = SunAdapter(patcher.model.layout, patcher.model.dtype)
+    copy.load_state_dict(patcher.model.state_dict())
+    return ModelPatcher(copy.requires_grad_(False), patcher.load_device, patcher.offload_device)
 
 
 class SunAttention:

@@ -22,7 +22,7 @@ def load_comfyui() -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import comfy.cli_args  # noqa: F401
+    import comfy.cli_args
     import utils.extra_config  # noqa: F401  (ComfyUI's own, before anything else is called utils)
 
     sys.argv = arguments
@@ -56,6 +56,11 @@ class ReferenceFamily(comfy.supported_models.SD15):
     """SD1.5 in all but the number of heads."""
 
     unet_extra_config = {"num_heads": 4, "num_head_channels": -1}  # noqa: RUF012
+
+
+@pytest.fixture(scope="session")
+def reference_folder() -> Path:
+    return REFERENCE
 
 
 @pytest.fixture(scope="session")
