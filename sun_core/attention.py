@@ -16,8 +16,8 @@ from torch import Tensor
 def row_norm(x: Tensor) -> Tensor:
     """L2 norm of each row over (tokens, channels): (rows, tokens, channels) -> (rows, 1, 1), fp32.
 
-    Accumulated in fp32, because a sum of squares over 4096 x 320 values overflows fp16, and per token first, because one
-    running sum over so many loses 1e-3 even in fp32 (CPU).
+    Accumulated in fp32, because a sum of squares over 4096 x 320 values overflows fp16, and per token first, because
+    one running sum over so many loses 1e-3 even in fp32 (CPU).
     """
     per_token = torch.linalg.vector_norm(x, dim=2, keepdim=True, dtype=torch.float32)
     return torch.linalg.vector_norm(per_token, dim=1, keepdim=True)

@@ -83,17 +83,31 @@ def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequenc
 
 
 def _places(cond: dict[str, Any], latent_size: Sequence[int]) -> Tensor | None:
-    """Where an entry counts: its mask, inside of its area."""
-    mask, area = cond.get("mask"), cond.get("area")
-    if (mask is None and area is None) or len(latent_size) != 2:
-        return None
-    places = torch.ones(1, *latent_size) if mask is None else mask.float() * cond.get("mask_strength", 1.0)
-    if area is not None:
+    """Where an entry counts; None for everywhere, and for latents that are no pictures."""
+    mask = area_as_mask(cond, latent_size).get("mask") if len(latent_size) == 2 else None
+    return None if mask is None else mask.float() * cond.get("mask_strength", 1.0)
+
+
+def area_as_mask(cond: dict[str, Any], latent_size: Sequence[int]) -> dict[str, Any]:
+    """`cond` with a mask (1 or rows, height, width) that says what its area says.
+
+    A negative with an area would make ComfyUI evaluate the positive once more, on a cut-out.
+    """
+    cond = {**cond, "set_area_to_bounds": False}
+    area = cond.pop("area", None)
+    if area is None:
+        return cond
+    if area[0] == "percentage":
+        height, width, top, left = (round(share * latent_size[i % 2]) for i, share in enumerate(area[1:]))
+    else:
         height, width, top, left = area
-        inside = torch.zeros_like(places)
-        inside[:, top : top + height, left : left + width] = 1.0
-        places = places * inside
-    return places
+    mask = cond.get("mask", torch.ones(1, *latent_size))
+    if mask.shape[-2:] != tuple(latent_size):
+        mask = mask.reshape(-1, 1, *mask.shape[-2:])
+        mask = torch.nn.functional.interpolate(mask, size=tuple(latent_size), mode="bilinear").squeeze(1)
+    inside = torch.zeros_like(mask)
+    inside[..., top : top + max(height, 1), left : left + max(width, 1)] = 1.0
+    return {**cond, "mask": mask * inside}
 
 
 def entry_weights(

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .adapter import SunAdapter, check_fit
 from .automatic import automatic_settings
-from .conditioning import CachedContext, NegativeEntry, negative_entries
+from .conditioning import CachedContext, NegativeEntry, area_as_mask, negative_entries
 from .errors import SunError
 from .layers import CrossAttentionLayer, cross_attention_layers
 from .run import SunForward, SunRun
@@ -84,7 +84,7 @@ def has_sun(model: ModelPatcher) -> bool:
 
 
 def _adapter_patcher(adapter: SunAdapter, model: ModelPatcher) -> ModelPatcher:
-    """What ComfyUI's model management loads and offloads beside `model`: a clone of one patcher that lives with the adapter.
+    """What ComfyUI's model management loads and offloads beside `model`: a clone of one that lives with the adapter.
 
     Without that one, ComfyUI would take the weights for leaked whenever a patched MODEL goes and the adapter stays.
     """
@@ -150,7 +150,7 @@ def _knows_rows(expected: int, found: int) -> bool:
     """Whether rows are where the batch has them; if not, says so (once, thanks to the cache)."""
     if expected != found:
         logging.warning(
-            f"Another node changes the batch inside of cross-attention ({expected} -> {found} rows): SUN leaves it plain."
+            f"Another node changes the batch inside cross-attention ({expected} -> {found} rows): SUN leaves it plain."
         )
     return expected == found
 
@@ -192,6 +192,9 @@ def _outer_sample_wrapper(settings: SunSettings, negative: list | None, report: 
             )
         if not settings.automatic:
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
+        if not negative:
+            conds = guider.conds["negative"]
+            guider.conds["negative"] = [area_as_mask(cond, noise.shape[2:]) for cond in conds]
         with automatic_settings(guider, sampler, sigmas, report) as (sampler, sigmas):
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
 
@@ -250,7 +253,7 @@ def _processed(
     base_model: Any, conditioning: list, noise: Tensor, latent_image: Tensor | None, denoise_mask: Tensor | None
 ) -> list[dict]:
     """A CONDITIONING as ComfyUI's sampling would make it for its own, apart from what acts outside of the words."""
-    conds = comfy.sampler_helpers.convert_cond(conditioning)
+    conds = [area_as_mask(cond, noise.shape[2:]) for cond in comfy.sampler_helpers.convert_cond(conditioning)]
     for cond in conds:
         for outside in ("control", "gligen", "hooks"):
             cond.pop(outside, None)
