@@ -68,11 +68,11 @@ def run(models: Models, output: Path, port: int | None, serve: bool) -> None:
     """
     output.mkdir(parents=True, exist_ok=True)
     with serving(models, port) as (server, workflows):
+        for name in ("text_to_image", "image_to_image"):  # first: quick, and they tell if the adapter does not fit
+            (output / f"{name}.png").write_bytes(draw(server, workflows[name], name.replace("_", " ")))
         pictures = compare(models, server, workflows["before_after"])
         for picture in pictures:
             (output / picture.name).write_bytes(picture.png)
-        for name in ("text_to_image", "image_to_image"):
-            (output / f"{name}.png").write_bytes(draw(server, workflows[name], name.replace("_", " ")))
         side_by_side(pictures, models.positive).save(output / "side_by_side.png")
         print(f"\n{table(pictures)}\n\nThe pictures are in {output}; open side_by_side.png first.")
         if serve:
@@ -155,8 +155,10 @@ def compare(models: Models, server: ComfyServer, workflow: Workflow) -> list[Pic
     """Plain and SUN, with the negative prompt and with the changed one, timed after a run that loads the models."""
     plain, sun = workflow.node_id("Plain sampler"), workflow.node_id("SUN sampler")
     set_seed(workflow, models.seed + 1)
+    workflow.set("Plain sampler", steps=2)
     queue(server, workflow, "warm-up")
     set_seed(workflow, models.seed)
+    workflow.set("Plain sampler", steps=PLAIN_STEPS)
     pictures = []
     for negative, suffix in ((models.negative, ""), (models.changed_negative, "_changed_negative")):
         workflow.set("Negative prompt", text=negative)
