@@ -72,9 +72,7 @@ class SUNApply(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TOOLTIP),
                 SunAdapterType.Input("sun_adapter", tooltip="From Load SUN Adapter."),
-                strength(
-                    "negative_strength", "How strongly the picture avoids the negative prompt; 1 as made."
-                ),
+                strength("negative_strength", "How strongly the picture avoids the negative prompt; 1 as made."),
                 strength("positive_strength", "How strongly the adapter adds to the positive prompt; 1 as made."),
                 percent("start_percent", 0.0, "Where in the sampling the adapter begins to work."),
                 percent("end_percent", 1.0, "Where in the sampling the adapter ceases to work."),

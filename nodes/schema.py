@@ -9,9 +9,7 @@ SunAdapterType = io.Custom("SUN_ADAPTER")
 
 AUTOMATIC, FROM_SAMPLER = "automatic", "from sampler"
 
-ADAPTER_TOOLTIP = (
-    "The SUN adapter file, from models/sun. It must be made for the family of the MODEL."
-)
+ADAPTER_TOOLTIP = "The SUN adapter file, from models/sun. It must be made for the family of the MODEL."
 MODEL_TOOLTIP = "A Stable Diffusion 1.5 checkpoint or one derived from it. LoRAs may be on it already, or come after."
 
 

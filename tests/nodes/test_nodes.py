@@ -1,0 +1,304 @@
+"""The nodes themselves: what they promise, and that they do what sun_core does."""
+
+import asyncio
+import os
+import shutil
+
+import folder_paths
+import pytest
+import sun_pack
+import torch
+from comfy_api.latest import io
+from sun_pack.nodes import adapter_folder
+from sun_pack.nodes.adapter_folder import RELEASED_ADAPTER, adapter_named
+from sun_pack.nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
+from sun_pack.nodes.apply import SUNApply, SUNSpeedUp
+from sun_pack.nodes.sample import SUNSampler, SUNScheduler
+from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.patching import SunSettings, apply_sun
+
+PROMISED_INPUTS = {
+    "SUNSpeedUp": ["model", "adapter_name", "strength", "settings"],
+    "SUNLoadAdapter": ["adapter_name"],
+    "SUNApply": [
+        "model",
+        "sun_adapter",
+        "negative_strength",
+        "positive_strength",
+        "start_percent",
+        "end_percent",
+        "settings",
+        "negative",
+    ],
+    "SUNSampler": ["model", "seed", "steps", "sampler_name", "positive", "negative", "latent_image", "denoise"],
+    "SUNScheduler": ["model", "steps", "denoise"],
+    "SUNAdapterInfo": ["sun_adapter"],
+}
+PROMISED_OUTPUTS = {
+    "SUNSpeedUp": ["MODEL"],
+    "SUNLoadAdapter": ["SUN_ADAPTER"],
+    "SUNApply": ["MODEL"],
+    "SUNSampler": ["LATENT"],
+    "SUNScheduler": ["SIGMAS"],
+    "SUNAdapterInfo": ["STRING"],
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch, reference_folder):
+    """The model folder `sun`, with the reference adapter as adapter.safetensors."""
+    shutil.copy(reference_folder / "sun_adapter_fp16.safetensors", tmp_path / "adapter.safetensors")
+    extensions = folder_paths.folder_names_and_paths["sun"][1]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "sun", ([str(tmp_path)], extensions))
+    folder_paths.filename_list_cache.clear()
+    return tmp_path
+
+
+def node_list():
+    async def nodes():
+        return await (await sun_pack.comfy_entrypoint()).get_node_list()
+
+    return asyncio.run(nodes())
+
+
+def execute(node, node_id="7", **inputs):
+    """A node's outputs, run as ComfyUI's executor runs it."""
+    hidden = {io.Hidden.unique_id: node_id}
+    return node.PREPARE_CLASS_CLONE(hidden).EXECUTE_NORMALIZED(**inputs).args
+
+
+@pytest.mark.parametrize("node", node_list(), ids=lambda node: node.GET_SCHEMA().node_id)
+def test_ids_inputs_and_their_order_are_a_promise(node):
+    schema = node.GET_SCHEMA()
+    assert [i.id for i in schema.inputs] == PROMISED_INPUTS[schema.node_id]
+    assert [o.get_io_type() for o in schema.outputs] == PROMISED_OUTPUTS[schema.node_id]
+
+
+def test_all_promised_nodes_are_there():
+    assert {node.GET_SCHEMA().node_id for node in node_list()} >= PROMISED_INPUTS.keys()
+
+
+@pytest.mark.parametrize("node", node_list(), ids=lambda node: node.GET_SCHEMA().node_id)
+def test_everything_is_explained(node):
+    schema = node.GET_SCHEMA()
+    assert schema.category == "SUN" and schema.description and schema.display_name
+    assert all(part.tooltip for part in [*schema.inputs, *schema.outputs])
+    if hasattr(schema, "search_aliases"):
+        assert "SpeedUpNet" in schema.search_aliases
+
+
+def test_widgets_have_the_promised_defaults():
+    defaults = {
+        (node.GET_SCHEMA().node_id, i.id): i.default
+        for node in node_list()
+        for i in node.GET_SCHEMA().inputs
+        if getattr(i, "default", None) is not None
+    }
+    assert defaults.items() >= {
+        ("SUNSpeedUp", "strength"): 1.0,
+        ("SUNSpeedUp", "settings"): "automatic",
+        ("SUNApply", "negative_strength"): 1.0,
+        ("SUNApply", "positive_strength"): 1.0,
+        ("SUNApply", "start_percent"): 0.0,
+        ("SUNApply", "end_percent"): 1.0,
+        ("SUNApply", "settings"): "automatic",
+        ("SUNSampler", "steps"): 4,
+        ("SUNSampler", "sampler_name"): "ddim",
+        ("SUNSampler", "denoise"): 1.0,
+        ("SUNScheduler", "steps"): 4,
+        ("SUNScheduler", "denoise"): 1.0,
+    }.items()
+
+
+def test_speed_up_is_load_and_apply_in_one(model, sample):
+    (sped_up,) = execute(
+        SUNSpeedUp, model=model, adapter_name="adapter.safetensors", strength=0.8, settings="automatic"
+    )
+    (adapter,) = execute(SUNLoadAdapter, adapter_name="adapter.safetensors")
+    (applied,) = execute(
+        SUNApply,
+        model=model,
+        sun_adapter=adapter,
+        negative_strength=0.8,
+        positive_strength=0.8,
+        start_percent=0.0,
+        end_percent=1.0,
+        settings="automatic",
+    )
+    assert torch.equal(sample(sped_up, cfg=7.0), sample(applied, cfg=7.0))
+
+
+@pytest.mark.parametrize(("settings", "rows"), [("automatic", [1, 1]), ("from sampler", [2, 2])])
+def test_settings_decide_who_is_in_charge(model, sample, evaluations, settings, rows):
+    (sun,) = execute(SUNSpeedUp, model=model, adapter_name="adapter.safetensors", strength=1.0, settings=settings)
+    sample(sun, cfg=7.0, steps=2)
+    assert evaluations == rows
+
+
+def test_apply_takes_a_negative_of_its_own(model, adapter, sample, conditioning):
+    settings = {"negative_strength": 1.0, "positive_strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+    (applied,) = execute(
+        SUNApply,
+        model=model,
+        sun_adapter=adapter,
+        **settings,
+        settings="automatic",
+        negative=conditioning("neg1"),
+    )
+    expected = apply_sun(model, adapter, SunSettings(), negative=conditioning("neg1"))
+    assert torch.equal(sample(applied), sample(expected))
+
+
+@pytest.fixture
+def sun_sample(conditioning):
+    def sun_sample(model, **options):
+        inputs = {
+            "seed": 0,
+            "steps": 4,
+            "sampler_name": "ddim",
+            "positive": conditioning("pos0"),
+            "negative": conditioning("neg0"),
+            "latent_image": {"samples": torch.zeros(1, 4, 16, 16)},
+            "denoise": 1.0,
+        }
+        return execute(SUNSampler, model=model, **inputs | options)[0]
+
+    return sun_sample
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+@pytest.mark.parametrize("sampler_name", ["ddim", "dpmpp_2m"])
+def test_sampler_does_the_same_whatever_the_settings_say(
+    model, adapter, sample, sun_sample, evaluations, automatic, sampler_name
+):
+    sun = apply_sun(model, adapter, SunSettings(automatic=automatic))
+    out = sun_sample(sun, sampler_name=sampler_name)["samples"]
+    assert evaluations == [1, 1, 1, 1]
+    assert torch.equal(out, sample(sun, sampler=sampler_name, scheduler="simple"))
+
+
+def test_sampler_needs_a_model_with_sun(model, sun_sample):
+    with pytest.raises(SunError, match="This MODEL has no SUN adapter"):
+        sun_sample(model)
+
+
+def test_sampler_with_less_denoise_starts_from_the_picture(model, adapter, sample, sun_sample, reference):
+    sun = apply_sun(model, adapter, SunSettings())
+    latent = reference.io["in.latent1"]
+    out = sun_sample(sun, latent_image={"samples": latent, "batch_index": [0]}, denoise=0.5)
+    assert torch.equal(out["samples"], sample(sun, denoise=0.5, latent=latent))
+    assert out["batch_index"] == [0], "what else the latent says goes on with it"
+
+
+def test_scheduler_gives_the_trailing_sigmas(model, reference):
+    (sigmas,) = execute(SUNScheduler, model=model, steps=4, denoise=1.0)
+    assert sigmas.tolist() == pytest.approx([*reference.scheduler["sigmas_comfy"], 0.0], rel=1e-6)
+
+
+def test_info_says_what_an_adapter_is_for(adapter):
+    output = SUNAdapterInfo.execute(adapter)
+    (text,) = output.args
+    assert "Cross-attention layers: 16, text width 48" in text
+    assert "Extra positive branch: yes" in text
+    assert "Parameters: 169,344 (float16)" in text
+    assert f"source: {adapter.metadata['source']}" in text
+    assert output.ui.as_dict() == {"text": (text,)}
+
+
+def test_nodes_that_name_the_same_file_share_its_weights():
+    adapter = adapter_named("adapter.safetensors")
+    assert adapter_named("adapter.safetensors") is adapter
+    del adapter
+
+
+def test_replaced_file_is_loaded_anew_and_runs_the_node_again(folder):
+    adapter, state = adapter_named("adapter.safetensors"), SUNLoadAdapter.fingerprint_inputs("adapter.safetensors")
+    path = folder / "adapter.safetensors"
+    assert SUNLoadAdapter.fingerprint_inputs("adapter.safetensors") == state
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert SUNLoadAdapter.fingerprint_inputs("adapter.safetensors") != state
+    assert adapter_named("adapter.safetensors") is not adapter
+
+
+def test_widget_lists_safetensors_files_only(folder):
+    for name in ("a.sft", "b.ckpt", "c.pt", "d.txt"):
+        (folder / name).touch()
+    folder_paths.filename_list_cache.clear()
+    assert adapter_folder.adapter_names() == ["a.sft", "adapter.safetensors"]
+
+
+def test_folder_named_in_extra_model_paths_is_kept(monkeypatch, tmp_path):
+    """ComfyUI reads the yaml first and leaves its folders without extensions."""
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "sun", (["/from/yaml"], set()))
+    adapter_folder.register_folder()
+    paths, extensions = folder_paths.folder_names_and_paths["sun"]
+    assert paths == ["/from/yaml", os.path.join(folder_paths.models_dir, "sun")]
+    assert extensions == {".safetensors", ".sft"}
+
+
+def test_file_that_is_there_is_valid():
+    for node in (SUNSpeedUp, SUNLoadAdapter):
+        assert node.validate_inputs(adapter_name="adapter.safetensors") is True
+
+
+def test_name_that_comes_over_a_link_is_looked_at_when_the_node_runs():
+    for node in (SUNSpeedUp, SUNLoadAdapter):
+        assert node.validate_inputs() is True
+    with pytest.raises(SunError, match=r"gone\.safetensors is not in .* any more"):
+        adapter_named("gone.safetensors")
+
+
+def test_file_that_is_gone_is_said_to_be_gone(folder):
+    (folder / "other.safetensors").touch()
+    (folder / "adapter.safetensors").unlink()
+    folder_paths.filename_list_cache.clear()
+    message = SUNSpeedUp.validate_inputs(adapter_name="adapter.safetensors")
+    assert message == (
+        f"The SUN adapter adapter.safetensors is not in {folder} any more; "
+        "put it back, or choose another one (other.safetensors)."
+    )
+
+
+def test_empty_folder_names_the_released_adapter_and_where_to_put_it(folder):
+    (folder / "adapter.safetensors").unlink()
+    folder_paths.filename_list_cache.clear()
+    assert SUNLoadAdapter.define_schema().inputs[0].options == [RELEASED_ADAPTER]
+    for name in (RELEASED_ADAPTER, "adapter.safetensors"):
+        message = SUNLoadAdapter.validate_inputs(adapter_name=name)
+        for part in (RELEASED_ADAPTER, "76.8 MB, MIT", "https://huggingface.co/Williechai/SpeedUpNet", str(folder)):
+            assert part in message
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd"])
+def test_name_that_points_out_of_the_folder_is_not_followed(folder, name):
+    shutil.copy(folder / "adapter.safetensors", folder.parent / "outside.safetensors")
+    assert isinstance(SUNSpeedUp.validate_inputs(adapter_name=name), str)
+
+
+def test_what_a_run_did_is_told_in_the_log_and_on_the_node(model, sample, monkeypatch, caplog):
+    """The messages are read off the queue that ComfyUI's server sends to the page from."""
+    from server import BinaryEventTypes, PromptServer
+
+    async def run():
+        server = PromptServer.__new__(PromptServer)  # the whole server would want a frontend and a port
+        server.loop, server.client_id, server.messages = asyncio.get_running_loop(), "page", asyncio.Queue()
+        monkeypatch.setattr(PromptServer, "instance", server, raising=False)
+        (sun,) = execute(
+            SUNSpeedUp,
+            node_id="12",
+            model=model,
+            adapter_name="adapter.safetensors",
+            strength=1.0,
+            settings="automatic",
+        )
+        sample(sun, cfg=7.0, sampler="euler_ancestral")
+        await asyncio.sleep(0)
+        return [server.messages.get_nowait() for _ in range(server.messages.qsize())]
+
+    caplog.set_level("INFO")
+    text = "SUN: 4 steps without CFG; changed: sampler euler_ancestral -> euler, CFG 7 -> 1"
+    messages = asyncio.run(run())
+    assert ("sun.run", {"node": "12", "text": text}, "page") in messages
+    binary = b"\x00\x00\x00\x02" + b"12" + text.encode()
+    assert (BinaryEventTypes.TEXT, binary, "page") in messages
+    assert text in caplog.text

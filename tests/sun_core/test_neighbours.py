@@ -1,0 +1,134 @@
+"""Other packs in the same cross-attention blocks, before SUN and after it."""
+
+import copy
+
+import comfy.ldm.modules.attention
+import pytest
+import torch
+from sun_pack.sun_core.patching import SunAttention, SunSettings, apply_sun
+
+ALWAYS = {"sigma_start": 1e9, "sigma_end": 0.0}
+
+
+class PackPatch:
+    """A stand-in for the patch of IP-Adapter packs, which cannot be had here: their protocol, in few words."""
+
+    def __init__(self, callback, **kwargs):
+        self.callbacks = [(callback, kwargs)]
+
+    def add(self, callback, **kwargs):
+        self.callbacks.append((callback, kwargs))
+
+    def __call__(self, q, k, v, extra_options):
+        out = comfy.ldm.modules.attention.optimized_attention(q, k, v, extra_options["n_heads"])
+        sigma = extra_options["sigmas"][0].item()
+        for callback, kwargs in self.callbacks:
+            if kwargs["sigma_end"] <= sigma <= kwargs["sigma_start"]:
+                out = out + callback(out, q, k, v, extra_options, **kwargs)
+        return out
+
+
+def add_pack(model, callback, key=("input", 4), **kwargs):
+    """As IP-Adapter packs do it: add to what is there, else put a patch of one's own."""
+    patched = model.clone()
+    replace = patched.model_options["transformer_options"].setdefault("patches_replace", {}).setdefault("attn2", {})
+    if key in replace:
+        replace[key].add(callback, **kwargs)
+    else:
+        replace[key] = PackPatch(callback, **kwargs)
+    return patched
+
+
+def delta(out, q, k, v, extra_options, **kwargs):
+    return 0.5 * q
+
+
+def other_delta(out, q, k, v, extra_options, **kwargs):
+    return -0.3 * q
+
+
+@pytest.fixture
+def sun(model, adapter):
+    """Puts SUN on a MODEL; on the reference MODEL unless told otherwise."""
+    return lambda onto=None: apply_sun(model if onto is None else onto, adapter, SunSettings())
+
+
+@pytest.mark.parametrize("key", [("input", 4), ("middle", 0), ("input", 4, 0)])
+def test_order_makes_no_difference(model, sun, sample, difference, key):
+    before = sample(sun(add_pack(model, delta, key, **ALWAYS)))
+    after = sample(add_pack(sun(), delta, key, **ALWAYS))
+    assert difference(before, after) < 1e-5
+    assert difference(before, sample(sun())) > 1e-3, "the neighbour works"
+    assert difference(before, sample(add_pack(model, delta, key, **ALWAYS))) > 1e-3, "SUN works"
+
+
+def test_neighbours_on_both_sides_work(model, sun, sample, difference):
+    around = sample(add_pack(sun(add_pack(model, delta, **ALWAYS)), other_delta, **ALWAYS))
+    both_after = sample(add_pack(add_pack(sun(), delta, **ALWAYS), other_delta, **ALWAYS))
+    assert difference(around, both_after) < 1e-5
+    assert difference(around, sample(sun(add_pack(model, delta, **ALWAYS)))) > 1e-3
+
+
+def test_neighbour_with_a_long_key_does_not_switch_off_one_with_a_short(sun, sample, difference):
+    short = add_pack(sun(), delta, ("input", 4), **ALWAYS)
+    both = add_pack(short, other_delta, ("input", 4, 0), **ALWAYS)
+    together = add_pack(short, other_delta, ("input", 4), **ALWAYS)
+    assert difference(sample(both), sample(together)) < 1e-5
+
+
+def test_neighbour_that_takes_suns_place_is_wrapped_when_sampling_starts(model, sun, sample, difference):
+    """A second set_model_attn2_replace on a key silently takes the first one's place."""
+    replaced = sun()
+    replaced.set_model_attn2_replace(PackPatch(delta, **ALWAYS), "input", 4)
+    assert difference(sample(replaced), sample(sun(add_pack(model, delta, **ALWAYS)))) < 1e-5
+
+
+def test_callback_runs_only_within_its_sigmas(sun, sample):
+    late = add_pack(sun(), delta, sigma_start=1.0, sigma_end=0.0)
+    never = add_pack(sun(), delta, sigma_start=0.01, sigma_end=0.001)
+    assert not torch.equal(sample(late), sample(sun()))
+    assert torch.equal(sample(never), sample(sun()))
+
+
+def test_callback_may_give_zero(sun, sample):
+    nothing = add_pack(sun(), lambda *args, **kwargs: 0, **ALWAYS)
+    assert torch.equal(sample(nothing), sample(sun()))
+
+
+def test_what_a_neighbour_adds_to_a_clone_does_not_reach_the_model_it_came_from(sun, sample):
+    patched = sun()
+    before = sample(patched)
+    add_pack(patched, delta, **ALWAYS)
+    assert torch.equal(sample(patched), before)
+
+
+def test_clone_shares_the_weights_of_neighbours(sun):
+    weights = torch.nn.Linear(4, 4)
+    patched = add_pack(sun(), delta, weights=weights, **ALWAYS)
+    for clone in (patched.clone(), patched.clone().clone()):
+        patch = clone.model_options["transformer_options"]["patches_replace"]["attn2"][("input", 4)]
+        assert isinstance(patch, SunAttention) and patch.callbacks[0][1]["weights"] is weights
+    assert copy.deepcopy(patch).callbacks[0][1]["weights"] is weights
+
+
+def test_neighbours_work_on_without_suns_strength(model, adapter, sample, difference):
+    idle = apply_sun(model, adapter, SunSettings(0.0, 0.0))
+    assert difference(sample(add_pack(idle, delta, **ALWAYS)), sample(add_pack(model, delta, **ALWAYS))) < 1e-6
+
+
+def test_neighbour_that_changes_the_batch_leaves_cross_attention_plain_and_is_named(model, sun, sample, caplog):
+    """Regional prompting packs give cross-attention several rows for one."""
+
+    def double(n, context, value, extra_options):
+        return tuple(torch.cat([t, t]) for t in (n, context, value))
+
+    def halve(n, extra_options):
+        return n.chunk(2)[0]
+
+    plain, patched = model.clone(), sun()
+    for each in (plain, patched):
+        each.set_model_attn2_patch(double)
+        each.set_model_attn2_output_patch(halve)
+    assert torch.equal(sample(patched), sample(plain))
+    said = [r for r in caplog.messages if "changes the batch inside cross-attention (1 -> 2 rows)" in r]
+    assert len(said) == 1

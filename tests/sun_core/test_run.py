@@ -1,0 +1,121 @@
+"""What a run keeps between its steps, and that nothing of it stays."""
+
+import gc
+
+import comfy.model_management
+import pytest
+import torch
+from sun_pack.sun_core.adapter import SunAdapter
+from sun_pack.sun_core.conditioning import CachedContext, NegativeEntry
+from sun_pack.sun_core.patching import SunSettings, apply_sun
+from sun_pack.sun_core.run import SunRun
+
+
+@pytest.fixture
+def sun(model, adapter):
+    return apply_sun(model, adapter, SunSettings())
+
+
+@pytest.fixture
+def projections(adapter):
+    """Row counts of the contexts that the adapter's to_k and to_v were given so far."""
+    calls: list[int] = []
+    linears = [module for module in adapter.modules() if isinstance(module, torch.nn.Linear)]
+    hooks = [linear.register_forward_pre_hook(lambda _, args: calls.append(len(args[0]))) for linear in linears]
+    yield calls
+    for hook in hooks:
+        hook.remove()
+
+
+def kept_contexts() -> list[CachedContext]:
+    gc.collect()
+    return [o for o in gc.get_objects() if issubclass(type(o), CachedContext)]
+
+
+@pytest.mark.parametrize("steps", [4, 7])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_keys_and_values_are_made_once_per_run_and_context(sun, sample, projections, steps, batch):
+    sample(sun, steps=steps, batch=batch)
+    assert projections == [1] * (16 * 4), "to_k and to_v of both branches of 16 layers, one row however large the batch"
+
+
+def test_keys_and_values_are_made_anew_for_each_run(sun, sample, projections):
+    for _ in range(2):
+        sample(sun)
+    assert len(projections) == 2 * 16 * 4
+
+
+def test_each_combined_context_is_projected_once(sun, sample, conditioning, projections):
+    positive, negative = (conditioning(f"{which}0") + conditioning(f"{which}1") for which in ("pos", "neg"))
+    sample(sun, positive=positive, negative=negative)
+    assert len(projections) == 2 * 16 * 4
+
+
+def test_nothing_is_kept_after_a_run(sun, sample):
+    sample(sun)
+    assert kept_contexts() == []
+
+
+def test_nothing_is_kept_after_an_interrupt(sun, sample):
+    """Even while the exception, which holds the frames of the run, is alive."""
+
+    def interrupt(executor, *args, **kwargs):
+        if len(steps) == 2:
+            raise comfy.model_management.InterruptProcessingException
+        steps.append(1)
+        return executor(*args, **kwargs)
+
+    steps = []
+    interrupted = sun.clone()
+    interrupted.add_wrapper_with_key("predict_noise", "test", interrupt)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(interrupted)
+    assert len(steps) == 2
+    assert not any(context._kv for context in kept_contexts())
+    assert sample(sun).isfinite().all()
+
+
+def test_context_that_changes_within_a_run_is_noticed(adapter):
+    """Context windows give the rows of one entry other contexts from call to call."""
+    run = SunRun({torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))])
+    x, first, second = torch.zeros(2, 4, 8, 8), torch.randn(2, 77, 48), torch.randn(2, 77, 48)
+
+    def positives(context):
+        return run.forward(x, context, ["a"], sigma=1.0).positives
+
+    kept = positives(first)
+    assert positives(first.clone()) == kept
+    assert torch.equal(positives(second)[0].context, second)
+
+
+def test_rows_that_share_a_context_are_one_row_of_it(adapter):
+    run = SunRun({torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))])
+    shared = torch.randn(1, 77, 48)
+    forward = run.forward(torch.zeros(3, 4, 8, 8), shared.repeat(3, 1, 1), ["a"], sigma=1.0)
+    assert torch.equal(forward.positives[0].context, shared)
+
+
+def test_adapter_is_that_of_the_device_that_the_rows_are_on(adapter):
+    """ComfyUI's multi-GPU gives each device a copy of the adapter."""
+    other = SunAdapter(adapter.layout)
+    run = SunRun(
+        {torch.device("meta"): other, torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))]
+    )
+    forward = run.forward(torch.zeros(1, 4, 8, 8), torch.zeros(1, 77, 48), ["a"], sigma=1.0)
+    assert forward.adapter is adapter
+
+
+def test_adapter_is_loaded_with_the_model_and_leaves_with_it(sun, model, adapter, sample, caplog):
+    """MODELs come and go while the adapter stays; ComfyUI must not take it for leaked, nor count it twice."""
+    sample(sun)
+    loaded = [loaded.model.model for loaded in comfy.model_management.current_loaded_models]
+    assert loaded.count(adapter) == 1
+    for _ in range(3):
+        patched = apply_sun(model, adapter, SunSettings()).clone()
+        sample(patched)
+        del patched
+        gc.collect()
+    comfy.model_management.free_memory(1e30, torch.device("cpu"))
+    sample(sun)
+    assert [loaded.model.model for loaded in comfy.model_management.current_loaded_models].count(adapter) == 1
+    assert "memory leak" not in caplog.text
