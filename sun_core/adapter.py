@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import comfy.ops
 import torch
@@ -63,6 +64,9 @@ class SunAdapter(nn.ModuleDict):
         self.metadata: dict[str, str] = {}
         self.patcher: ModelPatcher | None = None
         """What ComfyUI's model management knows the adapter by, once it is on a MODEL (see patching.py)."""
+
+    def __getitem__(self, number: str) -> SunLayer:
+        return cast(SunLayer, super().__getitem__(number))
 
     @classmethod
     def for_unet(cls, unet: nn.Module, extra_positive: bool = True, alpha: float = 1.0) -> "SunAdapter":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -20,7 +21,7 @@ class CrossAttentionLayer:
     """How many transformer blocks that block stacks (1 in SD1.5, up to 10 in SDXL)."""
     hidden_dim: int
     context_dim: int
-    attention: nn.Module
+    attention: Any
     """The frozen attn2 itself: to_q, to_k, to_v, to_out."""
 
 
@@ -43,7 +44,7 @@ def cross_attention_layers(unet: nn.Module) -> list[CrossAttentionLayer]:
     ]
 
 
-def _walk(unet: nn.Module) -> Iterator[tuple[tuple[str, int], int, int, nn.Module]]:
+def _walk(unet: Any) -> Iterator[tuple[tuple[str, int], int, int, Any]]:
     """diffusers registers down_blocks and up_blocks before mid_block, hence this order."""
     if not (hasattr(unet, "input_blocks") and hasattr(unet, "output_blocks")):
         return

@@ -98,9 +98,7 @@ def test_rows_that_share_a_context_are_one_row_of_it(adapter):
 def test_adapter_is_that_of_the_device_that_the_rows_are_on(adapter):
     """ComfyUI's multi-GPU gives each device a copy of the adapter."""
     other = SunAdapter(adapter.layout)
-    run = SunRun(
-        {torch.device("meta"): other, torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))]
-    )
+    run = SunRun({torch.device("meta"): other, torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))])
     forward = run.forward(torch.zeros(1, 4, 8, 8), torch.zeros(1, 77, 48), ["a"], sigma=1.0)
     assert forward.adapter is adapter
 
