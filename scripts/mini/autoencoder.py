@@ -15,8 +15,10 @@ from world import COLOURS, Scene, complete, free_style, render
 
 WIDTHS = (16, 32, 48, 64)  # channels at 1, 1/2, 1/4 and 1/8 of the picture's size
 CROP, BATCH = 64, 4  # pixels; crops per process and step
-SCHEDULE = Schedule(steps=3000, lr=2e-3, warmup=100, ema=0.99)
+SCHEDULE = Schedule(steps=2300, lr=2e-3, warmup=100, ema=0.99)
+SHARPEN_SCHEDULE = Schedule(steps=1500, lr=1e-3, warmup=50, ema=0.99)
 HINT_STEPS = 500
+LATENT_MEAN, LATENT_STD = 0.58, 0.78  # of storybook pictures' latents; the U-Net sees (latents - mean) / std
 LATENT_NOISE = 0.06  # added to latents while training, so that a denoiser's small errors stay invisible
 
 
@@ -127,18 +129,29 @@ def reconstruction_loss(model: Autoencoder, pictures: Tensor, step: int) -> Tens
 def train(checkpoint: Path) -> None:
     torch.manual_seed(0)
     model = Autoencoder().to(memory_format=torch.channels_last)
-
-    def loss(step: int) -> Tensor:
-        seed = stage_seed(step, salt=1)
-        torch.manual_seed(seed)
-        pictures = free_pictures(random.Random(seed), BATCH)
-        return reconstruction_loss(model, pictures.contiguous(memory_format=torch.channels_last), step)
-
-    optimise(model, loss, SCHEDULE, checkpoint)
+    optimise(model, lambda step: reconstruction_loss(model, crops(step), step), SCHEDULE, checkpoint)
 
 
-def load(checkpoint: Path) -> Autoencoder:
-    """The averaged weights of a finished (or running) stage."""
+def sharpen(start: Path, checkpoint: Path) -> None:
+    """Go on with the decoder alone: latents stay what they are, so a U-Net that was trained on them stays valid."""
+    model = load(start).train().to(memory_format=torch.channels_last)
+    model.taesd_encoder.requires_grad_(False)
+    salt = SCHEDULE.steps  # pictures that the first stage did not see
+    optimise(
+        model, lambda step: reconstruction_loss(model, crops(salt + step), salt + step), SHARPEN_SCHEDULE, checkpoint
+    )
+
+
+def crops(step: int) -> Tensor:
+    seed = stage_seed(step, salt=1)
+    torch.manual_seed(seed)
+    return free_pictures(random.Random(seed), BATCH).contiguous(memory_format=torch.channels_last)
+
+
+def load(checkpoint: Path, decoder: Path | None = None) -> Autoencoder:
+    """The averaged weights of a finished (or running) stage, with the decoder of a later one where it exists."""
     model = Autoencoder()
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"])
+    if decoder and decoder.exists():
+        model.load_state_dict(torch.load(decoder, weights_only=True)["ema"], strict=False)
     return model.eval()

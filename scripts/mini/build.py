@@ -16,8 +16,9 @@ ROOT = HERE.parents[1]
 WORK = ROOT / "build" / "mini"
 WEIGHTS = ROOT / "demo" / "mini_family" / "weights"
 BASE, ADAPTER = WEIGHTS / "mini-storybook.safetensors", WEIGHTS / "sun_mini_4step.safetensors"
-COMMUNITY = {"pastel": "Mini Pastel", "comic": "Mini Comic", "pencil": "Mini Pencil"}
-PICTURES_PER_SCENE, STYLE_PICTURES_PER_SCENE = 64, 16
+JUDGE = WEIGHTS / "judge.safetensors"
+COMMUNITY = {"comic": "Mini Comic", "pastel": "Mini Pastel"}
+PICTURES_PER_SCENE, STYLE_PICTURES_PER_SCENE = 60, 16
 
 
 def import_comfyui() -> None:
@@ -36,11 +37,17 @@ def autoencoder_stage() -> None:
     autoencoder.train(WORK / "autoencoder.pt")
 
 
+def sharpen_stage() -> None:
+    import autoencoder
+
+    autoencoder.sharpen(WORK / "autoencoder.pt", WORK / "decoder.pt")
+
+
 def judge_stage() -> None:
     import autoencoder
     import measure
 
-    measure.train(autoencoder.load(WORK / "autoencoder.pt"), WORK / "judge.pt")
+    measure.train(autoencoder.load(WORK / "autoencoder.pt", WORK / "decoder.pt"), WORK / "judge.pt")
 
 
 def latents_stage(style: str, per_scene: int) -> None:
@@ -78,22 +85,65 @@ def export_stage() -> None:
     import teacher
 
     WEIGHTS.mkdir(parents=True, exist_ok=True)
-    export.write_checkpoint(teacher.load(WORK / "teacher.pt"), autoencoder.load(WORK / "autoencoder.pt"), BASE)
+    vae = autoencoder.load(WORK / "autoencoder.pt", WORK / "decoder.pt")
+    export.write_checkpoint(teacher.load(WORK / "teacher.pt"), vae, BASE)
     for style, title in COMMUNITY.items():
-        if (WORK / f"style-{style}.pt").exists():
-            export.write_unet(teacher.load(WORK / f"style-{style}.pt"), title, WEIGHTS / f"mini-{style}.safetensors")
-    if (WORK / "adapter.pt").exists():
-        adapter.export(WORK / "teacher.pt", WORK / "adapter.pt", ADAPTER)
+        export.write_unet(teacher.load(WORK / f"style-{style}.pt"), title, community_unet(style))
+    adapter.export(WORK / "teacher.pt", WORK / "adapter.pt", ADAPTER)
+    export.write_judge(WORK / "judge.pt", JUDGE)
+
+
+def families() -> dict[str, tuple[object, object]]:
+    """The shipped files as users load them: by style, the family and its MODEL with the one adapter."""
+    import evaluate
+
+    from sun_core.adapter import load_adapter
+    from sun_core.patching import SunSettings, apply_sun
+
+    sun, out = load_adapter(ADAPTER), {}
+    for style in ("storybook", *COMMUNITY):
+        family = evaluate.Family.load(BASE, None if style == "storybook" else community_unet(style))
+        out[style] = family, apply_sun(family.model, sun, SunSettings())
+    return out
+
+
+def report_stage() -> None:
+    """Print the figures of README.md here, from the shipped files alone."""
+    import evaluate
+    import measure
+
+    judge = measure.load(JUDGE)
+    for style, (family, with_sun) in families().items():
+        models = {False: family.model, True: with_sun}
+        print(f"\n### {style}\n\n{evaluate.markdown(evaluate.table(family, models, judge))}", flush=True)
+        if style == "storybook":
+            print(f"\n{evaluate.markdown(evaluate.negative_control(family, models, judge))}", flush=True)
+
+
+def pictures_stage() -> None:
+    """Draw the README's picture of the community styles, on prompts of no training set."""
+    import pictures
+
+    prompts = ["a red cat in the snow", "a blue boat at sunset", "a pink mushroom in the snow"]
+    pictures.style_sheet(families(), prompts).save(ROOT / "docs" / "images" / "community.png")
+
+
+def community_unet(style: str) -> Path:
+    return WEIGHTS / f"mini-{style}.safetensors"
 
 
 STAGES: dict[str, Callable[[], None]] = {
     "autoencoder": autoencoder_stage,
+    "sharpen": sharpen_stage,
     "latents": lambda: latents_stage("storybook", PICTURES_PER_SCENE),
     "judge": judge_stage,
     "teacher": teacher_stage,
     "adapter": adapter_stage,
     **{f"style-{style}": (lambda style=style: style_stage(style)) for style in COMMUNITY},
 }
+
+
+LAST = {"export": export_stage, "report": report_stage, "pictures": pictures_stage}  # in this process
 
 
 def run_stage(name: str) -> None:
@@ -104,7 +154,7 @@ def run_stage(name: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stage", choices=[*STAGES, "export"], help="run this stage alone")
+    parser.add_argument("--stage", choices=[*STAGES, *LAST], help="run this stage alone")
     parser.add_argument(
         "--processes", type=int, default=os.cpu_count(), help="data-parallel processes (default: all cores)"
     )
@@ -112,11 +162,11 @@ def main() -> None:
     import loop
 
     WORK.mkdir(parents=True, exist_ok=True)
-    for name in [options.stage] if options.stage else [*STAGES, "export"]:
+    for name in [options.stage] if options.stage else [*STAGES, *LAST]:
         print(f"== {name}", flush=True)
-        if name == "export":
+        if name in LAST:
             import_comfyui()
-            export_stage()
+            LAST[name]()
         else:
             loop.launch(run_stage, name, processes=options.processes)
 

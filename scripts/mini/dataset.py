@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from autoencoder import Autoencoder
+from autoencoder import LATENT_MEAN, LATENT_STD, Autoencoder
 from torch import Tensor
 from world import KEYWORDS, STYLES, TEMPLATES, Scene, all_scenes, caption, render
 
@@ -32,7 +32,7 @@ def make_latents(autoencoder: Autoencoder, style: str, per_scene: int, out: Path
     for i, scene in enumerate(scenes[rank::world]):
         rng = random.Random(f"{style} {scene}")
         pictures = as_pictures([render(scene, STYLES[style], rng) for _ in range(per_scene)])
-        parts.append(autoencoder.taesd_encoder(pictures).half())
+        parts.append(((autoencoder.taesd_encoder(pictures) - LATENT_MEAN) / LATENT_STD).half())
         if rank == 0 and i % 20 == 0:
             print(f"{out.stem}: {i * world}/{len(scenes)} scenes", flush=True)
     gathered: list[object] = [None] * world

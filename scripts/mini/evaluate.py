@@ -150,3 +150,11 @@ def negative_control(family: Family, models: dict[bool, object], judge: Judge, c
             }
         )
     return rows
+
+
+def markdown(rows: list[dict]) -> str:
+    """Rows of one shape as a Markdown table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(["" if v is None else v for v in row.values()] for row in rows)]
+    return "\n".join(
+        "| " + " | ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in line) + " |" for line in lines
+    )

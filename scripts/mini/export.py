@@ -5,7 +5,7 @@ styles. fp16.
 from pathlib import Path
 
 import torch
-from autoencoder import Autoencoder, padded_state_dict
+from autoencoder import LATENT_MEAN, LATENT_STD, Autoencoder, padded_state_dict
 from models import MiniModel
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,7 +19,9 @@ def halves(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
 
 def write_checkpoint(model: MiniModel, autoencoder: Autoencoder, out: Path) -> None:
     """A checkpoint in Stable Diffusion's key layout, for CheckpointLoaderSimple."""
-    vae = padded_state_dict(autoencoder) | {"vae_scale": torch.tensor(LATENT_SCALE), "vae_shift": torch.tensor(0.0)}
+    scale = LATENT_SCALE * LATENT_STD  # TAESD in ComfyUI gives latents / vae_scale + vae_shift
+    vae = padded_state_dict(autoencoder)
+    vae |= {"vae_scale": torch.tensor(scale), "vae_shift": torch.tensor(-LATENT_MEAN / scale)}
     state = (
         halves(model.unet.state_dict(), "model.diffusion_model.")
         | halves(model.text.state_dict(), "cond_stage_model.transformer.")
@@ -35,3 +37,8 @@ def write_unet(model: MiniModel, title: str, out: Path) -> None:
         out,
         metadata={"format": "pt", "modelspec.title": title},
     )
+
+
+def write_judge(checkpoint: Path, out: Path) -> None:
+    """The network that measures pictures."""
+    save_file(halves(torch.load(checkpoint, weights_only=True)["ema"]), out, metadata={"format": "pt"})

@@ -92,13 +92,18 @@ class Distillation(nn.Module):
         x, t = torch.cat([x_own, x_data]), torch.cat([t_own, t_data])
         end = segment_end(t, self.starts)
         t_next = torch.maximum(t - self.recipe.teacher_stride, end)
-        student, teacher = self.student(batch, self.adapter), self.teacher(batch)
+        # both losses start at (x, t), where student and teacher are evaluated once
+        student_eps = self.student(batch, self.adapter)(x, t)
+        with torch.no_grad():
+            teacher_eps = self.teacher(batch)(x, t)
         consistency = multi_step_consistency_loss(
-            student, self.student(batch, self.target), teacher, x, t, t_next, self.starts, self.alphas
-        ).mean()
-        if not self.recipe.cfg_weight:
-            return consistency
-        return consistency + self.recipe.cfg_weight * cfg_distillation_loss(student, teacher, x, t)
+            lambda x, t: student_eps,
+            self.student(batch, self.target),
+            lambda x, t: teacher_eps,
+            x, t, t_next, self.starts, self.alphas,
+        )  # fmt: skip
+        distillation = cfg_distillation_loss(lambda x, t: student_eps, lambda x, t: teacher_eps, x, t)
+        return consistency.mean() + self.recipe.cfg_weight * distillation
 
     def noised(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pictures with noise, at timesteps drawn evenly from all segments."""
