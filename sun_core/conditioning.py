@@ -62,8 +62,14 @@ class NegativeEntry(CachedContext):
 def negative_entries(
     conds: Sequence[dict[str, Any]], context_dim: int, latent_size: Sequence[int]
 ) -> list[NegativeEntry]:
-    """Entries from conds as `comfy.samplers.process_conds` leaves them; SunError where their text width is another."""
-    return [_negative_entry(cond, context_dim, latent_size) for cond in conds]
+    """Entries from conds as `comfy.samplers.process_conds` leaves them; SunError where their text width is another.
+
+    ComfyUI adds copies of entries there, for the areas of the positive; a copy shares its model_conds and is left out.
+    """
+    own: dict[int, dict[str, Any]] = {}
+    for cond in conds:
+        own.setdefault(id(cond["model_conds"]["c_crossattn"]), cond)
+    return [_negative_entry(cond, context_dim, latent_size) for cond in own.values()]
 
 
 def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequence[int]) -> NegativeEntry:
@@ -85,7 +91,7 @@ def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequenc
 def _places(cond: dict[str, Any], latent_size: Sequence[int]) -> Tensor | None:
     """Where an entry counts; None for everywhere, and for latents that are no pictures."""
     mask = area_as_mask(cond, latent_size).get("mask") if len(latent_size) == 2 else None
-    return None if mask is None else mask.float() * cond.get("mask_strength", 1.0)
+    return None if mask is None else mask.float().cpu() * cond.get("mask_strength", 1.0)
 
 
 def area_as_mask(cond: dict[str, Any], latent_size: Sequence[int]) -> dict[str, Any]:

@@ -212,6 +212,7 @@ def _sampler_sample_wrapper(settings: SunSettings, negative: list | None) -> Cal
         latent_image: Tensor | None = None,
         denoise_mask: Tensor | None = None,
         *args: Any,
+        **kwargs: Any,
     ) -> Tensor:
         transformer_options = extra_args["model_options"]["transformer_options"]
         install(transformer_options, cross_attention_layers(guider.model_patcher.model.diffusion_model))
@@ -221,7 +222,7 @@ def _sampler_sample_wrapper(settings: SunSettings, negative: list | None) -> Cal
             conds = guider.conds["negative"]
         run = transformer_options[RUN_KEY] = _new_run(guider, settings, conds, noise)
         try:
-            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args)
+            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
         finally:
             run.forget()
 

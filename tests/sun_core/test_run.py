@@ -51,6 +51,12 @@ def test_each_combined_context_is_projected_once(sun, sample, conditioning, proj
     assert len(projections) == 2 * 16 * 4
 
 
+def test_negative_is_projected_once_beside_a_positive_with_an_area(sun, sample, conditioning, projections):
+    """For the area ComfyUI gives the negative a second entry, with the same context."""
+    sample(sun, positive=conditioning("pos0") + conditioning("pos1", area=(8, 8, 4, 4), strength=1.0))
+    assert len(projections) == (2 + 2 + 1 + 1) * 16
+
+
 def test_nothing_is_kept_after_a_run(sun, sample):
     sample(sun)
     assert kept_contexts() == []
