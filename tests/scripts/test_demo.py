@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from demonstration import OWN_WORKFLOWS
+from demonstration import OWN_WORKFLOWS, mini_family
 from PIL import Image
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -28,8 +28,9 @@ def test_the_pictures_the_table_and_a_page_to_open(start: Start, ended: Ended, t
     with urllib.request.urlopen(f"{server}/api/workflow_templates/{OWN_WORKFLOWS}/before_after.json") as answer:
         assert b"SUNSpeedUp" in answer.read()
 
+    models = mini_family()
     for name in ("plain_25_steps", "sun_4_steps", "plain_25_steps_changed_negative", "sun_4_steps_changed_negative"):
-        assert Image.open(tmp_path / "output" / f"{name}.png").size == (64, 64)
+        assert Image.open(tmp_path / "output" / f"{name}.png").size == (models.width, models.height)
         assert f"{name}.png" in printed
     side_by_side = Image.open(tmp_path / "output" / "side_by_side.png")
     assert side_by_side.width > 1000 and side_by_side.height > 1000
@@ -87,8 +88,7 @@ def test_a_missing_file_is_one_sentence(start: Start, ended: Ended, tmp_path: Pa
 def test_a_wrong_adapter_is_what_the_node_says(start: Start, ended: Ended, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter.safetensors"
     adapter.write_bytes(b"no adapter")
-    checkpoint = next((Path(__file__).parents[2] / "demo" / "mini_family" / "weights").glob("mini*.safetensors"))
-    arguments = ("--checkpoint", str(checkpoint), "--adapter", str(adapter), "--output", str(tmp_path))
+    arguments = ("--checkpoint", str(mini_family().checkpoint), "--adapter", str(adapter), "--output", str(tmp_path))
     status, _, complaint = ended(start("demo.py", *arguments))
     assert status == 1
     assert complaint.startswith("adapter.safetensors is not a safetensors file")
