@@ -10,6 +10,9 @@ from torch import Tensor
 
 from .schedule import trailing_between
 
+ENOUGH_STEPS = 4
+"""What SUN adapters are distilled for."""
+
 _DETERMINISTIC = (comfy.k_diffusion.sampling.sample_euler, comfy.k_diffusion.sampling.sample_dpmpp_2m)
 """One model evaluation per step and no noise of their own; ComfyUI's ddim is sample_euler."""
 
@@ -35,7 +38,8 @@ def automatic_settings(
         changes.append("scheduler -> trailing")
     scales = {name: vars(guider)[name] for name in _GUIDANCE_SCALES if name in vars(guider)}
     changes += [f"CFG {scale:g} -> 1" for scale in sorted({*scales.values()} - {1.0})]
-    report(f"SUN: {steps} steps without CFG" + (f"; changed: {', '.join(changes)}" if changes else ""))
+    hint = f" ({ENOUGH_STEPS} are enough)" if steps > 2 * ENOUGH_STEPS else ""
+    report(f"SUN: {steps} steps without CFG{hint}" + (f"; changed: {', '.join(changes)}" if changes else ""))
     vars(guider).update(dict.fromkeys(scales, 1.0))
     try:
         yield sampler, trailing

@@ -69,6 +69,11 @@ def test_nothing_overridden_is_told_too(sun, sample):
     assert sun.reports == ["SUN: 4 steps without CFG"]
 
 
+def test_more_steps_than_an_adapter_needs_are_said_to_be_many(sun, sample):
+    sample(sun, steps=9)
+    assert sun.reports == ["SUN: 9 steps without CFG (4 are enough); changed: scheduler -> trailing"]
+
+
 def test_number_of_steps_is_the_runs_own(sun, explicit, sample, evaluations):
     out = sample(sun, cfg=7.0, steps=5, scheduler="karras")
     assert len(evaluations) == 5

@@ -5,6 +5,7 @@ import gc
 import comfy.model_management
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.conditioning import CachedContext, NegativeEntry
 from sun_pack.sun_core.patching import SunSettings, apply_sun
@@ -107,6 +108,14 @@ def test_adapter_is_that_of_the_device_that_the_rows_are_on(adapter):
     run = SunRun({torch.device("meta"): other, torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))])
     forward = run.forward(torch.zeros(1, 4, 8, 8), torch.zeros(1, 77, 48), ["a"], sigma=1.0)
     assert forward.adapter is adapter
+
+
+@pytest.mark.skipif(not hasattr(ModelPatcher, "deepclone_multigpu"), reason="ComfyUI 0.3.75 has no multi-GPU")
+def test_multi_gpu_clone_has_an_adapter_of_its_own(sun, model, adapter):
+    sun.cached_patcher_init = (model.clone, ())
+    (clone,) = sun.deepclone_multigpu(torch.device("cpu")).get_additional_models_with_key("sun")
+    assert isinstance(clone.model, SunAdapter) and clone.model is not adapter
+    assert all(torch.equal(weight, adapter.state_dict()[key]) for key, weight in clone.model.state_dict().items())
 
 
 def test_adapter_is_loaded_with_the_model_and_leaves_with_it(sun, model, adapter, sample, caplog):
