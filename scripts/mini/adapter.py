@@ -18,7 +18,7 @@ from sun_core.adapter import SunAdapter, save_adapter
 from sun_core.training.distillation import Batch, Distillation, Recipe
 
 BATCH = 16  # per process
-SCHEDULE = Schedule(steps=2400, lr=2e-3, warmup=100, ema=0.99)
+SCHEDULE = Schedule(steps=1200, lr=2e-3, warmup=100, ema=0.98, save_every=100)
 RECIPE = Recipe()
 GUIDANCE = 3.0
 
@@ -72,7 +72,7 @@ def train(latents_file: Path, base: Path, checkpoint: Path) -> None:
     draw = batches(model, torch.load(latents_file, weights_only=True))
     optimise(
         distillation, lambda step: distillation.loss(draw(step)), SCHEDULE, checkpoint,
-        after_step=lambda step: distillation.update_target(),
+        after_step=lambda step: distillation.update_target(), after_resume=distillation.reset_target,
     )  # fmt: skip
 
 

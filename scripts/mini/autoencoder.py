@@ -16,7 +16,7 @@ from world import COLOURS, Scene, complete, free_style, render
 WIDTHS = (16, 32, 48, 64)  # channels at 1, 1/2, 1/4 and 1/8 of the picture's size
 CROP, BATCH = 64, 4  # pixels; crops per process and step
 SCHEDULE = Schedule(steps=2300, lr=2e-3, warmup=100, ema=0.99)
-SHARPEN_SCHEDULE = Schedule(steps=1500, lr=1e-3, warmup=50, ema=0.99)
+SHARPEN_SCHEDULE = Schedule(steps=900, lr=1e-3, warmup=50, ema=0.98)
 HINT_STEPS = 500
 LATENT_MEAN, LATENT_STD = 0.58, 0.78  # of storybook pictures' latents; the U-Net sees (latents - mean) / std
 LATENT_NOISE = 0.06  # added to latents while training, so that a denoiser's small errors stay invisible

@@ -78,6 +78,7 @@ def optimise(
     schedule: Schedule,
     checkpoint: Path,
     after_step: Callable[[int], None] = lambda step: None,
+    after_resume: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
     """Minimise `loss(step)` over the trainable parameters of `model`; resumes from `checkpoint` where it exists.
 
@@ -98,6 +99,7 @@ def optimise(
         first, ema = saved["step"], saved["ema"]
         model.load_state_dict(saved["model"], strict=False)
         optimiser.load_state_dict(saved["optimiser"])
+        after_resume()
     for p in params.values():
         dist.broadcast(p.data, 0)
     running, since = None, time.monotonic()

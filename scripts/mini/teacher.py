@@ -11,8 +11,8 @@ from models import MiniModel
 from torch import Tensor
 
 BATCH = 16  # per process
-SCHEDULE = Schedule(steps=3000, lr=1e-3, ema=0.998, weight_decay=0.01)
-STYLE_SCHEDULE = Schedule(steps=600, lr=4e-4, ema=0.99, warmup=50, weight_decay=0.01)
+SCHEDULE = Schedule(steps=2400, lr=1e-3, ema=0.998, weight_decay=0.01)
+STYLE_SCHEDULE = Schedule(steps=400, lr=4e-4, ema=0.99, warmup=50, weight_decay=0.01)
 
 
 def alphas_cumprod() -> Tensor:

@@ -126,8 +126,15 @@ class Distillation(nn.Module):
             x[on] = ddim_jump(x[on], self.student(rows, self.target)(x[on], t), t, s, self.alphas)
         return x, starts[arrive]
 
-    @torch.no_grad()
     def update_target(self) -> None:
         """Let the target follow the student by its EMA; once after each optimiser step."""
+        self._move_target(1 - self.recipe.target_ema)
+
+    def reset_target(self) -> None:
+        """Let the target be the student; after the adapter's weights were loaded."""
+        self._move_target(1.0)
+
+    @torch.no_grad()
+    def _move_target(self, share: float) -> None:
         for slow, fast in zip(self.target.parameters(), self.adapter.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self.recipe.target_ema)
+            slow.lerp_(fast, share)
