@@ -15,39 +15,40 @@ from workflows import Workflow
 from .conftest import pixels, render
 
 ANOTHER_FAMILYS_ADAPTER = Path(__file__).parents[1] / "reference" / "sun_adapter_fp16.safetensors"
-Weights = dict[str, torch.Tensor]
 
 
-def lora(good: Weights, file: Path) -> None:
+def lora(models: Models, file: Path) -> None:
     save_file({"lora_unet_mid_block_attentions_0.lora_up.weight": torch.zeros(8, 4)}, file)
 
 
-def checkpoint(good: Weights, file: Path) -> None:
-    save_file({"model.diffusion_model.out.2.weight": torch.zeros(4, 8), "first_stage_model.x": torch.zeros(1)}, file)
+def checkpoint(models: Models, file: Path) -> None:
+    file.write_bytes(models.checkpoint.read_bytes())
 
 
-def executable_pickle(good: Weights, file: Path) -> None:
+def executable_pickle(models: Models, file: Path) -> None:
     file.write_bytes(pickle.dumps(Executable(file.with_suffix(".executed"))))
 
 
-def truncated(good: Weights, file: Path) -> None:
-    save_file(good, file)
-    file.write_bytes(file.read_bytes()[:-1000])
+def truncated(models: Models, file: Path) -> None:
+    file.write_bytes(models.adapter.read_bytes()[:-1000])
 
 
-def missing_layer(good: Weights, file: Path) -> None:
-    save_file({key: tensor for key, tensor in good.items() if not key.startswith("3.")}, file)
+def missing_layer(models: Models, file: Path) -> None:
+    save_file({key: tensor for key, tensor in load_file(models.adapter).items() if not key.startswith("3.")}, file)
 
 
-def not_a_number(good: Weights, file: Path) -> None:
-    save_file(good | {"1.to_k_neg.weight": torch.full_like(good["1.to_k_neg.weight"], float("nan"))}, file)
+def not_a_number(models: Models, file: Path) -> None:
+    weights = load_file(models.adapter)
+    weights["1.to_k_neg.weight"][0, 0] = float("nan")
+    save_file(weights, file)
 
 
-def wrong_context_width(good: Weights, file: Path) -> None:
-    save_file({k: t[:, : t.shape[1] // 2].contiguous() if t.ndim == 2 else t for k, t in good.items()}, file)
+def wrong_context_width(models: Models, file: Path) -> None:
+    weights = load_file(models.adapter)
+    save_file({k: t[:, : t.shape[1] // 2].contiguous() if t.ndim == 2 else t for k, t in weights.items()}, file)
 
 
-def another_family(good: Weights, file: Path) -> None:
+def another_family(models: Models, file: Path) -> None:
     file.write_bytes(ANOTHER_FAMILYS_ADAPTER.read_bytes())
 
 
@@ -87,10 +88,10 @@ def reference_picture(server: ComfyServer, workflow: Workflow) -> Iterator[None]
     ],
 )
 def test_a_wrong_file_is_refused_in_one_sentence(
-    server: ComfyServer, workflow: Workflow, models: Models, make: Callable[[Weights, Path], None], says: str
+    server: ComfyServer, workflow: Workflow, models: Models, make: Callable[[Models, Path], None], says: str
 ) -> None:
     file = server.base / "models" / "sun" / f"{make.__name__}.safetensors"
-    make(load_file(models.adapter), file)
+    make(models, file)
     workflow.set("SUN 4-Step Speed-Up", adapter_name=file.name)
     error = refusal(server, workflow)
     assert error.node == "SUNSpeedUp"
@@ -102,7 +103,7 @@ def test_a_wrong_file_is_refused_in_one_sentence(
 @pytest.mark.usefixtures("reference_picture")
 def test_a_pickle_under_its_own_name_is_not_offered(server: ComfyServer, workflow: Workflow, models: Models) -> None:
     file = server.base / "models" / "sun" / "adapter.ckpt"
-    executable_pickle({}, file)
+    executable_pickle(models, file)
     workflow.set("SUN 4-Step Speed-Up", adapter_name=file.name)
     error = refusal(server, workflow)
     assert file.name in str(error)
@@ -154,7 +155,7 @@ def assert_is_one_sentence(text: str) -> None:
     assert "Error" not in text, text
 
 
-def minimal_sd3() -> Weights:
+def minimal_sd3() -> dict[str, torch.Tensor]:
     """The keys by which ComfyUI recognises an SD3 of depth 1; what is missing stays uninitialised."""
     block = {f"joint_blocks.0.{side}_block.attn.qkv.weight": torch.zeros(192, 64) for side in ("x", "context")}
     return block | {
