@@ -47,5 +47,5 @@ def combine(
     positive_strength: float = 1.0,
 ) -> Tensor:
     """The layer's result before `to_out`; `positive_offset` is None for adapters without the extra positive branch."""
-    out = text - negative_strength * negative_offset
-    return out if positive_offset is None else out + positive_strength * positive_offset
+    out = torch.sub(text, negative_offset, alpha=negative_strength)
+    return out if positive_offset is None else torch.add(out, positive_offset, alpha=positive_strength)
