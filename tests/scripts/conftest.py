@@ -12,8 +12,6 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.append(str(SCRIPTS))
 
-END_LIMIT = 60  # seconds; far more than any ending takes
-
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
