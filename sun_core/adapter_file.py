@@ -14,7 +14,7 @@ from .errors import SunError
 
 ADVICE = "choose a SUN adapter (.safetensors)"
 
-_KEY = re.compile(r"\d+\.(to_[kv]_(neg|extra_pos)\.weight|to_k_(neg|extra_pos)_(alpha|beta))")
+_KEY = re.compile(r"[0-9]{1,4}\.(to_[kv]_(neg|extra_pos)\.weight|to_k_(neg|extra_pos)_(alpha|beta))")
 _DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _FAMILIES = {(16, 768): "Stable Diffusion 1.x", (16, 1024): "Stable Diffusion 2.x", (70, 2048): "SDXL"}
 
@@ -104,7 +104,7 @@ def layout_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> AdapterLayout
     if len(foreign) == len(shapes):
         raise SunError(f"{name} is {_other_model(shapes)}.")
     if foreign:
-        raise SunError(f"{name} has keys that no SUN adapter has, such as {foreign[0]}; {ADVICE}.")
+        raise SunError(f"{name} has keys that no SUN adapter has, such as {foreign[0][:80]}; {ADVICE}.")
 
     numbers = {int(key.split(".")[0]) for key in shapes}
     for number in range(1, max(numbers) + 1, 2):
@@ -170,5 +170,5 @@ def _other_model(keys: Iterable[str]) -> str:
     for pattern, what, advice in _OTHER_MODELS:
         if any(re.search(pattern, key) for key in keys):
             return f"{what}, not a SUN adapter; {advice} and {ADVICE} here"
-    example = f" (its first key is {json.dumps(keys[0])})" if keys else " (it has no tensors at all)"
+    example = f" (its first key is {json.dumps(keys[0][:80])})" if keys else " (it has no tensors at all)"
     return f"not a SUN adapter{example}; {ADVICE}"

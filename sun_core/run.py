@@ -1,4 +1,4 @@
-"""What the steps of one sampling run share, and what one forward of the U-Net needs of it. Torch only."""
+"""What the steps of one sampling run share, and what one forward of the U-Net needs of it."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field

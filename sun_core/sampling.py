@@ -4,6 +4,7 @@ from typing import Any
 
 import comfy.sample
 import comfy.samplers
+import comfy.utils
 import latent_preview
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
@@ -49,6 +50,7 @@ def sample_sun(
         latent_image=samples,
         noise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, steps),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
     return {**latent, "samples": sampled}

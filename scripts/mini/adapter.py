@@ -18,7 +18,7 @@ from sun_core.adapter import SunAdapter, save_adapter
 from sun_core.training.distillation import Batch, Distillation, Recipe
 
 BATCH = 16  # per process
-SCHEDULE = Schedule(steps=1200, lr=2e-3, warmup=100, ema=0.98, save_every=100)
+SCHEDULE = Schedule(steps=500, lr=2e-3, warmup=100, ema=0.98, save_every=100)
 RECIPE = Recipe()
 GUIDANCE = 3.0
 

@@ -18,7 +18,7 @@ WEIGHTS = ROOT / "demo" / "mini_family" / "weights"
 BASE, ADAPTER = WEIGHTS / "mini-storybook.safetensors", WEIGHTS / "sun_mini_4step.safetensors"
 JUDGE = WEIGHTS / "judge.safetensors"
 COMMUNITY = {"comic": "Mini Comic", "pastel": "Mini Pastel"}
-PICTURES_PER_SCENE, STYLE_PICTURES_PER_SCENE = 60, 16
+PICTURES_PER_SCENE, STYLE_PICTURES_PER_SCENE = 60, 10
 
 
 def import_comfyui() -> None:

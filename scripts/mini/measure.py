@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from world import COLOURS, PLACES, STYLES, SUBJECTS, Scene, complete, render
 
 BATCH = 16  # per process
-SCHEDULE = Schedule(steps=500, lr=2e-3, warmup=50, ema=0.98)
+SCHEDULE = Schedule(steps=400, lr=2e-3, warmup=50, ema=0.98)
 NAMES = (SUBJECTS, tuple(COLOURS), tuple(PLACES))
 
 

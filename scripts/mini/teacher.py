@@ -12,7 +12,7 @@ from torch import Tensor
 
 BATCH = 16  # per process
 SCHEDULE = Schedule(steps=2400, lr=1e-3, ema=0.998, weight_decay=0.01)
-STYLE_SCHEDULE = Schedule(steps=400, lr=4e-4, ema=0.99, warmup=50, weight_decay=0.01)
+STYLE_SCHEDULE = Schedule(steps=300, lr=4e-4, ema=0.99, warmup=50, weight_decay=0.01)
 
 
 def alphas_cumprod() -> Tensor:

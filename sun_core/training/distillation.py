@@ -61,6 +61,8 @@ class Distillation(nn.Module):
         alphas: cumulative products of 1 - beta, (timesteps,).
     """
 
+    alphas: Tensor
+
     def __init__(self, unet: nn.Module, adapter: SunAdapter, alphas: Tensor, recipe: Recipe):
         super().__init__()
         self.unet, self.adapter, self.recipe = unet.requires_grad_(False), adapter, recipe
@@ -79,7 +81,8 @@ class Distillation(nn.Module):
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             eps = self.unet(x.repeat(2, 1, 1, 1), t.float().repeat(2), context=context)
-            return guided(*eps.chunk(2), batch.guidance)
+            eps_negative, eps_positive = eps.chunk(2)
+            return guided(eps_negative, eps_positive, batch.guidance)
 
         return predict
 

@@ -62,7 +62,7 @@ def node_list():
 
 
 def execute(node, node_id="7", **inputs):
-    """A node's outputs, run as ComfyUI's executor runs it (0.3.75 takes hidden inputs as they are, 0.33 under a key)."""
+    """A node's outputs, run as ComfyUI runs it (0.3.75 takes hidden inputs as they are, 0.33 under a key)."""
     hidden = {io.Hidden.unique_id: node_id}
     return node.PREPARE_CLASS_CLONE({**hidden, "hidden_inputs": hidden}).EXECUTE_NORMALIZED(**inputs).args
 

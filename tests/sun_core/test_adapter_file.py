@@ -133,6 +133,11 @@ def test_key_among_others_that_no_adapter_has_is_named(refusal, weights):
     assert "such as extra.weight" in refusal(weights)
 
 
+def test_layer_number_of_thousands_of_digits_is_no_key(refusal):
+    message = refusal({f"{'9' * 5000}.to_k_neg.weight": torch.zeros(2, 2)})
+    assert "is not a SUN adapter" in message and len(message) < 250
+
+
 def test_self_attention_numbers_are_refused(refusal, weights):
     weights |= {key.replace("1.", "0.", 1): weight.clone() for key, weight in weights.items() if key.startswith("1.")}
     assert "has a layer 0" in refusal(weights)

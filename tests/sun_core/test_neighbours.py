@@ -132,3 +132,16 @@ def test_neighbour_that_changes_the_batch_leaves_cross_attention_plain_and_is_na
     assert torch.equal(sample(patched), sample(plain))
     said = [r for r in caplog.messages if "changes the batch inside cross-attention (1 -> 2 rows)" in r]
     assert len(said) == 1
+
+
+def test_lora_may_be_before_sun_or_after_it(model, sun, sample):
+    key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+    difference = torch.randn_like(model.model.state_dict()[key], dtype=torch.float32)
+
+    def with_lora(onto):
+        patched = onto.clone()
+        assert patched.add_patches({key: ("diff", (difference,))}) == [key]
+        return patched
+
+    before, after = sample(sun(with_lora(model))), sample(with_lora(sun()))
+    assert torch.equal(before, after) and not torch.equal(after, sample(sun()))

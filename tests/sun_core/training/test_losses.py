@@ -36,7 +36,7 @@ def one_picture(alphas):
 
 
 def gaussian(alphas, deviation):
-    """The exact predictor where data is N(0, deviation^2): linear in x, its ODE scales x by the marginal's deviation."""
+    """The exact predictor for data N(0, deviation^2): linear in x, its ODE scales x by the marginal's deviation."""
 
     def predict(x, t):
         a = losses.alpha_at(alphas, t)
