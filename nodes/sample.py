@@ -47,7 +47,7 @@ class SUNSampler(io.ComfyNode):
                     "sampler_name",
                     options=list(SAMPLER_NAMES),
                     default=SAMPLER_NAMES[0],
-                    tooltip="ddim is what adapters are made for; dpmpp_2m is a little sharper.",
+                    tooltip="ddim is what adapters are made for; dpmpp_2m works as well.",
                 ),
                 io.Conditioning.Input("positive", tooltip="What the picture should show."),
                 io.Conditioning.Input("negative", tooltip="What it should not show."),

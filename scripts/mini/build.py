@@ -114,8 +114,9 @@ def report_stage() -> None:
 
     judge = measure.load(JUDGE)
     for style, (family, with_sun) in families().items():
-        models = {False: family.model, True: with_sun}
-        print(f"\n### {style}\n\n{evaluate.markdown(evaluate.table(family, models, judge))}", flush=True)
+        models, count = {False: family.model, True: with_sun}, 200 if style == "storybook" else 100
+        print(f"\n### {style}, {count} prompts\n", flush=True)
+        print(evaluate.markdown(evaluate.table(family, models, judge, count)), flush=True)
         if style == "storybook":
             print(f"\n{evaluate.markdown(evaluate.negative_control(family, models, judge))}", flush=True)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import comfy.sample
 import comfy.samplers
 import comfy.sd
-import comfy.utils
 import torch
 from measure import Judge
+from models import UNET_CONFIG  # noqa: F401  (importing it teaches ComfyUI the mini family)
 from torch import Tensor
 from world import SIZE, TEMPLATES, Scene, all_scenes, caption
 

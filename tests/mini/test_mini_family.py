@@ -47,11 +47,12 @@ def test_the_base_model_draws_shape_and_colour_of_unseen_prompts(storybook, judg
 
 
 @pytest.mark.parametrize("style", ["storybook", *build.COMMUNITY])
-def test_one_adapter_serves_the_base_and_the_community_styles(style, judge):
-    """Untrained on the styles, it draws more of what was asked for than the same steps without it."""
+def test_one_adapter_brings_base_and_community_styles_nearer_to_their_25_steps(style, judge):
+    """Untrained on the styles, and without spoiling what was asked for."""
     family = evaluate.Family.load(build.BASE, None if style == "storybook" else build.community_unet(style))
-    plain, sun = evaluate.table(family, with_sun(family), judge, 100, (PLAIN_4, SUN_4))
-    assert sun["both"] > plain["both"]
+    _, plain, sun = evaluate.table(family, with_sun(family), judge, 50, (evaluate.TEACHER_25, PLAIN_4, SUN_4))
+    assert sun["psnr"] > plain["psnr"] + 0.5
+    assert sun["both"] >= 90
 
 
 def test_a_negative_colour_is_avoided_at_cfg_1(storybook, judge):
