@@ -64,6 +64,7 @@ class Family:
         """Contexts (n, 77, width)."""
         return torch.cat([self.clip.encode_from_tokens(self.clip.tokenize(text)) for text in texts])
 
+    @torch.inference_mode()
     def draw(self, model: object, way: Way, texts: list[str], negatives: list[str], seed: int) -> Tensor:
         """Pictures in 0..1 (n, 3, h, w); the i-th starts from the noise of seed + i, whatever the way."""
         out = []
