@@ -97,11 +97,15 @@ def test_tools(python: Path) -> Path:
 
 
 def exit_on_termination() -> None:
-    """Let SIGTERM and a closed terminal unwind the stack, as Ctrl+C does, so that children are ended on the way out."""
+    """Let SIGTERM and a closed terminal unwind the stack, as Ctrl+C does, so that children are ended on the way out.
+
+    Ctrl+C itself is asked for as well: a shell starts what it puts into the background with SIGINT ignored.
+    """
 
     def leave(signum: int, frame: object) -> None:
         sys.exit(128 + signum)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, leave)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, leave)
