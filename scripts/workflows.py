@@ -8,12 +8,14 @@ from typing import Any
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTES = ("Note", "MarkdownNote")  # drawn by the page, unknown to the server
 SEEDS = ("seed", "noise_seed")  # the page gives these a control widget even where the node does not ask for it
+ACTIVE, MUTED, BYPASSED = 0, 2, 4  # a node's mode in the file
 
 
 class Workflow:
     """A workflow in the UI's format. `object_info` is the server's: it names the widgets whose values the file lists.
 
-    Nodes are named by their title on the canvas. Subgraphs, bypassed and muted nodes are not supported.
+    Nodes are named by their title on the canvas. Subgraphs, and nodes that only the page knows (but for notes), are not
+    supported.
     """
 
     def __init__(self, graph: dict[str, Any], object_info: dict[str, Any]) -> None:
@@ -22,8 +24,8 @@ class Workflow:
         for node in self._nodes():
             if node["type"] not in object_info:
                 raise ValueError(f"The server does not know the node {node['type']} of this workflow.")
-            if node.get("mode", 0) != 0:
-                raise ValueError(f"The node {node['type']} of this workflow is bypassed or muted.")
+            if node.get("mode", ACTIVE) not in (ACTIVE, MUTED, BYPASSED):
+                raise ValueError(f"The node {node['type']} of this workflow runs on an event, which is not supported.")
 
     @classmethod
     def read(cls, file: Path, object_info: dict[str, Any]) -> "Workflow":
@@ -47,14 +49,20 @@ class Workflow:
             node["widgets_values"][names.index(name)] = value
 
     def to_api(self) -> dict[str, Any]:
-        """The workflow as /prompt takes it: node id -> class and inputs; a link is [node id, output slot]."""
-        sources = {link[0]: [str(link[1]), link[2]] for link in self.graph["links"]}
+        """The workflow as /prompt takes it: node id -> class and inputs; a link is [node id, output slot].
+
+        As on the page, muted nodes are left out with what they give, and links run through bypassed ones.
+        """
         prompt = {}
         for node in self._nodes():
+            if node.get("mode", ACTIVE) != ACTIVE:
+                continue
             names = _widget_names(self._object_info[node["type"]])
             values = zip(names, node.get("widgets_values", ()), strict=False)
             inputs = {name: value for name, value in values if name is not None}
-            inputs |= {slot["name"]: sources[slot["link"]] for slot in node.get("inputs", ()) if slot.get("link")}
+            for slot in node.get("inputs", ()):
+                if source := self._source(slot, slot["type"]):
+                    inputs[slot["name"]] = source
             prompt[str(node["id"])] = {
                 "class_type": node["type"],
                 "inputs": inputs,
@@ -62,12 +70,31 @@ class Workflow:
             }
         return prompt
 
+    def _source(self, slot: dict[str, Any], wanted: str) -> list[Any] | None:
+        """[node id, output slot] of what feeds an input `slot` with the type `wanted`; None where nothing does."""
+        if slot.get("link") is None:
+            return None
+        (link,) = [link for link in self.graph["links"] if link[0] == slot["link"]]
+        (node,) = [node for node in self.graph["nodes"] if node["id"] == link[1]]
+        mode = node.get("mode", ACTIVE)
+        if mode == ACTIVE:
+            return [str(node["id"]), link[2]]
+        passed = _passed_through(node, link[2], wanted) if mode == BYPASSED else None
+        return self._source(passed, wanted) if passed else None
+
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self.graph["nodes"] if node["type"] not in NOTES]
 
     def _node(self, title: str) -> dict[str, Any]:
         (node,) = [node for node in self._nodes() if _title(node) == title]
         return node
+
+
+def _passed_through(node: dict[str, Any], output: int, wanted: str) -> dict[str, Any] | None:
+    """The input whose value a bypassed node gives for its `output`: the one in the same place, else the first, of that
+    type (the frontend's ExecutableNodeDTO)."""
+    slots = node.get("inputs", ())
+    return next((slot for slot in (*slots[output : output + 1], *slots) if slot["type"] == wanted), None)
 
 
 def _title(node: dict[str, Any]) -> str:

@@ -79,7 +79,69 @@ def test_a_node_that_the_server_lacks_is_named() -> None:
         Workflow(GRAPH, {"Loader": OBJECT_INFO["Loader"]})
 
 
-@pytest.mark.parametrize("mode", [2, 4])
-def test_a_muted_or_bypassed_node_is_refused(mode: int) -> None:
-    with pytest.raises(ValueError, match="bypassed or muted"):
-        Workflow(graph(mode=mode), OBJECT_INFO)
+def through(*modes: int) -> dict[str, Any]:
+    """Loader -> one node for each of `modes` -> Sampler, as ControlNet and LoRA nodes stand between them."""
+    between = [
+        {
+            "id": 20 + i,
+            "type": "Between",
+            "mode": mode,
+            "inputs": [
+                {"name": "strength", "type": "FLOAT", "widget": {"name": "strength"}, "link": None},
+                {"name": "hint", "type": "IMAGE", "link": None},
+                {"name": "model", "type": "MODEL", "link": 100 + i},
+            ],
+            "outputs": [{"name": "MODEL", "type": "MODEL"}],
+        }
+        for i, mode in enumerate(modes)
+    ]
+    origins = [7, *(node["id"] for node in between)]
+    targets = [*(node["id"] for node in between), 3]
+    links = [[100 + i, a, 0, b, 0, "MODEL"] for i, (a, b) in enumerate(zip(origins, targets, strict=True))]
+    sampler = {**GRAPH["nodes"][1], "inputs": [{"name": "model", "type": "MODEL", "link": 100 + len(modes)}]}
+    return {"nodes": [GRAPH["nodes"][0], sampler, *between], "links": links}
+
+
+WITH_BETWEEN = OBJECT_INFO | {"Between": {"input": {"required": {}}, "input_order": {"required": []}}}
+
+
+@pytest.mark.parametrize(
+    ("modes", "source", "queued"),
+    [
+        ([0], ["20", 0], {"7", "3", "20"}),
+        ([4], ["7", 0], {"7", "3"}),
+        ([4, 4], ["7", 0], {"7", "3"}),
+        ([0, 4], ["20", 0], {"7", "3", "20"}),
+        ([4, 0], ["21", 0], {"7", "3", "21"}),
+    ],
+)
+def test_a_link_runs_through_bypassed_nodes(modes: list[int], source: list[Any], queued: set[str]) -> None:
+    prompt = Workflow(through(*modes), WITH_BETWEEN).to_api()
+    assert set(prompt) == queued
+    assert prompt["3"]["inputs"]["model"] == source
+
+
+def test_a_bypassed_node_gives_each_output_from_the_input_in_its_place() -> None:
+    """ControlNetApplyAdvanced: positive and negative in, positive and negative out."""
+    pair = [{"name": "positive", "type": "MODEL", "link": 1}, {"name": "negative", "type": "MODEL", "link": 2}]
+    nodes = [
+        {"id": 7, "type": "Loader"},
+        {"id": 8, "type": "Loader"},
+        {"id": 20, "type": "Between", "mode": 4, "inputs": pair},
+        {"id": 3, "type": "Sampler", "inputs": [{"name": "model", "type": "MODEL", "link": 3}]},
+        {"id": 4, "type": "Sampler", "inputs": [{"name": "model", "type": "MODEL", "link": 4}]},
+    ]
+    links = [[1, 7, 0, 20, 0, "M"], [2, 8, 0, 20, 1, "M"], [3, 20, 0, 3, 0, "M"], [4, 20, 1, 4, 0, "M"]]
+    prompt = Workflow({"nodes": nodes, "links": links}, WITH_BETWEEN).to_api()
+    assert [prompt[sampler]["inputs"]["model"] for sampler in ("3", "4")] == [["7", 0], ["8", 0]]
+
+
+def test_nothing_comes_from_a_muted_node() -> None:
+    prompt = Workflow(through(2), WITH_BETWEEN).to_api()
+    assert set(prompt) == {"7", "3"}
+    assert "model" not in prompt["3"]["inputs"]
+
+
+def test_a_node_that_runs_on_an_event_is_refused() -> None:
+    with pytest.raises(ValueError, match="runs on an event"):
+        Workflow(graph(mode=1), OBJECT_INFO)
