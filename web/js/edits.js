@@ -1,0 +1,89 @@
+/** Applies the server's edits to the live graph: all of them, as one undo step, or none. */
+
+import { app } from "../../../scripts/app.js";
+import { graphOf } from "./graphs.js";
+
+const SUBGRAPH_INPUT = -10; // the id that a subgraph's input node has in links
+
+/** Throws an Error, with the graph as it was, where an edit does not fit the graph. */
+export async function applyEdits(edits) {
+  const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
+  const steps = tracker.undoQueue.length;
+  let failure = null;
+  app.canvas.emitBeforeChange();
+  try {
+    for (const edit of edits) operations[edit.op](graphOf(edit.graph), edit);
+  } catch (error) {
+    failure = error;
+  } finally {
+    app.canvas.emitAfterChange();
+    app.canvas.setDirty(true, true);
+  }
+  if (!failure) return;
+  if (tracker.undoQueue.length > steps) {
+    await tracker.undo();
+    tracker.redoQueue.pop();
+  }
+  throw failure;
+}
+
+const operations = {
+  add(graph, { id, type, pos, size, widgets, properties }) {
+    const node = LiteGraph.createNode(type);
+    node.id = id;
+    node.pos = [...pos];
+    graph.add(node);
+    const [width, height] = node.computeSize();
+    node.setSize([Math.max(size[0], width), Math.max(size[1], height)]);
+    for (const [name, value] of Object.entries(widgets)) setWidget(node, name, value);
+    Object.assign(node.properties, properties);
+  },
+
+  remove(graph, { node }) {
+    graph.remove(nodeOf(graph, node));
+  },
+
+  connect(graph, { from: [origin, slot], to: [target, name] }) {
+    const node = nodeOf(graph, target);
+    const index = inputIndex(node, name);
+    const link =
+      origin === SUBGRAPH_INPUT
+        ? graph.inputs[slot].connect(node.inputs[index], node)
+        : nodeOf(graph, origin).connect(slot, node, index);
+    if (!link) throw new Error(`${node.title}: its input ${name} cannot be linked to node ${origin}.`);
+  },
+
+  disconnect(graph, { to: [target, name] }) {
+    const node = nodeOf(graph, target);
+    node.disconnectInput(inputIndex(node, name));
+  },
+
+  set(graph, { node, widget, value }) {
+    setWidget(nodeOf(graph, node), widget, value);
+  },
+
+  property(graph, { node, name, value }) {
+    const { properties } = nodeOf(graph, node);
+    if (value === null) delete properties[name];
+    else properties[name] = value;
+  },
+};
+
+function nodeOf(graph, id) {
+  const node = graph.getNodeById(id);
+  if (!node) throw new Error(`The graph has no node ${id} any more.`);
+  return node;
+}
+
+function inputIndex(node, name) {
+  const index = node.inputs.findIndex((input) => input.name === name);
+  if (index < 0) throw new Error(`${node.title} has no input ${name}.`);
+  return index;
+}
+
+function setWidget(node, name, value) {
+  const widget = node.widgets?.find((candidate) => candidate.name === name);
+  if (!widget) throw new Error(`${node.title} has no widget ${name}.`);
+  widget.value = value;
+  widget.callback?.(value, app.canvas, node);
+}

@@ -1,0 +1,88 @@
+/** What a SUN node says on its face: a DOM widget that is no part of the saved workflow. */
+
+import { app } from "../../../scripts/app.js";
+import { word } from "./words.js";
+
+const WIDGET = "sun_face";
+const SPEAKING = new Set(["SUNSpeedUp", "SUNApply", "SUNLoadAdapter", "SUNSampler"]);
+const HEIGHT = 84; // of four lines; fixed, so that no saved size changes with what a node has to say
+const faces = new WeakMap(); // node -> Face
+
+document.head.append(
+  Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("./faces.css", import.meta.url).href }),
+);
+
+class Face {
+  lines = [];
+  run = null;
+  badge = null;
+  missing = null;
+  onFix = null;
+  element = box("sun-face");
+
+  draw() {
+    const parts = [...this.lines, ...(this.run ? [this.run] : [])].map((text) => box("sun-line", text));
+    if (this.missing) parts.push(download(this.missing));
+    if (this.badge) parts.unshift(remedy(this.badge, this.onFix));
+    this.element.replaceChildren(...parts);
+  }
+}
+
+/** Gives a new SUN node its face. */
+export function addFace(node) {
+  if (!SPEAKING.has(node.comfyClass)) return;
+  const face = new Face();
+  faces.set(node, face);
+  const options = { serialize: false, getMinHeight: () => HEIGHT, getValue: () => "" };
+  const widget = node.addDOMWidget(WIDGET, WIDGET, face.element, options);
+  widget.serialize = false;
+  node.setSize(node.computeSize());
+  node.badges.push(() => new LGraphBadge({ text: face.badge?.text ?? "", fgColor: "#000", bgColor: "#e8b339" }));
+}
+
+export function hasFace(node) {
+  return faces.has(node);
+}
+
+export function badgeOf(node) {
+  return faces.get(node)?.badge;
+}
+
+/** Shows what changed of {lines, run, badge: {text, detail, fix}, missing: the adapter to download, onFix}. */
+export function showOn(node, changed) {
+  const face = faces.get(node);
+  if (!face) return;
+  Object.assign(face, changed);
+  face.draw();
+  app.canvas.setDirty(true, true);
+}
+
+function remedy(badge, onFix) {
+  const line = box("sun-badge");
+  line.title = badge.detail;
+  line.append(box("sun-short", badge.text), box("sun-detail", badge.detail));
+  if (badge.fix) {
+    const button = document.createElement("button");
+    button.className = "sun-fix";
+    button.textContent = word("sun.fix");
+    button.addEventListener("click", onFix);
+    line.append(button);
+  }
+  return line;
+}
+
+function download({ name, url, bytes, license, folder }) {
+  const line = box("sun-missing", word("sun.missing", { name, license, folder, megabytes: (bytes / 1e6).toFixed(1) }));
+  const link = document.createElement("a");
+  link.textContent = word("sun.download");
+  if (/^https:/.test(url)) link.href = url;
+  link.target = "_blank";
+  link.rel = "noopener";
+  line.append(" ", link);
+  return line;
+}
+
+/** Text goes in as text: titles and metadata come from other people's files. */
+function box(className, text = "") {
+  return Object.assign(document.createElement("div"), { className, textContent: text });
+}

@@ -1,0 +1,31 @@
+/** The live graph: its root, its subgraphs, and nodes by what the server calls them. */
+
+import { app } from "../../../scripts/app.js";
+
+export function rootGraph() {
+  return app.rootGraph ?? app.graph;
+}
+
+/** The root (null) or a subgraph's definition by its id; undefined where there is none. */
+export function graphOf(id) {
+  return id === null ? rootGraph() : rootGraph().subgraphs?.get(id);
+}
+
+/** How the server names a node: {graph: null or the subgraph's id, node: id}. */
+export function address(node) {
+  return { graph: node.graph === rootGraph() ? null : node.graph.id, node: Number(node.id) };
+}
+
+/** The node that the server runs as `path`: "7", or "5:7" for node 7 inside of the subgraph node 5. */
+export function nodeAtPath(path) {
+  const [last, ...outer] = String(path).split(":").reverse();
+  let graph = rootGraph();
+  for (const id of outer.reverse()) graph = graph?.getNodeById(Number(id))?.subgraph;
+  return graph?.getNodeById(Number(last));
+}
+
+/** All nodes of the root and of every subgraph's definition. */
+export function allNodes() {
+  const root = rootGraph();
+  return [root, ...(root.subgraphs?.values() ?? [])].flatMap((graph) => graph.nodes);
+}

@@ -1,0 +1,88 @@
+/** Where "Speed up with SUN", "Restore" and "Fix" are offered. */
+
+import { app } from "../../../scripts/app.js";
+import { convert } from "./conversion.js";
+import { badgeOf } from "./faces.js";
+import { address, allNodes } from "./graphs.js";
+import { word } from "./words.js";
+
+export const commands = [
+  command("SUN.SpeedUp", "pi pi-bolt", () => convert("speed_up", selected(startingPoints))),
+  command("SUN.Restore", "pi pi-replay", () => convert("restore", selected(restorablePoints))),
+  command("SUN.Fix", "pi pi-wrench", () => convert("fix", selected(fixable))),
+];
+
+export function nodeMenu(node) {
+  const items = [];
+  const offer = (text, action, nodes) => {
+    if (nodes.length) items.push({ content: text, callback: () => convert(action, nodes.map(address)) });
+  };
+  const badge = badgeOf(node);
+  if (badge?.fix) offer(`${word("sun.fixMenu")}: ${badge.text}`, "fix", [node]);
+  offer(word("sun.speedUp"), "speed_up", startingPoints(node));
+  offer(word("sun.restore"), "restore", restorablePoints(node));
+  return items;
+}
+
+export function canvasMenu() {
+  const items = [{ content: word("sun.speedUpAll"), callback: () => convert("speed_up", null) }];
+  if (hasRestorable()) items.push({ content: word("sun.restoreAll"), callback: () => convert("restore", null) });
+  return items;
+}
+
+/** Ids of the commands for the toolbox over a selected item, which may also be a group or a reroute. */
+export function toolboxCommands(item) {
+  if (!item.inputs) return [];
+  const ids = [];
+  if (startingPoints(item).length) ids.push("SUN.SpeedUp");
+  if (restorablePoints(item).length) ids.push("SUN.Restore");
+  if (fixable(item).length) ids.push("SUN.Fix");
+  return ids;
+}
+
+/** Addresses of what `points` finds in the selection; null, for the whole graph, where it finds nothing. */
+function selected(points) {
+  const nodes = [...(app.canvas.selectedItems ?? [])].filter((item) => item.inputs).flatMap(points);
+  return nodes.length ? nodes.map(address) : null;
+}
+
+/** The samplers and loaders that a node stands for: itself, or those inside of a subgraph. */
+function startingPoints(node) {
+  if (node.subgraph) return node.subgraph.nodes.flatMap(startingPoints);
+  return isSampler(node) || isLoader(node) ? [node] : [];
+}
+
+function restorablePoints(node) {
+  if (node.subgraph) return node.subgraph.nodes.flatMap(restorablePoints);
+  if (isRestorable(node)) return [node];
+  return hasRestorable() ? startingPoints(node) : [];
+}
+
+function fixable(node) {
+  return badgeOf(node)?.fix ? [node] : [];
+}
+
+function isSampler(node) {
+  const isOurs = node.type.startsWith("SUN");
+  return !isOurs && node.inputs.some(isA("MODEL", "GUIDER")) && node.outputs.some(isA("LATENT"));
+}
+
+function isLoader(node) {
+  return node.outputs.some(isA("MODEL")) && !node.inputs.some(isA("MODEL"));
+}
+
+function isA(...types) {
+  return (slot) => types.includes(slot.type);
+}
+
+function isRestorable(node) {
+  return Boolean(node.properties?.sun_restore);
+}
+
+function hasRestorable() {
+  return allNodes().some(isRestorable);
+}
+
+function command(id, icon, run) {
+  return { id, icon, label: word(`commands.${id.replace(".", "_")}.label`), function: run };
+}

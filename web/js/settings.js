@@ -1,0 +1,41 @@
+/** What users choose in the settings dialog. */
+
+import { app } from "../../../scripts/app.js";
+import { word } from "./words.js";
+
+const DEFAULT_ADAPTER = "SUN.DefaultAdapter";
+const SHOW_BADGES = "SUN.ShowBadges";
+const ANNOUNCE = "SUN.AnnounceAutomatic";
+
+/** For registerExtension; `adapters` are file names, `onBadges` is called when badges are switched on or off. */
+export function settingDefinitions(adapters, onBadges) {
+  const choices = adapters.map((name) => ({ text: name, value: name }));
+  return [
+    setting(ANNOUNCE, { type: "boolean", defaultValue: true }),
+    setting(SHOW_BADGES, { type: "boolean", defaultValue: true, onChange: onBadges }),
+    setting(DEFAULT_ADAPTER, {
+      type: "combo",
+      defaultValue: "",
+      options: [{ text: word("sun.adapterThatFits"), value: "" }, ...choices],
+    }),
+  ];
+}
+
+/** The adapter's file name; null for whichever fits. */
+export function defaultAdapter() {
+  return app.extensionManager.setting.get(DEFAULT_ADAPTER) || null;
+}
+
+export function showsBadges() {
+  return app.extensionManager.setting.get(SHOW_BADGES);
+}
+
+export function announcesAutomatic() {
+  return app.extensionManager.setting.get(ANNOUNCE);
+}
+
+function setting(id, more) {
+  const words = `settings.${id.replace(".", "_")}`;
+  const name = word(`${words}.name`);
+  return { id, name, category: ["SUN", "SUN", name], tooltip: word(`${words}.tooltip`), ...more };
+}

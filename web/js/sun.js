@@ -1,0 +1,53 @@
+/** SUN on ComfyUI's page: registers everything that the files beside this one define. */
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { adapterFiles, forgetAdapters } from "./adapters.js";
+import { checkSoon } from "./checks.js";
+import { addFace } from "./faces.js";
+import { canvasMenu, commands, nodeMenu, toolboxCommands } from "./menu.js";
+import { listenToRuns } from "./runs.js";
+import { settingDefinitions } from "./settings.js";
+import { translateDefinitions, translateNode } from "./translation.js";
+
+const HOME = "https://arxiv.org/abs/2312.08887"; // what the pack implements
+const { version, names, released } = await adapterFiles();
+
+app.registerExtension({
+  name: "SUN",
+  commands,
+  keybindings: [{ commandId: "SUN.SpeedUp", combo: { key: "l", ctrl: true, shift: true } }],
+  settings: settingDefinitions(names, checkSoon),
+  aboutPageBadges: [{ label: `SUN ${version}`, url: HOME, icon: "pi pi-bolt" }],
+  getNodeMenuItems: nodeMenu,
+  getCanvasMenuItems: canvasMenu,
+  getSelectionToolboxCommands: toolboxCommands,
+  addCustomNodeDefs: translateDefinitions,
+
+  setup() {
+    listenToRuns();
+    api.addEventListener("graphChanged", checkSoon);
+  },
+
+  nodeCreated(node) {
+    translateNode(node);
+    addFace(node);
+    nameReleasedAdapter(node);
+  },
+
+  afterConfigureGraph() {
+    checkSoon();
+  },
+
+  refreshComboInNodes() {
+    forgetAdapters();
+    checkSoon();
+  },
+});
+
+/** Tells the page's own dialog for missing models where the released adapter comes from. */
+function nameReleasedAdapter(node) {
+  const isChooser = node.comfyClass?.startsWith("SUN") && node.widgets?.some(({ name }) => name === "adapter_name");
+  if (!isChooser || !released) return;
+  node.properties.models = [{ name: released.name, url: released.url, directory: released.folder }];
+}
