@@ -9,6 +9,7 @@ checkpoint the mini family is used, a miniature Stable Diffusion that comes with
 import argparse
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
 
+    for ending in environment.ENDINGS:
+        signal.signal(ending, end_at_once)
     models = demonstration.mini_family()
     if chosen.checkpoint:
         models = demonstration.full_size(chosen.checkpoint.absolute(), chosen.adapter.absolute())
@@ -58,10 +61,13 @@ def main() -> int:
         if log:
             print(log, file=sys.stderr)
         return failed(str(error))
-    except KeyboardInterrupt:
-        print("\nStopped.")
-        return 130
     return 0
+
+
+def end_at_once(signum: int, frame: object) -> None:
+    """Not by an exception, which a library below us may swallow; the server ends itself when this process is gone."""
+    os.write(sys.stdout.fileno(), b"\nStopped.\n")
+    os._exit(128 + signum)
 
 
 def failed(sentence: str) -> int:

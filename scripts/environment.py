@@ -42,6 +42,9 @@ DISK_NEEDED = 12 * 2**30  # torch with its CUDA libraries is most of it
 INSIDE = "SUN_COMFYUI_INSIDE"  # set for what runs in the finished environment
 MARKER = ".complete"
 
+ENDINGS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
+"""The signals by which a user, a shell or a system ends a script."""
+
 
 class SetupError(Exception):
     """What stands in the way, in one sentence for the user."""
@@ -137,10 +140,8 @@ def exit_on_termination() -> None:
     def leave(signum: int, frame: object) -> None:
         sys.exit(128 + signum)
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, leave)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, leave)
+    for ending in ENDINGS:
+        signal.signal(ending, signal.default_int_handler if ending == signal.SIGINT else leave)
 
 
 def cache_folder() -> Path:

@@ -52,8 +52,8 @@ def test_no_process_is_left_behind(start: Start, ended: Ended, tmp_path: Path, e
     demo = start("demo.py", "--output", str(tmp_path))
     server = wait_for_server(demo)
     demo.send_signal(ending)
-    status, _, _ = ended(demo)
-    assert status != 0
+    status, printed, complaint = ended(demo)
+    assert status != 0, printed + complaint
     assert_all_end([server])
 
 
