@@ -1,0 +1,79 @@
+"""Reads and changes the format that ComfyUI's /prompt takes: node id -> class_type and inputs."""
+
+import copy
+from typing import Any
+
+from .edits import Edit
+from .graph import ConversionError, Graph, Input, Node, Source, Workflow, file_names
+from .rules import SPEED_UP, is_model_input
+
+
+def is_api(data: dict[str, Any]) -> bool:
+    """Whether this looks like an API graph: at least one node with a class_type."""
+    return any(isinstance(value, dict) and isinstance(value.get("class_type"), str) for value in data.values())
+
+
+def read_api(data: dict[str, Any]) -> Workflow:
+    """The view of an API graph."""
+    graph = Graph(None)
+    for node_id, value in data.items():
+        if isinstance(value, dict) and isinstance(value.get("class_type"), str):
+            graph.nodes[node_id] = _read_node(node_id, value, graph)
+    numbers = [int(node_id) for node_id in graph.nodes if str(node_id).isdecimal() and len(str(node_id)) < 16]
+    return Workflow({None: graph}, max([0, *numbers]) + 1)
+
+
+def _read_node(node_id: str, value: dict[str, Any], graph: Graph) -> Node:
+    inputs = value.get("inputs") if isinstance(value.get("inputs"), dict) else {}
+    meta = value.get("_meta") if isinstance(value.get("_meta"), dict) else {}
+    title = meta.get("title")
+    node = Node(
+        graph, node_id, value["class_type"], title=title if isinstance(title, str) else "", properties=dict(meta)
+    )
+    for name, given in inputs.items():
+        if _is_link(given):
+            node.inputs[name] = Input(name, "MODEL" if is_model_input(name) else "*", Source(str(given[0]), given[1]))
+        else:
+            node.widgets[name] = given
+    node.texts = file_names(node.widgets)
+    return node
+
+
+def _is_link(value: Any) -> bool:
+    """As ComfyUI's own is_link, with a slot that can be one."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], (str, int))
+        and isinstance(value[1], int)
+        and not isinstance(value[1], bool)
+    )
+
+
+def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
+    """A copy of an API graph with `edits` applied."""
+    data = copy.deepcopy(data)
+    for edit in edits:
+        match edit["op"]:
+            case "add":
+                meta = {"title": SPEED_UP["title"], **edit["properties"]}
+                data[str(edit["id"])] = {"class_type": edit["type"], "inputs": dict(edit["widgets"]), "_meta": meta}
+            case "remove":
+                del data[str(edit["node"])]
+            case "connect":
+                node, name = edit["to"]
+                data[str(node)]["inputs"][name] = [str(edit["from"][0]), edit["from"][1]]
+            case "disconnect":
+                node, name = edit["to"]
+                data[str(node)]["inputs"].pop(name, None)
+            case "set":
+                data[str(edit["node"])]["inputs"][edit["widget"]] = edit["value"]
+            case "property":
+                meta = data[str(edit["node"])].setdefault("_meta", {})
+                if edit["value"] is None:
+                    meta.pop(edit["name"], None)
+                else:
+                    meta[edit["name"]] = edit["value"]
+            case unknown:
+                raise ConversionError(f"There is no edit {unknown}.")
+    return data

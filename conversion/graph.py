@@ -1,0 +1,183 @@
+"""One view of a workflow, whichever format it comes in: graphs, nodes, their inputs, widgets, and what feeds them.
+
+A view is read from JSON that anybody may have written. What is malformed in it (a node without a type, a link to
+nowhere) is left out of the view and stays in the JSON; nothing that reads a view can meet it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .rules import NODES, REROUTES, is_file_name
+
+NodeId = int | str
+SUBGRAPH_INPUT = -10
+"""The node id that stands for a subgraph's own inputs, as in ComfyUI's files."""
+
+ALWAYS, MUTED, BYPASSED = 0, 2, 4
+
+
+class ConversionError(ValueError):
+    """Why a workflow cannot be read or changed, in one sentence for its owner."""
+
+
+class Source(NamedTuple):
+    """The output that a link comes from."""
+
+    node: NodeId
+    slot: int
+
+
+@dataclass
+class Input:
+    name: str
+    type: str
+    source: Source | None = None
+    via: int | None = None
+    """The last native reroute (a point on the link, not a node) that the link runs through."""
+
+
+@dataclass(eq=False)
+class Node:
+    graph: "Graph"
+    id: NodeId
+    type: str
+    mode: int = ALWAYS
+    title: str = ""
+    inputs: dict[str, Input] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)
+    """Type of each output slot; empty where the format does not say."""
+    widgets: dict[str, Any] = field(default_factory=dict)
+    """Values by name, of the node types whose widgets are known, and of all where the format names them."""
+    texts: list[str] = field(default_factory=list)
+    """The file names among the node's widget values."""
+    properties: dict[str, Any] = field(default_factory=dict)
+    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """left, top (of the title bar), right, bottom on the canvas."""
+
+    @property
+    def label(self) -> str:
+        """What a message calls the node: short, on one line, whatever its title holds."""
+        title = "".join(letter for letter in self.title if letter.isprintable()).strip()
+        return f"{title[:40] or self.type[:60]} (#{self.id})"
+
+    @property
+    def is_active(self) -> bool:
+        return self.mode not in (MUTED, BYPASSED)
+
+
+class Consumer(NamedTuple):
+    node: Node
+    input: Input
+
+
+@dataclass(eq=False)
+class Graph:
+    id: str | None
+    """None for the root, else the id of the subgraph definition."""
+    nodes: dict[NodeId, Node] = field(default_factory=dict)
+    outputs: list[Source | None] = field(default_factory=list)
+    """What feeds each output of a subgraph."""
+    input_names: list[str] = field(default_factory=list)
+    _consumers: dict[Source, list[Consumer]] | None = None
+
+    def consumers(self, source: Source) -> list[Consumer]:
+        """The inputs that an output feeds."""
+        if self._consumers is None:
+            self._consumers = defaultdict(list)
+            for node in self.nodes.values():
+                for slot in node.inputs.values():
+                    if slot.source is not None:
+                        self._consumers[slot.source].append(Consumer(node, slot))
+        return self._consumers.get(source, [])
+
+    def through_reroutes(self, source: Source | None) -> Source | None:
+        """The output that really feeds a link, past Reroute nodes; None where they lead nowhere or in a circle."""
+        seen = set()
+        while source is not None:
+            node = self.nodes.get(source.node)
+            if node is None or node.type not in REROUTES:
+                return source
+            if node.id in seen:
+                return None
+            seen.add(node.id)
+            source = next((slot.source for slot in node.inputs.values() if slot.source), None)
+        return None
+
+    def final_consumers(self, source: Source) -> list[Consumer]:
+        """The inputs that an output feeds in the end, past Reroute nodes."""
+        found, waiting, seen = [], [source], {source}
+        while waiting:
+            for consumer in self.consumers(waiting.pop()):
+                if consumer.node.type not in REROUTES:
+                    found.append(consumer)
+                    continue
+                onward = Source(consumer.node.id, 0)
+                if onward not in seen:
+                    seen.add(onward)
+                    waiting.append(onward)
+        return found
+
+
+@dataclass(eq=False)
+class Workflow:
+    graphs: dict[str | None, Graph]
+    next_id: int
+    """The lowest node id that is free in every graph."""
+    _instances: dict[str, list[Node]] | None = None
+
+    @property
+    def root(self) -> Graph:
+        return self.graphs[None]
+
+    def nodes(self) -> Iterator[Node]:
+        for graph in self.graphs.values():
+            yield from graph.nodes.values()
+
+    def instances(self, graph: Graph) -> list[Node]:
+        """The nodes that stand for a subgraph, in whichever graph they are."""
+        if self._instances is None:
+            self._instances = defaultdict(list)
+            for node in self.nodes():
+                if node.type in self.graphs:
+                    self._instances[node.type].append(node)
+        return self._instances.get(graph.id or "", [])
+
+    def inner(self, node: Node) -> Graph | None:
+        """The graph that a subgraph node stands for."""
+        return self.graphs.get(node.type)
+
+
+def widget_values(node_type: str, values: Any) -> dict[str, Any]:
+    """A node's saved widget values by name: as they are where the file names them, by the rules' order where not."""
+    if isinstance(values, dict):
+        return {name: value for name, value in values.items() if isinstance(name, str)}
+    if not isinstance(values, list) or node_type not in NODES:
+        return {}
+    return dict(zip(widget_order(node_type, values), values, strict=False))
+
+
+def widget_order(node_type: str, values: list[Any]) -> list[str]:
+    """The widgets' names in the order of `values`; files of before 2023-04 have no control_after_generate."""
+    names = list(NODES[node_type].widgets)
+    if len(values) == len(names) - 1 and "control_after_generate" in names:
+        names.remove("control_after_generate")
+    return names
+
+
+def file_names(values: Any) -> list[str]:
+    """The file names among widget values, also inside the lists and dicts that some packs save.
+
+    What such a dict has switched off ({"on": false, "lora": ...}) does not count.
+    """
+    found, waiting = [], [values]
+    while waiting and len(found) < 100:
+        value = waiting.pop()
+        if isinstance(value, str) and is_file_name(value):
+            found.append(value)
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict) and value.get("on") is not False:
+            waiting.extend(value.values())
+    return found

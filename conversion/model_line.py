@@ -1,0 +1,115 @@
+"""The MODEL line: what a MODEL runs through from its loader to a sampler, through reroutes, bypasses and subgraphs."""
+
+from dataclasses import dataclass, field
+
+from .graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Input, Node, NodeId, Source, Workflow
+from .rules import GET_NODE, REROUTES, SET_NODE
+
+MODEL = "MODEL"
+
+
+@dataclass
+class ModelLine:
+    nodes: list[Node] = field(default_factory=list)
+    """The active nodes that the MODEL comes through, the nearest first."""
+    loaders: list[Node] = field(default_factory=list)
+    """Where it begins: nodes that give a MODEL and take none."""
+    passed: set[Node] = field(default_factory=set)
+    """Every node on the way, also reroutes, bypassed nodes and the nodes of subgraphs."""
+    breaks: list[str] = field(default_factory=list)
+    """Where it leads nowhere, in words."""
+
+
+def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> ModelLine:
+    """Walks up from the output `source`; every node once, so that a circle ends the walk."""
+    line = ModelLine()
+    if source is None:
+        line.breaks.append("nothing is connected to its model input")
+        return line
+    waiting: list[tuple[Graph, Source]] = [(graph, source)]
+    seen: set[tuple[str | None, NodeId, int]] = set()
+    while waiting:
+        graph, source = waiting.pop()
+        if (graph.id, *source) in seen:
+            continue
+        seen.add((graph.id, *source))
+        if source.node == SUBGRAPH_INPUT:
+            _leave_subgraph(workflow, graph, source.slot, waiting, line)
+            continue
+        node = graph.nodes.get(source.node)
+        if node is None:
+            line.breaks.append(f"its MODEL line comes from node #{source.node}, which is not there")
+            continue
+        _pass_node(workflow, node, source.slot, waiting, line)
+    if not line.loaders and not line.breaks:
+        line.breaks.append("its MODEL line runs in a circle")
+    return line
+
+
+def _pass_node(workflow: Workflow, node: Node, slot: int, waiting: list[tuple[Graph, Source]], line: ModelLine) -> None:
+    line.passed.add(node)
+    inner = workflow.inner(node)
+    if node.mode == MUTED:
+        line.breaks.append(f"its MODEL line runs through {node.label}, which is muted")
+    elif inner is not None and node.mode != BYPASSED:
+        source = inner.outputs[slot] if slot < len(inner.outputs) else None
+        if source is None:
+            line.breaks.append(f"its MODEL line comes from an output of {node.label} that nothing feeds")
+        else:
+            waiting.append((inner, source))
+    elif node.type == GET_NODE:
+        _follow_name(node, waiting, line)
+    else:
+        if node.is_active and node.type not in REROUTES:
+            line.nodes.append(node)
+        _climb(node, waiting, line)
+
+
+def _climb(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> None:
+    """To what feeds the node's own MODEL inputs. A bypassed node hands on its first one alone."""
+    inputs = list(node.inputs.values()) if node.type in REROUTES else model_inputs(node)
+    linked = [slot.source for slot in inputs if slot.source is not None]
+    if linked:
+        waiting.extend((node.graph, source) for source in (linked[:1] if node.mode == BYPASSED else reversed(linked)))
+    elif inputs or node.mode == BYPASSED:
+        line.breaks.append(f"its MODEL line ends at {node.label}, which gets no MODEL")
+    else:
+        line.loaders.append(node)
+
+
+def model_inputs(node: Node) -> list[Input]:
+    return [slot for slot in node.inputs.values() if slot.type == MODEL]
+
+
+def _leave_subgraph(
+    workflow: Workflow, graph: Graph, slot: int, waiting: list[tuple[Graph, Source]], line: ModelLine
+) -> None:
+    """To what feeds input `slot` of every node that stands for this subgraph."""
+    found = False
+    for instance in workflow.instances(graph):
+        outer = instance_input(instance, graph, slot)
+        if outer is not None and outer.source is not None:
+            found = True
+            line.passed.add(instance)
+            waiting.append((instance.graph, outer.source))
+    if not found:
+        line.breaks.append("its MODEL line comes from outside the subgraph, where nothing is connected")
+
+
+def instance_input(instance: Node, graph: Graph, slot: int) -> Input | None:
+    """The input of a subgraph node that stands for input `slot` of its graph."""
+    name = graph.input_names[slot] if slot < len(graph.input_names) else None
+    return instance.inputs.get(name) if name is not None else None
+
+
+def _follow_name(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> None:
+    """From a Get node to what feeds the Set node of the same name."""
+    name = node.widgets.get("name")
+    for candidate in node.graph.nodes.values():
+        if candidate.type == SET_NODE and candidate.widgets.get("name") == name:
+            line.passed.add(candidate)
+            source = next((slot.source for slot in candidate.inputs.values() if slot.source), None)
+            if source is not None:
+                waiting.append((node.graph, source))
+                return
+    line.breaks.append(f"its MODEL line comes from {node.label}, for which there is no Set node")

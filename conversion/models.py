@@ -1,0 +1,160 @@
+"""Which model a sampler samples, whether SUN can work on it, and which adapter fits."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+from .graph import Node
+from .model_line import ModelLine
+from .rules import (
+    OTHER_NODES,
+    RELEASED,
+    STEPS,
+    SUN_ON_MODEL,
+    UNET_FAMILIES,
+    distilled_by_name,
+    family_by_name,
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter file. `layout` is compared with a model's, and None where the file was not looked into."""
+
+    name: str
+    family: str = ""
+    layout: Hashable = None
+    layers: int = 0
+    steps: int = STEPS
+    bytes: int = 0
+    error: str | None = None
+    """Why it cannot be used, in one sentence."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file's header. `layout` is None where the model has no cross-attention layers that SUN knows."""
+
+    name: str
+    family: str
+    layout: Hashable = None
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What this machine has. `model_file` looks for a model by the file names on its loader, None if it cannot."""
+
+    adapters: Sequence[Adapter] = ()
+    default: str | None = None
+    model_file: Callable[[Sequence[str]], ModelFile | None] = lambda names: None
+
+    def adapter(self, name: object) -> Adapter | None:
+        return next((adapter for adapter in self.adapters if adapter.name == name), None)
+
+    def usable(self) -> list[Adapter]:
+        """Adapters without an error, the default one first."""
+        usable = [adapter for adapter in self.adapters if adapter.error is None]
+        return sorted(usable, key=lambda adapter: adapter.name != self.default)
+
+
+@dataclass
+class Model:
+    """What is known of the model at the upper end of a MODEL line."""
+
+    name: str = ""
+    family: str = ""
+    layout: Hashable = None
+    refusal: str | None = None
+    """Why SUN cannot speed it up, and what to do, in words."""
+    sun: Node | None = None
+    """The SUN node that is on the line already."""
+    notes: list[str] = field(default_factory=list)
+
+    def fits(self, adapter: Adapter) -> bool | None:
+        """None where too little is known of either."""
+        if self.layout is not None and adapter.layout is not None:
+            return self.layout == adapter.layout
+        if self.family and adapter.family:
+            return self.family == adapter.family
+        return None
+
+
+def model_of(line: ModelLine, installed: Installed) -> Model:
+    """Judges a MODEL line by what is on it and by the header of the model file, or its name where it is not here."""
+    model = Model()
+    model.sun = next((node for node in line.nodes if node.type in SUN_ON_MODEL), None)
+    if not line.loaders:
+        model.refusal = line.breaks[0]
+        return model
+    for node in line.nodes:
+        if node.type in OTHER_NODES:
+            model.refusal = _not_for(OTHER_NODES[node.type])
+    for loader in line.loaders:
+        _look_at(loader, model, installed)
+    if model.refusal is None:
+        model.refusal = _few_steps_already(line)
+    return model
+
+
+def _look_at(loader: Node, model: Model, installed: Installed) -> None:
+    file = installed.model_file(loader.texts)
+    if file is not None:
+        model.name, model.family, model.layout = file.name, file.family, file.layout
+        if file.layout is None and model.refusal is None:
+            model.refusal = _not_for(file.family)
+        return
+    model.name = model.name or (loader.texts[0] if loader.texts else "")
+    family = family_by_name(loader.texts)
+    if family is None:
+        return
+    model.family = family
+    if family not in UNET_FAMILIES and model.refusal is None:
+        model.refusal = _not_for(family)
+
+
+def _not_for(family: str) -> str:
+    return f"its model is {family}, and SUN is for U-Nets such as Stable Diffusion 1.5"
+
+
+def _few_steps_already(line: ModelLine) -> str | None:
+    for node in [*line.nodes, *line.loaders]:
+        strength = node.widgets.get("strength_model")
+        method = distilled_by_name(node.texts) if strength != 0 else None
+        if node.type == "ModelSamplingDiscrete" and node.widgets.get("sampling") == "lcm":
+            method = "LCM"
+        if method:
+            return f"{node.label} makes its model a few-step one already ({method}); take that out to use SUN"
+    return None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The adapter to use: a name, or None and why there is none."""
+
+    name: str | None
+    steps: int = STEPS
+    note: str = ""
+    is_missing: bool = False
+
+
+def choose_adapter(model: Model, installed: Installed) -> Choice:
+    """The installed adapter that fits, the user's default first; the released one where none is installed."""
+    candidates = [(model.fits(adapter), adapter) for adapter in installed.usable()]
+    for fit, adapter in candidates:
+        if fit:
+            return Choice(adapter.name, adapter.steps)
+    for fit, adapter in candidates:
+        if fit is None and (not model.family or adapter.layout is None):
+            note = f"Whether {adapter.name} fits is seen when it runs: the model file could not be looked into."
+            return Choice(adapter.name, adapter.steps, note)
+    if model.family in ("", RELEASED["family"]) and installed.adapter(RELEASED["name"]) is None:
+        return Choice(RELEASED["name"], note=released_text(), is_missing=True)
+    what = model.family or "this model"
+    return Choice(None, note=f"no adapter for {what} is installed; distil one with SUN Train, or use another model")
+
+
+def released_text() -> str:
+    """What to get and where to put it."""
+    return (
+        f"The adapter is not here yet: download {RELEASED['name']} ({RELEASED['bytes'] / 1e6:.1f} MB, "
+        f"{RELEASED['license']}) from {RELEASED['url']} into models/{RELEASED['folder']} and press R."
+    )

@@ -1,0 +1,54 @@
+"""What a click does: the edits that speed a graph up, restore it or put it right, and a sentence about them."""
+
+from typing import Any
+
+from .api_format import is_api, read_api
+from .check import fix
+from .graph import ConversionError, Node, Workflow
+from .models import Installed
+from .restore import restore
+from .result import Plan
+from .speed_up import speed_up
+from .ui_format import is_id, read_ui
+
+ACTIONS = {"speed_up": speed_up, "restore": restore, "fix": fix}
+LARGEST = 20_000
+"""Nodes in a workflow; one of so many is no workflow that anybody drew."""
+
+
+def read(data: Any) -> Workflow:
+    """The view of a workflow in either format. Raises ConversionError for anything else."""
+    if not isinstance(data, dict):
+        raise ConversionError("This is not a ComfyUI workflow: it is no JSON object.")
+    workflow = read_api(data) if "nodes" not in data and is_api(data) else read_ui(data)
+    if sum(len(graph.nodes) for graph in workflow.graphs.values()) > LARGEST:
+        raise ConversionError(f"This workflow has more than {LARGEST:,} nodes; split it to convert its parts.")
+    return workflow
+
+
+def make_plan(action: str, data: Any, targets: Any = None, installed: Installed | None = None) -> Plan:
+    """The plan for one action on a workflow, or on the `targets` in it: [{"graph": id or None, "node": id}, ...].
+
+    Raises ConversionError where the workflow, the action or a target is none.
+    """
+    if not isinstance(action, str) or action not in ACTIONS:
+        raise ConversionError("The action must be speed_up, restore or fix.")
+    workflow = read(data)
+    return ACTIONS[action](workflow, find_targets(workflow, targets), installed or Installed())
+
+
+def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
+    """The nodes that `targets` name, None for the whole workflow."""
+    if targets is None:
+        return None
+    if not isinstance(targets, list):
+        raise ConversionError("The targets must be a list of nodes.")
+    found = []
+    for target in targets:
+        graph_id, node_id = (target.get("graph"), target.get("node")) if isinstance(target, dict) else (None, None)
+        graph = workflow.graphs.get(graph_id) if graph_id is None or isinstance(graph_id, str) else None
+        node = graph.nodes.get(node_id) if graph is not None and is_id(node_id) else None
+        if node is None:
+            raise ConversionError("A node that was chosen is not in the workflow any more; choose it again.")
+        found.append(node)
+    return found

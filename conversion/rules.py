@@ -1,0 +1,85 @@
+"""rules.json, read once: which nodes sample, which widgets they have and in what order, which values SUN needs."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RULES: dict[str, Any] = json.loads((Path(__file__).parent / "rules.json").read_text(encoding="utf-8"))
+
+Role = str
+"""What a widget sets: steps, cfg, sampler, scheduler, or a boundary (a number of steps at which a schedule is cut)."""
+
+
+@dataclass(frozen=True)
+class NodeRule:
+    """What is known of one node type."""
+
+    widgets: tuple[str, ...]
+    """The widgets in the order in which the UI saves their values."""
+    sets: dict[str, Role] = field(default_factory=dict)
+    """The widgets that SUN gives another value, and what each is."""
+    model: str | None = None
+    """The input before which SUN goes."""
+    follow: dict[str, str] = field(default_factory=dict)
+    """The inputs whose nodes belong to the same sampler, and the section of the rules that lists these nodes."""
+
+
+def _section(name: str) -> dict[str, NodeRule]:
+    return {
+        node_type: NodeRule(tuple(rule["widgets"]), rule.get("sets", {}), rule.get("model"), rule.get("follow", {}))
+        for node_type, rule in RULES[name].items()
+    }
+
+
+SECTIONS = {
+    name: _section(name)
+    for name in ("samplers", "guiders", "choices", "schedules", "primitives", "sun", "named", "few_step_nodes")
+}
+SAMPLERS = SECTIONS["samplers"]
+PRIMITIVES = SECTIONS["primitives"]
+NODES: dict[str, NodeRule] = {node_type: rule for section in SECTIONS.values() for node_type, rule in section.items()}
+
+STEPS: int = RULES["values"]["steps"]
+VALUES: dict[Role, Any] = RULES["values"]
+DETERMINISTIC: frozenset[str] = frozenset(RULES["deterministic"])
+
+SPEED_UP: dict[str, Any] = RULES["speed_up"]
+SUN_ON_MODEL = ("SUNSpeedUp", "SUNApply")
+RELEASED: dict[str, Any] = RULES["released"]
+
+REROUTES: frozenset[str] = frozenset(RULES["reroutes"])
+SET_NODE, GET_NODE = RULES["named"]
+OTHER_NODES: dict[str, str] = RULES["other_nodes"]
+UNET_FAMILIES: frozenset[str] = frozenset(RULES["unet_families"])
+
+_api_model = re.compile(RULES["api_model_inputs"])
+_file_name = re.compile(RULES["file_names"], re.IGNORECASE)
+_other_names = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RULES["other_names"]]
+_distilled = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RULES["distilled_names"]]
+
+
+def is_model_input(name: str) -> bool:
+    """Whether an input of this name takes a MODEL; for API graphs, which do not say so."""
+    return bool(_api_model.search(name))
+
+
+def is_file_name(text: str) -> bool:
+    return len(text) < 1000 and bool(_file_name.search(text))
+
+
+def family_by_name(file_names: Iterable[str]) -> str | None:
+    """The model family that is not Stable Diffusion 1.x and that a file name gives away."""
+    return _first(_other_names, file_names)
+
+
+def distilled_by_name(file_names: Iterable[str]) -> str | None:
+    """The method (LCM, Lightning, ...) by whose name a model or LoRA is known as distilled for few steps."""
+    return _first(_distilled, file_names)
+
+
+def _first(patterns: list[tuple[re.Pattern[str], str]], names: Iterable[str]) -> str | None:
+    names = list(names)
+    return next((found for pattern, found in patterns if any(pattern.search(name) for name in names)), None)

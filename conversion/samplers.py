@@ -1,0 +1,113 @@
+"""Samplers as a whole: the sampler node, and the guider, the sampler choice and the schedule that it takes by link."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .graph import SUBGRAPH_INPUT, Consumer, Graph, Input, Node, Source, Workflow
+from .rules import NODES, PRIMITIVES, SAMPLERS, SECTIONS, Role
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One widget of a sampler that SUN gives another value."""
+
+    node: Node
+    widget: str
+    role: Role
+
+    @property
+    def source(self) -> Source | None:
+        """What drives the widget in place of its own value."""
+        slot = self.node.inputs.get(self.widget)
+        return slot.source if slot else None
+
+    @property
+    def primitive(self) -> Node | None:
+        """The primitive node that drives the widget, past reroutes."""
+        source = self.node.graph.through_reroutes(self.source)
+        node = self.node.graph.nodes.get(source.node) if source else None
+        return node if node is not None and node.type in PRIMITIVES and node.is_active else None
+
+    @property
+    def value(self) -> Any:
+        """The value in force; None where it comes from elsewhere."""
+        if self.primitive is not None:
+            return self.primitive.widgets.get("value")
+        return None if self.source is not None else self.node.widgets.get(self.widget)
+
+
+@dataclass(eq=False)
+class Sampler:
+    node: Node
+    members: list[Node]
+    """The nodes that make it, itself first."""
+    model_node: Node | None
+    """The one whose model input SUN goes before."""
+    problem: str | None = None
+    """What about it is not known well enough to change it, in words."""
+    settings: list[Setting] = field(default_factory=list)
+
+    @property
+    def graph(self) -> Graph:
+        return self.node.graph
+
+    @property
+    def model_input(self) -> Input | None:
+        if self.model_node is None:
+            return None
+        return self.model_node.inputs.get(NODES[self.model_node.type].model or "")
+
+    def all_of(self, role: Role) -> list[Setting]:
+        return [setting for setting in self.settings if setting.role == role]
+
+    def value(self, role: Role) -> Any:
+        """The value in force of the first setting with this role, None where there is none or it is driven."""
+        return next((setting.value for setting in self.all_of(role)), None)
+
+
+def find_samplers(workflow: Workflow) -> list[Sampler]:
+    """The active samplers of all graphs. A subgraph whose nodes are all muted or bypassed has none."""
+    return [
+        _sampler(node)
+        for graph in workflow.graphs.values()
+        if graph.id is None or any(instance.is_active for instance in workflow.instances(graph))
+        for node in graph.nodes.values()
+        if node.type in SAMPLERS and node.is_active
+    ]
+
+
+def _sampler(node: Node) -> Sampler:
+    """Follows the links that the rules name, from the sampler to its guider, schedule and choice of sampler."""
+    sampler = Sampler(node, [], None)
+    waiting = [node]
+    while waiting:
+        member = waiting.pop(0)
+        if member in sampler.members:
+            continue
+        sampler.members.append(member)
+        rule = NODES[member.type]
+        if rule.model is not None:
+            sampler.model_node = member
+        sampler.settings += [Setting(member, widget, role) for widget, role in rule.sets.items()]
+        for name, section in rule.follow.items():
+            slot = member.inputs.get(name)
+            source = node.graph.through_reroutes(slot.source if slot else None)
+            found = node.graph.nodes.get(source.node) if source else None
+            if found is not None and found.type in SECTIONS[section] and found.is_active:
+                waiting.append(found)
+            elif section != "choices" and sampler.problem is None:  # automatic settings bring a sampler of their own
+                sampler.problem = _unknown(name, source, found)
+    return sampler
+
+
+def _unknown(name: str, source: Source | None, found: Node | None) -> str:
+    if found is not None:
+        return f"its {name} come from {found.label}, of the type {found.type[:60]}, which SUN does not know"
+    if source is not None and source.node == SUBGRAPH_INPUT:
+        return f"its {name} come from outside the subgraph"
+    return f"nothing is connected to its {name} input"
+
+
+def consumers_of_primitive(primitive: Node) -> list[Consumer]:
+    """Every input that a primitive drives, past reroutes."""
+    return primitive.graph.final_consumers(Source(primitive.id, 0))

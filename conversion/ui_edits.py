@@ -1,0 +1,209 @@
+"""Applies edits to a workflow in the UI's format, as the page does to the live graph."""
+
+import copy
+from typing import Any
+
+from .edits import Edit
+from .graph import SUBGRAPH_INPUT, ConversionError, NodeId, Source, widget_order
+from .rules import SPEED_UP
+from .ui_format import Link, dicts, is_id, is_index, read_links
+
+
+def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
+    """A copy of a workflow in the UI's format with `edits` applied."""
+    data = copy.deepcopy(data)
+    graphs: dict[str | None, _Graph] = {None: _Graph(data)}
+    definitions = data.get("definitions")
+    for definition in dicts(definitions.get("subgraphs") if isinstance(definitions, dict) else None):
+        if isinstance(definition.get("id"), str):
+            graphs.setdefault(definition["id"], _Graph(definition))
+    for edit in edits:
+        graph = graphs[edit["graph"]]
+        match edit["op"]:
+            case "add":
+                graph.add(edit)
+            case "remove":
+                graph.remove(edit["node"])
+            case "connect":
+                graph.connect(*edit["from"], *edit["to"], edit.get("via"))
+            case "disconnect":
+                graph.disconnect(*edit["to"])
+            case "set":
+                graph.set(edit["node"], edit["widget"], edit["value"])
+            case "property":
+                graph.set_property(edit["node"], edit["name"], edit["value"])
+            case unknown:
+                raise ConversionError(f"There is no edit {unknown}.")
+    return data
+
+
+class _Graph:
+    """The JSON of one graph, root or subgraph definition, which is changed in place."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self._data = data
+        self._nodes: dict[NodeId, dict[str, Any]] = {}
+        for node in dicts(data.get("nodes")):
+            if is_id(node.get("id")):
+                self._nodes.setdefault(node["id"], node)
+        self._links = read_links(data)
+        self._next_link = max([0, *self._links, *self._counters("last_link_id", "lastLinkId")]) + 1
+
+    def add(self, edit: Edit) -> None:
+        node = {
+            "id": edit["id"],
+            "type": edit["type"],
+            "pos": list(edit["pos"]),
+            "size": list(edit["size"]),
+            "flags": {},
+            "order": len(self._nodes),
+            "mode": 0,
+            "inputs": [{**slot, "link": None} for slot in copy.deepcopy(SPEED_UP["inputs"])],
+            "outputs": [{**slot, "links": []} for slot in copy.deepcopy(SPEED_UP["outputs"])],
+            "properties": {"Node name for S&R": edit["type"], "cnr_id": "sun-for-comfyui", **edit["properties"]},
+            "widgets_values": [edit["widgets"][slot["name"]] for slot in SPEED_UP["inputs"] if "widget" in slot],
+        }
+        self._nodes[edit["id"]] = node
+        self._data["nodes"].append(node)
+        self._count("last_node_id", "lastNodeId", edit["id"])
+
+    def remove(self, node_id: NodeId) -> None:
+        for number, link in list(self._links.items()):
+            if node_id in (link.source.node, link.target):
+                self._unlink(number)
+        self._data["nodes"].remove(self._nodes.pop(node_id))
+
+    def connect(self, origin: NodeId, slot: int, target: NodeId, name: str, via: int | None) -> None:
+        index, target_input = self._input(target, name)
+        replaced, number = target_input.get("link"), self._next_link
+        self._next_link += 1
+        self._count("last_link_id", "lastLinkId", number)
+        self._store(number, Link(Source(origin, slot), target, index, str(target_input.get("type", "*")), via))
+        if is_index(replaced) and replaced in self._links:
+            self._unlink(replaced)
+        target_input["link"] = number
+
+    def disconnect(self, target: NodeId, name: str) -> None:
+        _, target_input = self._input(target, name)
+        if target_input.get("link") in self._links:
+            self._unlink(target_input["link"])
+
+    def set(self, node_id: NodeId, widget: str, value: Any) -> None:
+        node = self._nodes[node_id]
+        if isinstance(node.get("widgets_values"), dict):
+            node["widgets_values"][widget] = value
+            return
+        values = node["widgets_values"] if isinstance(node.get("widgets_values"), list) else []
+        index = widget_order(node["type"], values).index(widget)
+        values += [None] * (index + 1 - len(values))
+        values[index] = value
+        node["widgets_values"] = values
+
+    def set_property(self, node_id: NodeId, name: str, value: Any) -> None:
+        properties = self._nodes[node_id].setdefault("properties", {})
+        if value is None:
+            properties.pop(name, None)
+        else:
+            properties[name] = value
+
+    def _input(self, node_id: NodeId, name: str) -> tuple[int, dict[str, Any]]:
+        """An input slot by its name. Files of before 2025-03 have none for a widget that was never linked."""
+        slots = self._nodes[node_id].setdefault("inputs", [])
+        for index, slot in enumerate(slots):
+            if isinstance(slot, dict) and slot.get("name", "") == name:
+                return index, slot
+        slots.append({"name": name, "type": "*", "link": None, "widget": {"name": name}})
+        return len(slots) - 1, slots[-1]
+
+    def _store(self, number: int, link: Link) -> None:
+        """Writes a link in the style of the file, and on the output that it comes from."""
+        is_root = "definitions" in self._data or "last_link_id" in self._data
+        links = self._data.setdefault("links", [])
+        via = link.parent if link.parent in self._reroutes() else None
+        if isinstance(links, list) and (any(isinstance(entry, list) for entry in links) or (not links and is_root)):
+            links.append([number, *link.source, link.target, link.target_slot, link.type])
+            if via is not None:
+                extra = self._data.setdefault("extra", {})
+                extra.setdefault("linkExtensions", []).append({"id": number, "parentId": via})
+        else:
+            entry = link.as_object(number) if via is None else {**link.as_object(number), "parentId": via}
+            links.append(entry) if isinstance(links, list) else links.update({str(number): entry})
+        for reroute in self._chain(via):
+            reroute["linkIds"] = [*(reroute.get("linkIds") or []), number]
+        numbers = self._output_links(link)
+        if numbers is not None:
+            numbers.append(number)
+        self._links[number] = link._replace(parent=via)
+
+    def _unlink(self, number: int) -> None:
+        """Takes a link out of everything that names it; a native reroute that is left without links goes as well."""
+        link = self._links.pop(number)
+        links = self._data["links"]
+        if isinstance(links, dict):
+            for key in [key for key, entry in links.items() if entry.get("id") == number]:
+                del links[key]
+        else:
+            links[:] = [entry for entry in links if _link_id(entry) != number]
+        extensions = self._data.get("extra", {}).get("linkExtensions")
+        if isinstance(extensions, list):
+            extensions[:] = [e for e in extensions if not isinstance(e, dict) or e.get("id") != number]
+        reroutes = self._reroute_list()
+        for reroute in self._chain(link.parent):
+            reroute["linkIds"] = [other for other in reroute.get("linkIds") or [] if other != number]
+            if not reroute["linkIds"]:
+                reroutes.remove(reroute)
+        numbers = self._output_links(link)
+        if numbers is not None and number in numbers:
+            numbers.remove(number)
+        for slot in dicts(self._nodes.get(link.target, {}).get("inputs")):
+            if slot.get("link") == number:
+                slot["link"] = None
+
+    def _output_links(self, link: Link) -> list[int] | None:
+        """The list of link ids that an output keeps: of a node, or of the subgraph's own input."""
+        if link.source.node == SUBGRAPH_INPUT:
+            slots, key = self._data.get("inputs"), "linkIds"
+        else:
+            slots, key = self._nodes.get(link.source.node, {}).get("outputs"), "links"
+        slot = slots[link.source.slot] if isinstance(slots, list) and link.source.slot < len(slots) else None
+        if not isinstance(slot, dict):
+            return None
+        if not isinstance(slot.get(key), list):
+            slot[key] = []
+        return slot[key]
+
+    def _reroute_list(self) -> list[Any]:
+        """The native reroutes: in `extra` of a root graph of version 0.4, else in the graph."""
+        extra = self._data.get("extra")
+        for owner in (self._data, extra if isinstance(extra, dict) else {}):
+            if isinstance(owner.get("reroutes"), list) and owner["reroutes"]:
+                return owner["reroutes"]
+        return []
+
+    def _reroutes(self) -> dict[int, dict[str, Any]]:
+        return {reroute["id"]: reroute for reroute in dicts(self._reroute_list()) if is_index(reroute.get("id"))}
+
+    def _chain(self, via: int | None) -> list[dict[str, Any]]:
+        """The native reroutes that a link runs through, the last one first."""
+        reroutes, chain = self._reroutes(), []
+        while via in reroutes and reroutes[via] not in chain:
+            chain.append(reroutes[via])
+            via = reroutes[via].get("parentId")
+        return chain
+
+    def _counters(self, name: str, state_name: str) -> list[int]:
+        state = self._data.get("state")
+        counters = (self._data.get(name), state.get(state_name) if isinstance(state, dict) else None)
+        return [counter for counter in counters if is_index(counter) and counter < 2**52]
+
+    def _count(self, name: str, state_name: str, number: int) -> None:
+        state = self._data.get("state")
+        for owner, key in ((self._data, name), (state if isinstance(state, dict) else {}, state_name)):
+            if is_index(owner.get(key)):
+                owner[key] = max(owner[key], number)
+
+
+def _link_id(entry: Any) -> Any:
+    if isinstance(entry, dict):
+        return entry.get("id")
+    return entry[0] if isinstance(entry, list) and entry else None

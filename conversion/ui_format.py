@@ -1,0 +1,150 @@
+"""Reads the format that ComfyUI's page saves: nodes with slots and positions, links, subgraph definitions.
+
+Three ways to write links are about: [id, from, slot, to, slot, type] lists (root graphs), objects (subgraphs, newer
+files), and, for native reroutes, `parentId` either in the link or in extra.linkExtensions.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from .graph import ConversionError, Graph, Input, Node, NodeId, Source, Workflow, file_names, widget_values
+
+TITLE_HEIGHT = 30.0
+COLLAPSED_WIDTH = 160.0
+SUBGRAPH_OUTPUT = -20
+
+
+class Link(NamedTuple):
+    source: Source
+    target: NodeId
+    target_slot: int
+    type: str
+    parent: int | None
+    """The native reroute nearest to the target."""
+
+    def as_object(self, number: int) -> dict[str, Any]:
+        """As subgraphs and newer files have it, without the reroute."""
+        return dict(zip(LINK_KEYS, [number, *self.source, self.target, self.target_slot, self.type], strict=False))
+
+
+def read_ui(data: dict[str, Any]) -> Workflow:
+    """The view of a workflow in the UI's format. Raises ConversionError where there is no list of nodes."""
+    if not isinstance(data.get("nodes"), list):
+        raise ConversionError("This is not a ComfyUI workflow: it has no list of nodes.")
+    definitions = _dict(data.get("definitions")).get("subgraphs")
+    graphs: dict[str | None, Graph] = {None: _read_graph(data, None)}
+    for definition in dicts(definitions):
+        if isinstance(definition.get("id"), str):
+            graphs.setdefault(definition["id"], _read_graph(definition, definition["id"]))
+    workflow = Workflow(graphs, 1)
+    ids = [node.id for node in workflow.nodes() if isinstance(node.id, int)]
+    counters = [
+        counter
+        for graph in (data, *dicts(definitions))
+        for counter in (graph.get("last_node_id"), _dict(graph.get("state")).get("lastNodeId"))
+        if isinstance(counter, int) and counter < 2**52
+    ]
+    workflow.next_id = max([0, *ids, *counters]) + 1
+    return workflow
+
+
+def read_links(data: dict[str, Any]) -> dict[int, Link]:
+    """The links of one graph by their id."""
+    links = {}
+    values = data.get("links")
+    for value in values.values() if isinstance(values, dict) else values if isinstance(values, list) else ():
+        if isinstance(value, dict):
+            value = [value.get(key) for key in LINK_KEYS]
+        if not isinstance(value, list) or len(value) < 5:
+            continue
+        number, origin, slot, target, target_slot, *rest = value
+        if not (is_id(origin) and is_id(target) and is_index(number) and is_index(slot) and is_index(target_slot)):
+            continue
+        link_type = rest[0] if rest and isinstance(rest[0], str) else "*"
+        parent = rest[1] if len(rest) > 1 and is_index(rest[1]) else None
+        links[number] = Link(Source(origin, slot), target, target_slot, link_type, parent)
+    for extension in dicts(_dict(data.get("extra")).get("linkExtensions")):
+        number, parent = extension.get("id"), extension.get("parentId")
+        if is_index(number) and is_index(parent) and number in links:
+            links[number] = links[number]._replace(parent=parent)
+    return links
+
+
+LINK_KEYS = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type", "parentId")
+
+
+def is_id(value: Any) -> bool:
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
+
+
+def is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _read_graph(data: dict[str, Any], graph_id: str | None) -> Graph:
+    graph = Graph(graph_id)
+    links = read_links(data)
+    for value in dicts(data.get("nodes")):
+        if is_id(value.get("id")) and isinstance(value.get("type"), str) and value["id"] not in graph.nodes:
+            graph.nodes[value["id"]] = _read_node(value, graph, links)
+    graph.input_names = [str(slot.get("name", "")) for slot in dicts(data.get("inputs"))]
+    graph.outputs = [None] * len(dicts(data.get("outputs")))
+    for link in links.values():
+        if link.target == SUBGRAPH_OUTPUT and link.target_slot < len(graph.outputs):
+            graph.outputs[link.target_slot] = link.source
+    return graph
+
+
+def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> Node:
+    node = Node(
+        graph=graph,
+        id=value["id"],
+        type=value["type"],
+        mode=value["mode"] if isinstance(value.get("mode"), int) else 0,
+        title=value["title"] if isinstance(value.get("title"), str) else "",
+        outputs=[str(slot.get("type", "*")) for slot in dicts(value.get("outputs"))],
+        widgets=widget_values(value["type"], value.get("widgets_values")),
+        texts=file_names(value.get("widgets_values")),
+        properties=_dict(value.get("properties")),
+        box=_box(value),
+    )
+    for slot in dicts(value.get("inputs")):
+        name, slot_type = str(slot.get("name", "")), str(slot.get("type", "*"))
+        link = links.get(slot["link"]) if is_index(slot.get("link")) else None
+        if link is None or link.target != node.id:
+            node.inputs.setdefault(name, Input(name, slot_type))
+            continue
+        node.inputs[name] = Input(name, link.type if slot_type == "*" else slot_type, link.source, link.parent)
+    return node
+
+
+def _box(value: dict[str, Any]) -> tuple[float, float, float, float]:
+    left, top = pair(value.get("pos"))
+    width, height = pair(value.get("size"))
+    if _dict(value.get("flags")).get("collapsed"):
+        width, height = COLLAPSED_WIDTH, 0.0
+    return left, top - TITLE_HEIGHT, left + width, top + height
+
+
+def pair(value: Any) -> tuple[float, float]:
+    """A position or size: [x, y], or {"0": x, "1": y} as old files have it; 0 for what is no number."""
+    if isinstance(value, dict):
+        value = [value.get("0"), value.get("1")]
+    if not isinstance(value, list):
+        value = []
+    first, second = (_number(value[i]) if i < len(value) else 0.0 for i in (0, 1))
+    return first, second
+
+
+def _number(value: Any) -> float:
+    """JSON as Python reads it can hold NaN, infinity, and integers too large for a float."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+    return float(value) if is_number and math.isfinite(value) else 0.0
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def dicts(value: Any) -> list[dict[str, Any]]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []

@@ -1,0 +1,172 @@
+"""What the page asks the server for: the adapters there are, what the SUN nodes have to say, and plans of edits."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from aiohttp import web
+from server import PromptServer
+
+from ..conversion.check import check
+from ..conversion.graph import ConversionError
+from ..conversion.models import Adapter, Installed, ModelFile
+from ..conversion.plan import make_plan, read
+from ..conversion.rules import RELEASED, STEPS
+from ..sun_core.adapter_file import read_layout
+from ..sun_core.errors import SunError
+from ..sun_core.fit import ModelHeader, read_model_header
+from .adapter_folder import FOLDER
+
+VERSION = "0.1.0"
+LARGEST_BODY = 32 * 2**20
+MODEL_FOLDERS = ("checkpoints", "diffusion_models")
+MODEL_EXTENSIONS = (".safetensors", ".sft")
+
+
+async def get_adapters(request: web.Request) -> web.Response:
+    """GET /sun/adapters: the adapter files with what their headers say, and the one that can be downloaded."""
+    adapters = await asyncio.to_thread(lambda: [describe(name) for name in folder_paths.get_filename_list(FOLDER)])
+    released = {key: RELEASED[key] for key in ("name", "url", "bytes", "license", "folder")}
+    return web.json_response({"version": VERSION, "adapters": adapters, "released": released})
+
+
+async def post_check(request: web.Request) -> web.Response:
+    """POST /sun/check {"workflow"}: what each SUN node of it shows on its face."""
+
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        return {"nodes": check(read(body.get("workflow")), installed(None))}
+
+    return await _answer(request, answer)
+
+
+async def post_plan(request: web.Request) -> web.Response:
+    """POST /sun/plan {"action", "workflow", "targets", "adapter"}: edits, and what to say about them."""
+
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        adapter = body.get("adapter")
+        here = installed(adapter if isinstance(adapter, str) else None)
+        return make_plan(body.get("action", ""), body.get("workflow"), body.get("targets"), here).as_json()
+
+    return await _answer(request, answer)
+
+
+async def _answer(request: web.Request, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> web.Response:
+    """Runs `answer` on the JSON body, in a thread: it reads files. Whatever is wrong becomes one sentence."""
+    try:
+        body = await _body(request)
+        return web.json_response(await asyncio.to_thread(answer, body))
+    except ConversionError as error:
+        return web.json_response({"error": str(error)}, status=400)
+    except Exception:
+        logging.exception("SUN could not work on this workflow.")
+        sentence = "SUN could not read this workflow; it stays as it is, and the log says why."
+        return web.json_response({"error": sentence}, status=400)
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    received = bytearray()
+    async for chunk in request.content.iter_chunked(2**16):
+        received += chunk
+        if len(received) > LARGEST_BODY:
+            raise ConversionError(f"The workflow is larger than {LARGEST_BODY // 2**20} MB, too large for SUN.")
+    try:
+        body = json.loads(received)
+    except (ValueError, RecursionError):
+        raise ConversionError("The request holds no JSON.") from None
+    if not isinstance(body, dict):
+        raise ConversionError("The request must be a JSON object.")
+    return body
+
+
+def installed(default: str | None) -> Installed:
+    """The adapters and models of this machine, with the adapter that the user prefers."""
+    return Installed([_adapter(name) for name in folder_paths.get_filename_list(FOLDER)], default, model_file)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """An adapter file for the page."""
+    try:
+        layout, dtype, metadata, size = _header(*_state(FOLDER, name))
+    except (SunError, OSError) as error:
+        return {"name": name, "error": _sentence(name, error)}
+    return {
+        "name": name,
+        "family": metadata.get("family") or layout.family or layout.describe(),
+        "layers": len(layout.layers),
+        "context_dim": layout.context_dim,
+        "steps": _steps(metadata),
+        "extra_positive": layout.extra_positive,
+        "bytes": size,
+        "dtype": str(dtype).removeprefix("torch."),
+        "metadata": metadata,
+    }
+
+
+def _adapter(name: str) -> Adapter:
+    try:
+        layout, _, metadata, size = _header(*_state(FOLDER, name))
+    except (SunError, OSError) as error:
+        return Adapter(name, error=_sentence(name, error))
+    return Adapter(
+        name,
+        layout.family or metadata.get("family", ""),
+        tuple(layout.layers.items()),
+        len(layout.layers),
+        _steps(metadata),
+        size,
+    )
+
+
+def _sentence(name: str, error: Exception) -> str:
+    return str(error) if isinstance(error, SunError) else f"{name} cannot be read; look at its permissions."
+
+
+def _steps(metadata: dict[str, str]) -> int:
+    """What the file says, if that can be: metadata is anybody's."""
+    steps = metadata.get("steps", "")
+    return int(steps) if steps.isascii() and steps.isdigit() and 1 <= int(steps[:4]) <= 100 else STEPS
+
+
+def model_file(names: Any) -> ModelFile | None:
+    """The header of the first of these files that is in one of the model folders."""
+    for name in names:
+        for folder in MODEL_FOLDERS:
+            if not name.lower().endswith(MODEL_EXTENSIONS) or not folder_paths.get_full_path(folder, name):
+                continue
+            header = _model_header(*_state(folder, name))
+            if header is not None:
+                layout = tuple(header.layout.layers.items()) if header.layout else None
+                return ModelFile(name, header.family, layout)
+    return None
+
+
+def _state(folder: str, name: str) -> tuple[str, int, int]:
+    """Path, time of change and size of a file: what its cached header is known by."""
+    path = folder_paths.get_full_path_or_raise(folder, name)
+    stat = Path(path).stat()
+    return path, stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=256)
+def _header(path: str, changed: int, size: int) -> tuple:
+    return (*read_layout(path), size)
+
+
+@lru_cache(maxsize=256)
+def _model_header(path: str, changed: int, size: int) -> ModelHeader | None:
+    return read_model_header(path)
+
+
+def register_routes() -> None:
+    """Adds the routes to the running server; there is none where the pack is imported by a test."""
+    server = getattr(PromptServer, "instance", None)
+    if server is None:
+        return
+    server.routes.get("/sun/adapters")(get_adapters)
+    server.routes.post("/sun/check")(post_check)
+    server.routes.post("/sun/plan")(post_plan)
