@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from .nodes.apply import SUNApply, SUNSpeedUp
+from .nodes.routes import register_routes
 from .nodes.sample import SUNSampler, SUNScheduler
 
 WEB_DIRECTORY = "./web"
@@ -15,4 +16,5 @@ class SunExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> SunExtension:
+    register_routes()
     return SunExtension()
