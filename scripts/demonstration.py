@@ -8,25 +8,30 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import environment
 from comfy_server import ComfyServer, Run, device_arguments
 from comparison import Picture, side_by_side
+from input_pictures import painting, with_mask
 from workflows import Workflow
 
 MINI_FAMILY = environment.REPOSITORY / "demo" / "mini_family"
 EXAMPLES = environment.REPOSITORY / "example_workflows"
 PACK = "sun-for-comfyui"  # the folder in custom_nodes
+WITH_SLIDER = EXAMPLES / "with_slider"  # what takes the place of an example where ComfyUI has ImageCompare
 OWN_WORKFLOWS = "sun-demo"  # a pack with no nodes, whose templates are the example workflows set to the demo's models
+PAINTING, PICTURE, MASKED = "painting.png", "example.png", "example_with_mask.png"  # in ComfyUI's folder input
 PLAIN_STEPS, SUN_STEPS = 25, 4
 
 
 @dataclass(frozen=True)
 class Models:
-    """A checkpoint with its adapter, and what to draw with them: pixels, guidance scale, prompts."""
+    """A checkpoint with its adapter and perhaps a LoRA, and what to draw with them: pixels, guidance scale, prompts."""
 
     checkpoint: Path
     adapter: Path
+    lora: Path | None
     width: int
     height: int
     cfg: float
@@ -34,7 +39,12 @@ class Models:
     positive: str
     negative: str
     changed_negative: str
+    negatives: tuple[str, ...]  # four that make a difference, for the negative-prompt playground
     image_positive: str  # for image to image, over the picture that `positive` gave
+    repaint_positive: str  # for inpainting, in the middle of that picture
+    painting_positive: str  # over the rough painting
+    first_pass: int  # pixels of the hires fix's first pass
+    enlarge: float  # and how much larger the second one is
     note: str = ""  # what the times do not show
 
 
@@ -45,6 +55,7 @@ def mini_family() -> Models:
     return Models(
         checkpoint=weights / chosen["checkpoint"],
         adapter=weights / chosen["adapter"],
+        lora=weights / chosen["lora"],
         width=chosen["width"],
         height=chosen["height"],
         cfg=chosen["cfg"],
@@ -52,7 +63,12 @@ def mini_family() -> Models:
         positive=chosen["positive"],
         negative=chosen["negative"],
         changed_negative=chosen["changed_negative"],
+        negatives=tuple(chosen["negatives"]),
         image_positive=chosen["image_positive"],
+        repaint_positive=chosen["repaint_positive"],
+        painting_positive=chosen["painting_positive"],
+        first_pass=chosen["first_pass"],
+        enlarge=chosen["enlarge"],
         note="ComfyUI's own work counts beside so small a model; scripts/bench.py measures a full-size one.",
     )
 
@@ -62,6 +78,7 @@ def full_size(checkpoint: Path, adapter: Path) -> Models:
     return Models(
         checkpoint=checkpoint,
         adapter=adapter,
+        lora=None,
         width=512,
         height=512,
         cfg=7.0,
@@ -69,7 +86,12 @@ def full_size(checkpoint: Path, adapter: Path) -> Models:
         positive="a cottage by a lake, flowers, mountains, oil painting",
         negative="people, text, blurry",
         changed_negative="flowers, mountains, people, text, blurry",
+        negatives=("", "flowers", "mountains", "lake, water"),
         image_positive="a cottage by a lake in winter, snow, oil painting",
+        repaint_positive="a castle by a lake, oil painting",
+        painting_positive="a red mushroom in a meadow, oil painting",
+        first_pass=512,
+        enlarge=1.5,
     )
 
 
@@ -80,14 +102,21 @@ def run(models: Models, output: Path, port: int | None, serve: bool) -> None:
     """
     output.mkdir(parents=True, exist_ok=True)
     with serving(models, port) as (server, workflows):
-        for name in ("text_to_image", "image_to_image"):  # first: quick, and they tell if the adapter does not fit
-            (output / f"{name}.png").write_bytes(draw(server, workflows[name], name.replace("_", " ")))
-        pictures = compare(models, server, workflows["before_after"])
+        first = draw(server, workflows["text_to_image"], "text to image")  # quick, and tells if the adapter misfits fit
+        start_from(server, first)
+        second = draw(server, workflows["image_to_image"], "image to image")
+        (output / "text_to_image.png").write_bytes(first)
+        (output / "image_to_image.png").write_bytes(second)
+        before_after = workflows["before_after"]
+        pictures = compare(models, server, before_after)
         for picture in pictures:
             (output / picture.name).write_bytes(picture.png)
         side_by_side(pictures, models.positive).save(output / "side_by_side.png")
         print(f"\n{table(pictures)}\n{models.note}\n\nThe pictures are in {output}; open side_by_side.png first.")
         if serve:
+            set_to(models, before_after)
+            tell_times(before_after, pictures[0].seconds, pictures[1].seconds)
+            before_after.write(own_workflows(server.base) / "before_after.json")
             page = f"{server.url}/?template=before_after&source={OWN_WORKFLOWS}"
             print(f"\nComfyUI is running: {page}")
             print(f"All workflows are under Templates, {OWN_WORKFLOWS}. End it with Ctrl+C.", flush=True)
@@ -101,12 +130,21 @@ def serving(models: Models, port: int | None = None) -> Iterator[tuple[ComfyServ
     fill(base, models)
     print("Starting ComfyUI ...", flush=True)
     with ComfyServer(environment.comfyui_path(), base, port, device_arguments()) as server:
-        object_info = server.get("/object_info")
-        workflows = {file.stem: Workflow.read(file, object_info) for file in sorted(EXAMPLES.glob("*.json"))}
+        workflows = examples(models, server.get("/object_info"))
         for name, workflow in workflows.items():
-            set_to(models, workflow)
             workflow.write(own_workflows(base) / f"{name}.json")
         yield server, workflows
+
+
+def examples(models: Models, object_info: dict[str, Any]) -> dict[str, Workflow]:
+    """The example workflows by name, as a ComfyUI with these nodes shows them, set to `models`."""
+    files = {file.stem: file for file in sorted(EXAMPLES.glob("*.json"))}
+    if "ImageCompare" in object_info:
+        files |= {file.stem: file for file in WITH_SLIDER.glob("*.json")}
+    workflows = {name: Workflow.read(file, object_info) for name, file in files.items()}
+    for workflow in workflows.values():
+        set_to(models, workflow)
+    return workflows
 
 
 def base_folder() -> Path:
@@ -125,6 +163,10 @@ def fill(base: Path, models: Models) -> None:
     (own_workflows(base).parent / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n", encoding="utf-8")
     link(models.checkpoint, base / "models" / "checkpoints" / models.checkpoint.name)
     link(models.adapter, base / "models" / "sun" / models.adapter.name)
+    if models.lora:
+        link(models.lora, base / "models" / "loras" / models.lora.name)
+    (base / "input").mkdir(exist_ok=True)
+    (base / "input" / PAINTING).write_bytes(painting(models.width))
 
 
 def own_workflows(base: Path) -> Path:
@@ -145,22 +187,49 @@ def link(source: Path, target: Path) -> None:
 
 
 def set_to(models: Models, workflow: Workflow) -> None:
-    """Choose `models`, their picture size, guidance scale and prompts in an example workflow."""
-    workflow.set("Checkpoint", ckpt_name=models.checkpoint.name)
-    workflow.set("SUN 4-Step Speed-Up", adapter_name=models.adapter.name)
-    workflow.set("Picture size", width=models.width, height=models.height)
-    workflow.set("Negative prompt", text=models.negative)
-    changes_a_picture = "Picture to change" in workflow.titles()
-    workflow.set("Positive prompt", text=models.image_positive if changes_a_picture else models.positive)
+    """Choose `models`, their picture size, guidance scale, prompts and pictures in an example workflow."""
+    chosen: dict[str, dict[str, Any]] = {
+        "Checkpoint": {"ckpt_name": models.checkpoint.name},
+        "SUN 4-Step Speed-Up": {"adapter_name": models.adapter.name},
+        "Picture size": {"width": models.width, "height": models.height},
+        "Positive prompt": {"text": models.positive},
+        "Negative prompt": {"text": models.negative},
+        "Plain sampler": {"cfg": models.cfg},
+    }
+    for number, negative in enumerate(models.negatives, 1):
+        chosen[f"Negative prompt {number}"] = {"text": negative}
+    if models.lora:
+        chosen["LoRA"] = {"lora_name": models.lora.name, "strength_model": 1.0}
+    titles = set(workflow.titles())
+    for title, file, positive in (
+        ("Picture to change", PICTURE, models.image_positive),
+        ("Picture to repaint", MASKED, models.repaint_positive),
+        ("Your painting", PAINTING, models.painting_positive),
+    ):
+        if title in titles:
+            chosen |= {title: {"image": file}, "Positive prompt": {"text": positive}}
+    if "Enlarge" in titles:
+        first_pass = {"width": models.first_pass, "height": models.first_pass}
+        chosen |= {"Picture size": first_pass, "Enlarge": {"scale_by": models.enlarge}}
+    for title in titles & chosen.keys():
+        workflow.set(title, **chosen[title])
     set_seed(workflow, models.seed)
-    if "Plain sampler" in workflow.titles():
-        workflow.set("Plain sampler", cfg=models.cfg)
 
 
 def set_seed(workflow: Workflow, seed: int) -> None:
     for title in workflow.titles():
         if "sampler" in title.lower():
             workflow.set(title, seed=seed)
+        elif title.startswith("Seed"):
+            workflow.set(title, value=seed)
+
+
+def tell_times(workflow: Workflow, plain: float, sun: float) -> None:
+    """Write the seconds that sampling took over the two halves of the before/after workflow."""
+    for group in workflow.graph["groups"]:
+        seconds = {"Before": plain, "After": sun}.get(group["title"].split(":")[0])
+        if seconds is not None:
+            group["title"] += f", {seconds:.2f} s"
 
 
 def compare(models: Models, server: ComfyServer, workflow: Workflow) -> list[Picture]:
@@ -197,10 +266,14 @@ def compare(models: Models, server: ComfyServer, workflow: Workflow) -> list[Pic
 
 
 def draw(server: ComfyServer, workflow: Workflow, what: str) -> bytes:
-    """The PNG that a workflow with one picture makes; it becomes the picture that image to image changes."""
-    png = queue(server, workflow, what).pictures[workflow.node_id("Save picture")]
-    (server.base / "input" / "example.png").write_bytes(png)
-    return png
+    """The PNG that a workflow with one picture makes."""
+    return queue(server, workflow, what).pictures[workflow.node_id("Save picture")]
+
+
+def start_from(server: ComfyServer, png: bytes) -> None:
+    """Let the workflows that change a picture start from this one."""
+    (server.base / "input" / PICTURE).write_bytes(png)
+    (server.base / "input" / MASKED).write_bytes(with_mask(png))
 
 
 def queue(server: ComfyServer, workflow: Workflow, what: str) -> Run:
