@@ -1,15 +1,16 @@
 """The before/after template with the slider of core's ImageCompare, on a ComfyUI that has that node.
 
 A template must open with no node missing, and older cores lack ImageCompare. So example_workflows/before_after.json
-shows the two pictures side by side, and its twin in with_slider/, which the template browser does not list, is given out
-in its place where the node is known.
+shows the two pictures side by side, and its twin in with_slider/, which the template browser does not list, is given
+out in its place where the node is known.
 """
 
 from pathlib import Path
 
-import nodes
 from aiohttp import web
 from server import PromptServer
+
+import nodes
 
 PACK = Path(__file__).parents[1]
 TEMPLATE = "before_after.json"
