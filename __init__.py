@@ -6,13 +6,23 @@ from .nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from .nodes.apply import SUNApply, SUNSpeedUp
 from .nodes.routes import register_routes
 from .nodes.sample import SUNSampler, SUNScheduler
+from .nodes.train import SUNSaveAdapter, SUNTrain
 
 WEB_DIRECTORY = "./web"
 
 
 class SunExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [SUNSpeedUp, SUNLoadAdapter, SUNApply, SUNSampler, SUNScheduler, SUNAdapterInfo]
+        return [
+            SUNSpeedUp,
+            SUNLoadAdapter,
+            SUNApply,
+            SUNSampler,
+            SUNScheduler,
+            SUNAdapterInfo,
+            SUNTrain,
+            SUNSaveAdapter,
+        ]
 
 
 async def comfy_entrypoint() -> SunExtension:

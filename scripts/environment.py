@@ -37,6 +37,14 @@ TEST_TOOLS = ("pytest==9.2.0", "ruff==0.17.6", "mypy==2.4.1", "playwright==1.65.
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")  # names of its command
 CHROMIUM_PACKAGES = ("chromium", "fonts-noto-cjk")  # of Debian
 
+# What training needs beside ComfyUI's requirements; listed with what it needs itself, so that torch is not brought again.
+TRAINING_PACKAGES = (
+    "accelerate==1.15.0",
+    "webdataset==1.0.2", "braceexpand==0.1.7",
+    "tensorboard==2.21.0", "tensorboard-data-server==0.7.2", "absl-py==2.5.1", "grpcio==1.85.1", "markdown==3.11.3",
+    "protobuf==7.36.2", "werkzeug==3.1.9",
+)  # fmt: skip
+
 PYTHON_VERSIONS = ((3, 10), (3, 13))  # for which every pinned package has a wheel
 DISK_NEEDED = 12 * 2**30  # torch with its CUDA libraries is most of it
 INSIDE = "SUN_COMFYUI_INSIDE"  # set for what runs in the finished environment
@@ -129,6 +137,15 @@ def chromium() -> str:
 
 def _chromium() -> str | None:
     return next(filter(None, map(shutil.which, CHROMIUM)), None)
+
+
+def training_packages(python: Path) -> Path:
+    """A folder for the PYTHONPATH of `python` that holds what training needs beside ComfyUI's requirements."""
+
+    def install(folder: Path) -> None:
+        _pip(python, "what training needs", "--no-deps", "--target", str(folder), *TRAINING_PACKAGES)
+
+    return cached("training", (*TRAINING_PACKAGES, str(python)), install)
 
 
 def exit_on_termination() -> None:

@@ -15,7 +15,7 @@ def main() -> int:
     environment.exit_on_termination()
     try:
         made = environment.prepare()
-        tools = environment.test_tools(made.python)
+        added = [environment.test_tools(made.python), environment.training_packages(made.python)]
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1
@@ -25,7 +25,7 @@ def main() -> int:
         {
             "COMFYUI_PATH": str(made.comfyui),
             "COMFYUI_PYTHON": str(made.python),
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(tools), os.environ.get("PYTHONPATH")))),
+            "PYTHONPATH": os.pathsep.join(filter(None, (*map(str, added), os.environ.get("PYTHONPATH")))),
         },
     )
 

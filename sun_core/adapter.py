@@ -1,6 +1,5 @@
 """SunAdapter: the weights that SUN adds to a U-Net's cross-attention layers, and their files."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -8,12 +7,13 @@ from typing import cast
 import comfy.ops
 import torch
 from comfy.model_patcher import ModelPatcher
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .adapter_file import AdapterLayout, check_tensors, read_layout
 from .errors import SunError
 from .layers import CrossAttentionLayer, cross_attention_layers
+from .whole_file import whole_file
 
 
 class SunLayer(nn.Module):
@@ -136,6 +136,5 @@ def save_adapter(
     A file that is already there is replaced only once the new one is whole.
     """
     state = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in adapter.state_dict().items()}
-    unfinished = Path(f"{path}.part")
-    save_file(state, unfinished, metadata={**adapter.metadata, **metadata})
-    os.replace(unfinished, path)
+    with whole_file(path) as file:
+        file.write(save(state, metadata={**adapter.metadata, **metadata}))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter import SunAdapter
+from ..errors import SunError
 from ..patching import training_transformer_options
 from ..schedule import trailing_timesteps
 from .losses import (
@@ -18,6 +19,9 @@ from .losses import (
     multi_step_consistency_loss,
     segment_end,
 )
+from .text import Prompt
+
+SEGMENTS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Recipe:
     """Weight of the CFG-distillation loss beside MSC."""
     target_ema: float = 0.95
 
+    def __post_init__(self) -> None:
+        if self.segments not in SEGMENTS:
+            raise SunError(f"An adapter cannot be trained for {self.segments} steps; choose 1, 2, 4 or 8 segments.")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -48,16 +56,33 @@ class Batch:
     negative: Tensor
     guidance: Tensor
     """The teacher's CFG scale, (rows,)."""
+    positive_y: Tensor | None = None
+    """SDXL's vector of pooled text and sizes, (rows, channels)."""
+    negative_y: Tensor | None = None
+
+    @classmethod
+    def of(cls, x0: Tensor, prompts: Prompt, guidance: Tensor) -> "Batch":
+        """`prompts`: the positives of all rows, then the negatives."""
+        positive, negative = prompts.context.chunk(2)
+        positive_y, negative_y = (None, None) if prompts.y is None else prompts.y.chunk(2)
+        return cls(x0, positive, negative, guidance, positive_y, negative_y)
 
     def rows(self, chosen: slice) -> "Batch":
-        return Batch(self.x0[chosen], self.positive[chosen], self.negative[chosen], self.guidance[chosen])
+        return Batch(*(None if tensor is None else tensor[chosen] for tensor in self._tensors()))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(None if tensor is None else tensor.to(device) for tensor in self._tensors()))  # type: ignore[arg-type]
+
+    def _tensors(self) -> tuple[Tensor | None, ...]:
+        return self.x0, self.positive, self.negative, self.guidance, self.positive_y, self.negative_y
 
 
 class Distillation(nn.Module):
-    """The losses of one adapter on one frozen eps-predicting U-Net.
+    """The losses of one adapter on one frozen noise predictor.
 
     Args:
-        unet: called as unet(x, t, context=..., transformer_options=...); frozen here.
+        unet: predicts noise, called as unet(x, t, context=..., y=..., transformer_options=...): an LDM U-Net that
+            predicts eps, or teacher.EpsUNet for any that ComfyUI loads; frozen here.
         alphas: cumulative products of 1 - beta, (timesteps,).
     """
 
@@ -73,25 +98,33 @@ class Distillation(nn.Module):
     def student(self, batch: Batch, adapter: SunAdapter) -> EpsPredictor:
         """The U-Net with `adapter`, one evaluation per prediction."""
         options = training_transformer_options(adapter, batch.negative)
-        return lambda x, t: self.unet(x, t.float(), context=batch.positive, transformer_options=dict(options))
+        return lambda x, t: self.unet(
+            x, t.float(), context=batch.positive, y=batch.positive_y, transformer_options=dict(options)
+        )
 
     def teacher(self, batch: Batch) -> EpsPredictor:
         """The plain U-Net with classifier-free guidance, both prompts in one evaluation of twice the rows."""
         context = torch.cat([batch.negative, batch.positive])
+        y = None
+        if batch.negative_y is not None and batch.positive_y is not None:
+            y = torch.cat([batch.negative_y, batch.positive_y])
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
-            eps = self.unet(x.repeat(2, 1, 1, 1), t.float().repeat(2), context=context)
+            eps = self.unet(x.repeat(2, 1, 1, 1), t.float().repeat(2), context=context, y=y, transformer_options={})
             eps_negative, eps_positive = eps.chunk(2)
             return guided(eps_negative, eps_positive, batch.guidance)
 
         return predict
 
-    def loss(self, batch: Batch) -> Tensor:
-        """MSC on all rows, plus the CFG-distillation loss."""
+    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """MSC on all rows, plus the CFG-distillation loss.
+
+        All that is random comes from `generator` (a CPU one), so that it is the same on every device.
+        """
         n = len(batch.x0)
         own = round(n * self.recipe.rollout_share)
-        x_own, t_own = self.rolled_out(batch.rows(slice(0, own)))
-        x_data, t_data = self.noised(batch.rows(slice(own, n)))
+        x_own, t_own = self.rolled_out(batch.rows(slice(0, own)), generator)
+        x_data, t_data = self.noised(batch.rows(slice(own, n)), generator)
         x, t = torch.cat([x_own, x_data]), torch.cat([t_own, t_data])
         end = segment_end(t, self.starts)
         t_next = torch.maximum(t - self.recipe.teacher_stride, end)
@@ -108,19 +141,22 @@ class Distillation(nn.Module):
         distillation = cfg_distillation_loss(lambda x, t: student_eps, lambda x, t: teacher_eps, x, t)
         return consistency.mean() + self.recipe.cfg_weight * distillation
 
-    def noised(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    forward = loss  # what DistributedDataParallel calls
+
+    def noised(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Pictures with noise, at timesteps drawn evenly from all segments."""
-        t = torch.randint(0, len(self.alphas), (len(batch.x0),))
-        return add_noise(batch.x0, torch.randn_like(batch.x0), t, self.alphas), t
+        t = torch.randint(0, len(self.alphas), (len(batch.x0),), generator=generator).to(batch.x0.device)
+        return add_noise(batch.x0, _noise_like(batch.x0, generator), t, self.alphas), t
 
     @torch.no_grad()
-    def rolled_out(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def rolled_out(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Latents as sampling meets them: pure noise at the first timestep, brought to a random segment's start by
         the target.
         """
-        x = torch.randn_like(batch.x0)
-        starts = torch.tensor(self.starts)
-        arrive = torch.randint(0, len(starts), (len(x),)).sort().values  # rows that go no further are at the front
+        x = _noise_like(batch.x0, generator)
+        starts = torch.tensor(self.starts, device=x.device)
+        # rows that go no further are at the front
+        arrive = torch.randint(0, len(starts), (len(x),), generator=generator).sort().values.to(x.device)
         for i in range(len(starts) - 1):
             on = slice(int((arrive <= i).sum()), len(x))
             if on.start == len(x):
@@ -141,3 +177,7 @@ class Distillation(nn.Module):
     def _move_target(self, share: float) -> None:
         for slow, fast in zip(self.target.parameters(), self.adapter.parameters(), strict=True):
             slow.lerp_(fast, share)
+
+
+def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)

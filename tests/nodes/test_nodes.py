@@ -33,6 +33,28 @@ PROMISED_INPUTS = {
     "SUNSampler": ["model", "seed", "steps", "sampler_name", "positive", "negative", "latent_image", "denoise"],
     "SUNScheduler": ["model", "steps", "denoise"],
     "SUNAdapterInfo": ["sun_adapter"],
+    "SUNTrain": [
+        "model",
+        "clip",
+        "prompts",
+        "negatives",
+        "steps",
+        "batch_size",
+        "grad_accumulation_steps",
+        "learning_rate",
+        "guidance",
+        "segments",
+        "width",
+        "height",
+        "gradient_checkpointing",
+        "preview_every",
+        "seed",
+        "vae",
+        "images",
+        "latents",
+        "sun_adapter",
+    ],
+    "SUNSaveAdapter": ["sun_adapter", "filename_prefix"],
 }
 PROMISED_OUTPUTS = {
     "SUNSpeedUp": ["MODEL"],
@@ -41,6 +63,8 @@ PROMISED_OUTPUTS = {
     "SUNSampler": ["LATENT"],
     "SUNScheduler": ["SIGMAS"],
     "SUNAdapterInfo": ["STRING"],
+    "SUNTrain": ["SUN_ADAPTER", "IMAGE"],
+    "SUNSaveAdapter": [],
 }
 
 

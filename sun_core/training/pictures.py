@@ -1,0 +1,163 @@
+"""Captioned pictures from where users keep them: a folder, a metadata.jsonl, WebDataset shards. Knows no ComfyUI.
+
+Whatever cannot be used is named through `BadData`, which stops the run or counts and goes on, as configured.
+"""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ..errors import SunError
+
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+METADATA = "metadata.jsonl"  # as `datasets` reads an imagefolder
+CAPTION_FIELDS = ("text", "caption", "prompt")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A captioned picture as it lies in its file."""
+
+    name: str
+    caption: str
+    content: bytes
+
+    def pixels(self, width: int, height: int) -> Tensor:
+        """(1, height, width, 3) in 0..1, scaled to cover that size and cropped in the middle.
+
+        Raises OSError and the like where the content is no whole picture.
+        """
+        with Image.open(io.BytesIO(self.content)) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255).unsqueeze(0)
+
+
+UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no whole pictures."""
+
+
+@dataclass
+class BadData:
+    """What to do about data that cannot be used: stop with its name, or name it and go on."""
+
+    stops: bool
+    found: list[str] = field(default_factory=list)
+
+    def report(self, sentence: str) -> None:
+        """Raises SunError where the run is to stop at bad data."""
+        if self.stops:
+            raise SunError(f"{sentence}; put it right, or set on_bad_data to skip to train without it.")
+        self.found.append(sentence)
+        logging.warning(f"Skipped: {sentence}.")
+
+
+def read_pictures(data: Path, bad: BadData) -> Iterator[Picture]:
+    """The pictures of a folder, of a .tar shard, or of a folder of shards, in the order of their names."""
+    shards = [data] if data.suffix == ".tar" else sorted(data.glob("*.tar"))
+    if not data.exists():
+        raise SunError(f"There is no training data at {data}; name a folder of pictures, or WebDataset shards (.tar).")
+    if shards:
+        return _shards(shards, bad)
+    if data.is_file():
+        raise SunError(f"{data} is no training data; name a folder of pictures, or WebDataset shards (.tar).")
+    if (data / METADATA).exists():
+        return _metadata(data, bad)
+    return _folder(data, bad)
+
+
+def _folder(folder: Path, bad: BadData) -> Iterator[Picture]:
+    """Pictures with a .txt of the same name beside them."""
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    pictures = sorted(path for path in files if path.suffix.lower() in PICTURE_ENDINGS)
+    captioned = {path.with_suffix(".txt") for path in pictures}
+    for caption in sorted(path for path in files if path.suffix == ".txt" and path not in captioned):
+        bad.report(f"The caption {caption} has no picture beside it")
+    for path in pictures:
+        caption = path.with_suffix(".txt")
+        if caption not in files:
+            bad.report(f"The picture {path} has no caption: {caption.name} is missing")
+            continue
+        try:
+            yield Picture(str(path), caption.read_text(encoding="utf-8").strip(), path.read_bytes())
+        except (OSError, UnicodeDecodeError) as error:
+            bad.report(f"{path} or its caption cannot be read ({error})")
+
+
+def _metadata(folder: Path, bad: BadData) -> Iterator[Picture]:
+    """Pictures that the lines of metadata.jsonl name: {"file_name": ..., "text": ...}."""
+    for number, line in enumerate((folder / METADATA).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {folder / METADATA}"
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            bad.report(f"{where} is not JSON ({error})")
+            continue
+        name, caption = (entry.get("file_name"), _caption(entry)) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, str) or caption is None:
+            bad.report(f"{where} lacks file_name or {CAPTION_FIELDS[0]}")
+            continue
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            bad.report(f"{where} names {name}, which lies outside of the folder")
+            continue
+        try:
+            yield Picture(str(path), caption, path.read_bytes())
+        except OSError:
+            bad.report(f"{where} names {name}, which cannot be read")
+
+
+def _shards(shards: list[Path], bad: BadData) -> Iterator[Picture]:
+    """Samples of WebDataset shards: a picture, and a .txt or a .json with its caption."""
+    try:
+        import webdataset
+    except ImportError:
+        raise SunError(
+            "WebDataset shards need the Python package webdataset; install it with pip, or unpack the shards into a "
+            "folder of pictures."
+        ) from None
+    for shard in shards:
+        try:
+            # the file itself, since webdataset takes a path for a URL; a damaged archive ends in an exception
+            with open(shard, "rb") as stream:
+                files = webdataset.tariterators.tar_file_expander([{"url": str(shard), "stream": stream}])
+                for sample in webdataset.tariterators.group_by_keys(files):
+                    yield from _sample(shard, sample, bad)
+                if any(stream.read()):  # tarfile takes a damaged header for the end of the archive
+                    raise OSError("it goes on after its end")
+        except SunError:
+            raise
+        except Exception as error:  # webdataset lets through what tarfile, zlib and the system raise
+            bad.report(f"The shard {shard} is damaged and was read only in part ({error})")
+
+
+def _sample(shard: Path, sample: dict[str, Any], bad: BadData) -> Iterator[Picture]:
+    name = f"{sample['__key__']} in {shard}"
+    picture = next((sample[kind] for e in PICTURE_ENDINGS if (kind := e[1:]) in sample), None)
+    try:
+        caption = sample["txt"].decode() if "txt" in sample else _caption(json.loads(sample.get("json", b"null")))
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        caption = None
+    if picture is None or caption is None:
+        bad.report(f"The sample {name} has no {'picture' if picture is None else 'readable caption'}")
+        return
+    yield Picture(name, caption.strip(), picture)
+
+
+def _caption(entry: object) -> str | None:
+    """The caption that a JSON object holds under one of the usual names."""
+    if not isinstance(entry, dict):
+        return None
+    found = next((entry[name] for name in CAPTION_FIELDS if name in entry), None)
+    return found.strip() if isinstance(found, str) else None

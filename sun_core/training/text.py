@@ -1,0 +1,77 @@
+"""Prompts as the U-Net reads them."""
+
+import hashlib
+import math
+from collections.abc import Iterable, MutableMapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from comfy.model_base import BaseModel
+from torch import Tensor
+
+from .tensor_folder import Tensors, content_hash
+
+
+class Prompt(NamedTuple):
+    """An encoded prompt: what cross-attention reads, and SDXL's vector of pooled text and picture size."""
+
+    context: Tensor
+    """(1, tokens, context_dim)."""
+    y: Tensor | None
+    """(1, channels); None for Stable Diffusion 1 and 2."""
+
+
+class TextEncoder:
+    """ComfyUI's CLIP, and what the MODEL makes of its output for pictures of one size."""
+
+    def __init__(self, clip: Any, base: BaseModel, latent_size: tuple[int, int]):
+        """latent_size: (height, width) of latents."""
+        self.clip, self.base, self.latent_size = clip, base, latent_size
+
+    @torch.no_grad()
+    def __call__(self, text: str) -> Prompt:
+        [(context, extras)] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
+        height, width = self.latent_size
+        conds = self.base.extra_conds(
+            cross_attn=context, pooled_output=extras.get("pooled_output"), device=context.device,
+            noise=torch.zeros(1, self.base.latent_format.latent_channels, height, width),
+            width=width * 8, height=height * 8, prompt_type="positive",
+        )  # fmt: skip
+        return Prompt(conds["c_crossattn"].cond, conds["y"].cond if "y" in conds else None)
+
+    def key(self, text: str) -> str:
+        """Names what `text` is encoded to, for the cache."""
+        return f"text-{self._name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    @cached_property
+    def _name(self) -> str:
+        height, width = self.latent_size
+        return f"{content_hash(self.clip.cond_stage_model)}-{height}x{width}"
+
+
+class Prompts:
+    """Encoded prompts by their text, kept in `store`."""
+
+    def __init__(self, encoder: TextEncoder, store: MutableMapping[str, Tensors]):
+        self.encoder, self.store = encoder, store
+
+    def encode(self, texts: Iterable[str]) -> None:
+        """Sees to it that all `texts` are in the store."""
+        for text in texts:
+            if (key := self.encoder.key(text)) not in self.store:
+                prompt = self.encoder(text)
+                tensors = {"context": prompt.context} | ({} if prompt.y is None else {"y": prompt.y})
+                self.store[key] = {name: tensor.float().cpu().clone() for name, tensor in tensors.items()}
+
+    def __getitem__(self, text: str) -> Prompt:
+        tensors = self.store[self.encoder.key(text)]
+        return Prompt(tensors["context"], tensors.get("y"))
+
+    def batch(self, texts: list[str]) -> Prompt:
+        """Prompts of several texts, (rows, ...); shorter contexts are repeated, as ComfyUI does it."""
+        prompts = [self[text] for text in texts]
+        tokens = math.lcm(*(prompt.context.shape[1] for prompt in prompts))
+        contexts = [prompt.context.repeat(1, tokens // prompt.context.shape[1], 1) for prompt in prompts]
+        vectors = [prompt.y for prompt in prompts if prompt.y is not None]
+        return Prompt(torch.cat(contexts), torch.cat(vectors) if vectors else None)
