@@ -11,6 +11,7 @@ from .rules import (
     STEPS,
     SUN_ON_MODEL,
     UNET_FAMILIES,
+    UNKNOWN_UNLESS_NAMED,
     distilled_by_name,
     family_by_name,
 )
@@ -104,11 +105,17 @@ def _look_at(loader: Node, model: Model, installed: Installed) -> None:
         return
     model.name = model.name or (loader.texts[0] if loader.texts else "")
     family = family_by_name(loader.texts)
-    if family is None:
+    if model.refusal is not None:
         return
-    model.family = family
-    if family not in UNET_FAMILIES and model.refusal is None:
+    if family is None and loader.type in UNKNOWN_UNLESS_NAMED:
+        model.refusal = (
+            f"its model, {model.name[:80] or 'which is not named'}, cannot be looked into here, and few of those that "
+            f"{loader.type} loads are U-Nets"
+        )
+    elif family is not None and family not in UNET_FAMILIES:
         model.refusal = _not_for(family)
+    else:
+        model.family = family or model.family
 
 
 def _not_for(family: str) -> str:
@@ -121,6 +128,8 @@ def _few_steps_already(line: ModelLine) -> str | None:
         method = distilled_by_name(node.texts) if strength != 0 else None
         if node.type == "ModelSamplingDiscrete" and node.widgets.get("sampling") == "lcm":
             method = "LCM"
+        if method and node in line.loaders:
+            return f"its model is a few-step one already ({method}); load the ordinary one to use SUN"
         if method:
             return f"{node.label} makes its model a few-step one already ({method}); take that out to use SUN"
     return None

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from .api_format import is_api, read_api
+from .api_format import apply_to_api, is_api, read_api
 from .check import fix
 from .graph import ConversionError, Node, Workflow
 from .models import Installed
 from .restore import restore
 from .result import Plan
 from .speed_up import speed_up
+from .ui_edits import apply_to_ui
 from .ui_format import is_id, read_ui
 
 ACTIONS = {"speed_up": speed_up, "restore": restore, "fix": fix}
@@ -52,3 +53,12 @@ def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
             raise ConversionError("A node that was chosen is not in the workflow any more; choose it again.")
         found.append(node)
     return found
+
+
+def convert(
+    action: str, data: Any, targets: Any = None, installed: Installed | None = None
+) -> tuple[dict[str, Any], Plan]:
+    """A converted copy of a workflow in either format, and the plan that was carried out."""
+    plan = make_plan(action, data, targets, installed)
+    apply = apply_to_ui if "nodes" in data else apply_to_api
+    return apply(data, plan.edits), plan

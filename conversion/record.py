@@ -25,6 +25,7 @@ class Former:
     node: Node
     widget: str
     value: Any
+    """None where it had none beside the link, as in API graphs."""
     plug: Source | None
 
 
@@ -56,13 +57,16 @@ def _former(sun: Node, entry: Any) -> Former | None:
     if not isinstance(entry, dict) or not is_id(entry.get("node")) or not isinstance(entry.get("widget"), str):
         return None
     node, widget, value = sun.graph.nodes.get(entry["node"]), entry["widget"], entry.get("value")
-    if node is None or node.type not in NODES or not isinstance(value, (int, float, str)):
+    if node is None or node.type not in NODES:
+        return None
+    plug = _plug(sun, entry.get("plug"))
+    if not isinstance(value, (int, float, str)) and not (value is None and plug):
         return None
     if widget not in NODES[node.type].sets and not (node.type in PRIMITIVES and widget == "value"):
         return None
     if isinstance(value, str) and len(value) > 200:
         return None
-    return Former(node, widget, value, _plug(sun, entry.get("plug")))
+    return Former(node, widget, value, plug)
 
 
 def _plug(sun: Node, plug: Any) -> Source | None:

@@ -77,7 +77,9 @@ def _take_out(sun: Node, suns: list[Node]) -> list[Edit]:
 
 def _bring_back(former: Former) -> list[Edit]:
     graph = former.node.graph
-    back = [edits.set_widget(graph, former.node.id, former.widget, former.value)]
+    back = []
+    if former.value is not None:
+        back.append(edits.set_widget(graph, former.node.id, former.widget, former.value))
     if former.plug is not None:
         back.append(edits.connect(graph, former.plug, former.node.id, former.widget))
     return back

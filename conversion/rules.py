@@ -53,11 +53,15 @@ RELEASED: dict[str, Any] = RULES["released"]
 REROUTES: frozenset[str] = frozenset(RULES["reroutes"])
 SET_NODE, GET_NODE = RULES["named"]
 OTHER_NODES: dict[str, str] = RULES["other_nodes"]
+NOT_SUPPORTED: dict[str, str] = RULES["not_supported"]
+"""Guiders and schedules that SUN cannot work with, and why, after their name."""
+UNKNOWN_UNLESS_NAMED: frozenset[str] = frozenset(RULES["unknown_unless_named"])
+"""Loaders whose models are seldom U-Nets."""
 UNET_FAMILIES: frozenset[str] = frozenset(RULES["unet_families"])
 
 _api_model = re.compile(RULES["api_model_inputs"])
 _file_name = re.compile(RULES["file_names"], re.IGNORECASE)
-_other_names = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RULES["other_names"]]
+_families = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RULES["families_by_name"]]
 _distilled = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RULES["distilled_names"]]
 
 
@@ -71,8 +75,8 @@ def is_file_name(text: str) -> bool:
 
 
 def family_by_name(file_names: Iterable[str]) -> str | None:
-    """The model family that is not Stable Diffusion 1.x and that a file name gives away."""
-    return _first(_other_names, file_names)
+    """The model family that a file name gives away."""
+    return _first(_families, file_names)
 
 
 def distilled_by_name(file_names: Iterable[str]) -> str | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .graph import SUBGRAPH_INPUT, Consumer, Graph, Input, Node, Source, Workflow
-from .rules import NODES, PRIMITIVES, SAMPLERS, SECTIONS, Role
+from .rules import NODES, NOT_SUPPORTED, PRIMITIVES, SAMPLERS, SECTIONS, Role
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Sampler:
     def model_input(self) -> Input | None:
         if self.model_node is None:
             return None
-        return self.model_node.inputs.get(NODES[self.model_node.type].model or "")
+        rule = NODES.get(self.model_node.type)
+        return self.model_node.inputs.get((rule.model if rule else None) or "model")
 
     def all_of(self, role: Role) -> list[Setting]:
         return [setting for setting in self.settings if setting.role == role]
@@ -97,14 +98,18 @@ def _sampler(node: Node) -> Sampler:
                 waiting.append(found)
             elif section != "choices" and sampler.problem is None:  # automatic settings bring a sampler of their own
                 sampler.problem = _unknown(name, source, found)
+                if section == "guiders":  # its model can be what stands in the way in the first place
+                    sampler.model_node = found
     return sampler
 
 
 def _unknown(name: str, source: Source | None, found: Node | None) -> str:
+    verb = "come" if name.endswith("s") else "comes"
     if found is not None:
-        return f"its {name} come from {found.label}, of the type {found.type[:60]}, which SUN does not know"
+        why = NOT_SUPPORTED.get(found.type, "SUN does not know")
+        return f"its {name} {verb} from {found.label}, of the type {found.type[:60]}, which {why}"
     if source is not None and source.node == SUBGRAPH_INPUT:
-        return f"its {name} come from outside the subgraph"
+        return f"its {name} {verb} from outside the subgraph"
     return f"nothing is connected to its {name} input"
 
 

@@ -1,31 +1,19 @@
 """Speed up with SUN: a SUNSpeedUp on the MODEL line before each sampler, and the settings that it needs."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from . import edits
+from .candidate import Candidate
 from .changes import Change, changes_for, wanted_values
 from .edits import Edit
 from .graph import Graph, Node, Source, Workflow
+from .insertion import by_line, insert
 from .model_line import ModelLine, model_line
-from .models import Choice, Installed, Model, choose_adapter, model_of
-from .placement import Box, free_position
-from .record import RECORD, make_record
+from .models import Installed, Model, choose_adapter, model_of
+from .partners import keep_partners_alike, with_partners
+from .placement import Box
 from .result import Plan, sentences
-from .rules import RELEASED, SPEED_UP, SUN_ON_MODEL
+from .rules import SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers
-from .ui_format import TITLE_HEIGHT
-
-
-@dataclass
-class Candidate:
-    """A sampler, its model, and either an adapter or the reason why it stays as it is."""
-
-    sampler: Sampler
-    line: ModelLine
-    model: Model
-    choice: Choice | None = None
-    refusal: str | None = None
 
 
 class Lines:
@@ -57,7 +45,7 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
             "SUN speeds up KSampler, KSamplerAdvanced, SamplerCustom and SamplerCustomAdvanced with a CFGGuider. "
             "Where a pack samples in a node of its own, put SUN 4-Step Speed-Up before it by hand and set 4 steps.",
         )
-    _keep_partners_alike(chosen)
+    keep_partners_alike(chosen)
     ready = [candidate for candidate in chosen if candidate.refusal is None]
     left = [f"{c.sampler.node.label} stays as it is: {c.refusal}." for c in chosen if c.refusal is not None]
     if not ready:
@@ -73,7 +61,7 @@ def _judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
         candidate.refusal = f"{model.sun.label} is on its MODEL line already"
     elif bypassed is not None:
         candidate.refusal = f"{bypassed.label} is on its MODEL line already, but bypassed; enable it (Ctrl+B)"
-    elif model.refusal is not None:
+    elif model.refusal is not None and (sampler.problem is None or line.loaders):
         candidate.refusal = model.refusal
     elif candidate.refusal is None and _has_unknown_cut(sampler):
         candidate.refusal = "how many steps it has comes from another node, so its start and end cannot be scaled"
@@ -114,64 +102,14 @@ def _inner_graphs(workflow: Workflow, node: Node) -> set[str | None]:
     return found
 
 
-def with_partners(chosen: list[Candidate], everything: list[Candidate]) -> list[Candidate]:
-    """Adds the samplers that cannot keep their settings when the chosen ones change: those that share a guider or a
-    schedule with one of them, and those that go on with its half-denoised latent."""
-    groups = partner_groups(everything)
-    keys = {groups[id(candidate)] for candidate in chosen}
-    return [candidate for candidate in everything if groups[id(candidate)] in keys]
-
-
-def partner_groups(everything: list[Candidate]) -> dict[int, int]:
-    """A group number for each candidate (by id): union-find over shared members and handed-on latents."""
-    parent = {id(c): id(c) for c in everything}
-
-    def root(key: int) -> int:
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    by_member: dict[Node, Candidate] = {}
-    by_node = {c.sampler.node: c for c in everything}
-    for candidate in everything:
-        for member in candidate.sampler.members:
-            first = by_member.setdefault(member, candidate)
-            parent[root(id(candidate))] = root(id(first))
-        earlier = _hands_on_noise(candidate.sampler)
-        if earlier in by_node:
-            parent[root(id(candidate))] = root(id(by_node[earlier]))
-    return {key: root(key) for key in parent}
-
-
-def _hands_on_noise(sampler: Sampler) -> Node | None:
-    """The KSamplerAdvanced whose unfinished latent this one goes on with."""
-    slot = sampler.node.inputs.get("latent_image")
-    source = sampler.graph.through_reroutes(slot.source if slot else None)
-    node = sampler.graph.nodes.get(source.node) if source else None
-    if node is None or node.type != "KSamplerAdvanced" or not node.is_active:
-        return None
-    return node if node.widgets.get("return_with_leftover_noise") == "enable" else None
-
-
-def _keep_partners_alike(chosen: list[Candidate]) -> None:
-    """Where one of a group stays as it is, so do the others."""
-    groups = partner_groups(chosen)
-    refused = {groups[id(c)]: c for c in chosen if c.refusal is not None}
-    for candidate in chosen:
-        partner = refused.get(groups[id(candidate)])
-        if partner is not None and candidate.refusal is None:
-            candidate.refusal = f"it shares its schedule with {partner.sampler.node.label}, which has to stay as it is"
-
-
 def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     steps = min(candidate.choice.steps for candidate in ready if candidate.choice)
     changes = changes_for(wanted_values([candidate.sampler for candidate in ready], steps))
     made: list[Edit] = []
     taken: dict[str | None, list[Box]] = {}
     node_id = workflow.next_id
-    for group in _by_line(ready):
-        made += _insert(node_id, group, changes, taken)
+    for group in by_line(ready):
+        made += insert(node_id, group, changes, taken)
         node_id += 1
     done: set[tuple[Node, str]] = set()
     for change in changes.values():
@@ -184,48 +122,6 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
         summary=_summary(ready, steps),
         detail=sentences([*_notes(ready), *_described(ready, changes), *left]),
     )
-
-
-def _by_line(ready: list[Candidate]) -> list[list[Candidate]]:
-    """Samplers that one SUNSpeedUp serves: those that the same output feeds over the same native reroutes."""
-    groups: dict[tuple[Any, ...], list[Candidate]] = {}
-    for candidate in ready:
-        slot = candidate.sampler.model_input
-        assert slot is not None
-        key = (candidate.sampler.graph.id, slot.source, slot.via, candidate.choice.name if candidate.choice else None)
-        groups.setdefault(key, []).append(candidate)
-    return list(groups.values())
-
-
-def _insert(
-    node_id: int, group: list[Candidate], changes: dict[Setting, Change], taken: dict[str | None, list[Box]]
-) -> list[Edit]:
-    """One SUNSpeedUp before the samplers of `group`; the link to it keeps the native reroutes that there were."""
-    first = group[0].sampler
-    graph, slot, choice = first.graph, first.model_input, group[0].choice
-    assert slot is not None and slot.source is not None and choice is not None
-    fed = list(dict.fromkeys(c.sampler.model_node for c in group if c.sampler.model_node))
-    beside = min(fed, key=lambda node: (node.box[0], node.box[1]))
-    position = free_position(graph, beside, SPEED_UP["size"], taken.setdefault(graph.id, []))
-    width, height = SPEED_UP["size"]
-    taken[graph.id].append((position[0], position[1] - TITLE_HEIGHT, position[0] + width, position[1] + height))
-
-    own = [change for c in group for setting, change in changes.items() if setting in c.sampler.settings]
-    properties: dict[str, Any] = {RECORD: make_record(own)}
-    if choice.name == RELEASED["name"]:
-        properties["models"] = [{"name": RELEASED["name"], "url": RELEASED["url"], "directory": RELEASED["folder"]}]
-    widgets = {**SPEED_UP["widgets"], "adapter_name": choice.name}
-    new = [
-        edits.add(graph, node_id, SPEED_UP["type"], position, SPEED_UP["size"], widgets, properties),
-        edits.connect(graph, slot.source, node_id, "model", slot.via),
-    ]
-    for candidate in group:
-        sampler = candidate.sampler
-        assert sampler.model_node is not None and sampler.model_input is not None
-        link = edits.connect(graph, Source(node_id, 0), sampler.model_node.id, sampler.model_input.name)
-        if link not in new:
-            new.append(link)
-    return new
 
 
 def _summary(ready: list[Candidate], steps: int) -> str:

@@ -78,7 +78,8 @@ class _Graph:
         replaced, number = target_input.get("link"), self._next_link
         self._next_link += 1
         self._count("last_link_id", "lastLinkId", number)
-        self._store(number, Link(Source(origin, slot), target, index, str(target_input.get("type", "*")), via))
+        link = Link(Source(origin, slot), target, index, self._link_type(origin, slot, target_input), via)
+        self._store(number, link)
         if is_index(replaced) and replaced in self._links:
             self._unlink(replaced)
         target_input["link"] = number
@@ -114,6 +115,12 @@ class _Graph:
                 return index, slot
         slots.append({"name": name, "type": "*", "link": None, "widget": {"name": name}})
         return len(slots) - 1, slots[-1]
+
+    def _link_type(self, origin: NodeId, slot: int, target_input: dict[str, Any]) -> str:
+        """The input's type, or the output's where the input takes any."""
+        outputs = dicts(self._nodes.get(origin, {}).get("outputs"))
+        types = [target_input.get("type"), *(output.get("type") for output in outputs[slot : slot + 1])]
+        return next((kind for kind in types if isinstance(kind, str) and kind != "*"), "*")
 
     def _store(self, number: int, link: Link) -> None:
         """Writes a link in the style of the file, and on the output that it comes from."""
