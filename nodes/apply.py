@@ -4,7 +4,7 @@ from comfy_api.latest import io
 from ..sun_core.adapter import SunAdapter
 from ..sun_core.patching import SunSettings, apply_sun
 from .adapter_folder import adapter_named, adapter_names, file_state, is_there
-from .report import node_report
+from .report import run_report
 from .schema import ADAPTER_TOOLTIP, AUTOMATIC, MODEL_TOOLTIP, SunAdapterType, settings_input, sun_schema
 
 ALIASES = ["SpeedUpNet", "speed up", "4 steps", "few steps", "fast", "CFG 1", "LCM", "Lightning", "Hyper", "turbo"]
@@ -50,7 +50,7 @@ class SUNSpeedUp(io.ComfyNode):
     @classmethod
     def execute(cls, model: ModelPatcher, adapter_name: str, strength: float, settings: str) -> io.NodeOutput:
         sun_settings = SunSettings(strength, strength, automatic=settings == AUTOMATIC)
-        report = node_report(cls.hidden.unique_id)
+        report = run_report(cls.hidden.unique_id)
         return io.NodeOutput(apply_sun(model, adapter_named(adapter_name), sun_settings, report=report))
 
 
@@ -101,5 +101,5 @@ class SUNApply(io.ComfyNode):
         sun_settings = SunSettings(
             negative_strength, positive_strength, start_percent, end_percent, automatic=settings == AUTOMATIC
         )
-        report = node_report(cls.hidden.unique_id)
+        report = run_report(cls.hidden.unique_id)
         return io.NodeOutput(apply_sun(model, sun_adapter, sun_settings, negative, report))

@@ -5,19 +5,32 @@ from collections.abc import Callable
 
 from server import PromptServer
 
+from ..sun_core.run_report import RunReport
+
 RUN_EVENT = "sun.run"
-"""Sent to the page with {"node": id, "text": what the run did}."""
+"""Sent to the page with {"node": id, "text": what the run did, "changes": what the automatic settings overrode}."""
+
+
+def run_report(node_id: str | None) -> Callable[[RunReport], None]:
+    """What tells of sampling runs in the log and on the face of the node `node_id`."""
+
+    def report(run: RunReport) -> None:
+        logging.info(f"SUN: {run}")
+        server = getattr(PromptServer, "instance", None)
+        if server is not None and node_id is not None:
+            told = {"node": node_id, "text": str(run), "changes": ", ".join(run.changes)}
+            server.send_sync(RUN_EVENT, told, server.client_id)
+
+    return report
 
 
 def node_report(node_id: str | None) -> Callable[[str], None]:
-    """What tells one text in the log and on the node `node_id`."""
+    """What tells one text in the log and on the node `node_id`, as ComfyUI's own text below its widgets."""
 
     def report(text: str) -> None:
         logging.info(text)
         server = getattr(PromptServer, "instance", None)
-        if server is None or node_id is None:
-            return
-        server.send_sync(RUN_EVENT, {"node": node_id, "text": text}, server.client_id)
-        server.send_progress_text(text, node_id, server.client_id)
+        if server is not None and node_id is not None:
+            server.send_progress_text(text, node_id, server.client_id)
 
     return report

@@ -1,6 +1,6 @@
 """Automatic settings: what a SUN run needs, whatever the sampler node says."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,9 +10,6 @@ from torch import Tensor
 
 from .schedule import trailing_between
 
-ENOUGH_STEPS = 4
-"""What SUN adapters are distilled for."""
-
 _DETERMINISTIC = (comfy.k_diffusion.sampling.sample_euler, comfy.k_diffusion.sampling.sample_dpmpp_2m)
 """One model evaluation per step and no noise of their own; ComfyUI's ddim is sample_euler."""
 
@@ -21,14 +18,11 @@ _GUIDANCE_SCALES = ("cfg", "cfg1", "cfg2")
 
 
 @contextmanager
-def automatic_settings(
-    guider: Any, sampler: Any, sigmas: Tensor, report: Callable[[str], None]
-) -> Iterator[tuple[Any, Tensor]]:
-    """Sets `guider` to CFG 1 for the time of a run and gives the sampler and the sigmas to run with.
+def automatic_settings(guider: Any, sampler: Any, sigmas: Tensor) -> Iterator[tuple[Any, Tensor, list[str]]]:
+    """Sets `guider` to CFG 1 for the time of a run; gives the sampler and sigmas to run with, and what was changed.
 
-    sigmas: (steps + 1,), of which first, last and number are kept. `report` is told what was changed.
+    sigmas: (steps + 1,), of which first, last and number are kept.
     """
-    steps = len(sigmas) - 1
     changes = []
     trailing = trailing_between(sigmas, guider.model_patcher.get_model_object("model_sampling").sigmas)
     if not _is_deterministic(sampler):
@@ -38,11 +32,9 @@ def automatic_settings(
         changes.append("scheduler -> trailing")
     scales = {name: vars(guider)[name] for name in _GUIDANCE_SCALES if name in vars(guider)}
     changes += [f"CFG {scale:g} -> 1" for scale in sorted({*scales.values()} - {1.0})]
-    hint = f" ({ENOUGH_STEPS} are enough)" if steps > 2 * ENOUGH_STEPS else ""
-    report(f"SUN: {steps} steps without CFG{hint}" + (f"; changed: {', '.join(changes)}" if changes else ""))
     vars(guider).update(dict.fromkeys(scales, 1.0))
     try:
-        yield sampler, trailing
+        yield sampler, trailing, changes
     finally:
         vars(guider).update(scales)
 

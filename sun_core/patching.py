@@ -27,13 +27,14 @@ from .conditioning import CachedContext, NegativeEntry, area_as_mask, negative_e
 from .errors import SunError
 from .layers import CrossAttentionLayer, cross_attention_layers
 from .run import SunForward, SunRun
+from .run_report import RunReport
 
 SUN = "sun"
 """Our key among a ModelPatcher's wrappers, callbacks and additional models."""
 RUN_KEY, FORWARD_KEY = "sun_run", "sun_forward"
 """Where transformer_options hold the run's SunRun and the forward's SunForward."""
 
-Report = Callable[[str], None]
+Report = Callable[[RunReport], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def apply_sun(
 ) -> ModelPatcher:
     """A clone of `model` that samples with `adapter`; `model` itself stays as it is.
 
-    `negative` (CONDITIONING) takes the place of the sampler's own. `report` is told what the automatic settings did.
+    `negative` (CONDITIONING) takes the place of the sampler's own. `report` is told what each run did.
     A MODEL that has a SUN adapter already gets this one in its place.
     Raises SunError where adapter and MODEL do not fit.
     """
@@ -66,9 +67,10 @@ def apply_sun(
     patched = model.clone()
     patched.set_additional_models(SUN, [_adapter_patcher(adapter, model)])
     install(patched.model_options["transformer_options"], layers)
+    running: list[RunReport] = []
     for kind, wrapper in (
-        (WrappersMP.OUTER_SAMPLE, _outer_sample_wrapper(settings, negative, report)),
-        (WrappersMP.SAMPLER_SAMPLE, _sampler_sample_wrapper(settings, negative)),
+        (WrappersMP.OUTER_SAMPLE, _outer_sample_wrapper(settings, negative, report, running)),
+        (WrappersMP.SAMPLER_SAMPLE, _sampler_sample_wrapper(settings, negative, running)),
         (WrappersMP.APPLY_MODEL, _apply_model_wrapper),
     ):
         patched.remove_wrappers_with_key(kind, SUN)
@@ -180,7 +182,21 @@ def _separate_clone(_: ModelPatcher, clone: ModelPatcher) -> None:
             replace[key] = patch.copy()
 
 
-def _outer_sample_wrapper(settings: SunSettings, negative: list | None, report: Report) -> Callable:
+def _outer_sample_wrapper(
+    settings: SunSettings, negative: list | None, report: Report, running: list[RunReport]
+) -> Callable:
+    """`running` holds the report of the run that is on while it is on, for the sampler's wrapper to fill in."""
+
+    def sampled(run: RunReport, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        running.append(run)
+        try:
+            samples = executor(*args, **kwargs)
+        finally:
+            running.pop()
+        run.stop()  # here, where the samples have left the device: what it was asked for is done
+        report(run)
+        return samples
+
     def outer_sample(
         executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
@@ -190,18 +206,19 @@ def _outer_sample_wrapper(settings: SunSettings, negative: list | None, report: 
                 f"SUN needs a negative prompt, which may be empty, and {type(guider).__name__} has none; use KSampler "
                 "or CFGGuider, or connect one to the negative input of Apply SUN Adapter."
             )
+        steps = len(sigmas) - 1
         if not settings.automatic:
-            return executor(noise, latent, sampler, sigmas, *args, **kwargs)
+            return sampled(RunReport(steps), executor, noise, latent, sampler, sigmas, *args, **kwargs)
         if not negative:
             conds = guider.conds["negative"]
             guider.conds["negative"] = [area_as_mask(cond, noise.shape[2:]) for cond in conds]
-        with automatic_settings(guider, sampler, sigmas, report) as (sampler, sigmas):
-            return executor(noise, latent, sampler, sigmas, *args, **kwargs)
+        with automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, changes):
+            return sampled(RunReport(steps, changes), executor, noise, latent, sampler, sigmas, *args, **kwargs)
 
     return outer_sample
 
 
-def _sampler_sample_wrapper(settings: SunSettings, negative: list | None) -> Callable:
+def _sampler_sample_wrapper(settings: SunSettings, negative: list | None, running: list[RunReport]) -> Callable:
     def sampler_sample(
         executor: Any,
         guider: Any,
@@ -221,9 +238,12 @@ def _sampler_sample_wrapper(settings: SunSettings, negative: list | None) -> Cal
         else:
             conds = guider.conds["negative"]
         run = transformer_options[RUN_KEY] = _new_run(guider, settings, conds, noise)
+        report = running[-1]
+        report.start()
         try:
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
         finally:
+            report.evaluations = run.evaluations
             run.forget()
 
     return sampler_sample
@@ -291,6 +311,7 @@ def _apply_model_wrapper(
     run: SunRun | None = transformer_options.get(RUN_KEY)
     if run is not None and c_crossattn is not None:
         names = transformer_options.get("uuids", (None,))
+        run.evaluations += 1
         transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, sigma=float(t[0]))
     return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 

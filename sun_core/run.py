@@ -79,6 +79,8 @@ class SunRun:
     positive_strength: float = 1.0
     sigma_start: float = float("inf")
     sigma_end: float = 0.0
+    evaluations: int = 0
+    """Forwards of the U-Net so far."""
     _positives: dict[Hashable, CachedContext] = field(default_factory=dict)
 
     def forward(self, x: Tensor, context: Tensor, names: Sequence[Hashable], sigma: float) -> SunForward | None:

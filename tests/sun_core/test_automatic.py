@@ -45,7 +45,7 @@ def test_dpmpp_2m_is_deterministic_and_stays(sun, explicit, sample, evaluations)
     out = sample(sun, cfg=7.0, sampler="dpmpp_2m", scheduler="karras")
     assert evaluations == [1, 1, 1, 1]
     assert torch.equal(out, sample(explicit, cfg=1.0, sampler="dpmpp_2m", scheduler="simple"))
-    assert "sampler" not in sun.reports[0]
+    assert "sampler" not in str(sun.reports[0])
 
 
 def test_euler_with_churn_is_not_deterministic(sun, explicit, sample, conditioning):
@@ -59,19 +59,40 @@ def test_euler_with_churn_is_not_deterministic(sun, explicit, sample, conditioni
 
 def test_what_was_overridden_is_told(sun, sample):
     sample(sun, cfg=7.0, sampler="euler_ancestral", scheduler="karras")
-    assert sun.reports == [
-        "SUN: 4 steps without CFG; changed: sampler euler_ancestral -> euler, scheduler -> trailing, CFG 7 -> 1"
-    ]
+    (report,) = sun.reports
+    told = str(report)
+    assert told.startswith("4 steps · 4 evaluations · ")
+    assert told.endswith(" s · automatic: sampler euler_ancestral -> euler, scheduler -> trailing, CFG 7 -> 1")
 
 
 def test_nothing_overridden_is_told_too(sun, sample):
     sample(sun)
-    assert sun.reports == ["SUN: 4 steps without CFG"]
+    (report,) = sun.reports
+    assert (report.steps, report.evaluations, report.changes) == (4, 4, [])
+    assert 0 < report.seconds < 60 and "automatic" not in str(report)
+
+
+def test_a_run_with_the_samplers_own_settings_is_told_with_its_evaluations(model, adapter, sample):
+    reports = []
+    sample(apply_sun(model, adapter, SunSettings(automatic=False), report=reports.append), sampler="heun")
+    assert [(report.steps, report.evaluations, report.changes) for report in reports] == [(4, 7, ())]
+
+
+def test_an_interrupted_run_leaves_no_trace_in_the_next_report(sun, sample, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise RuntimeError("interrupted")
+
+    with monkeypatch.context() as context, pytest.raises(RuntimeError):
+        context.setattr(comfy.samplers, "sampling_function", interrupt)
+        sample(sun)
+    assert sun.reports == []
+    sample(sun)
+    assert [report.evaluations for report in sun.reports] == [4]
 
 
 def test_more_steps_than_an_adapter_needs_are_said_to_be_many(sun, sample):
     sample(sun, steps=9)
-    assert sun.reports == ["SUN: 9 steps without CFG (4 are enough); changed: scheduler -> trailing"]
+    assert str(sun.reports[0]).startswith("9 steps (4 are enough) · 9 evaluations · ")
 
 
 def test_number_of_steps_is_the_runs_own(sun, explicit, sample, evaluations):
@@ -100,7 +121,7 @@ def test_dual_cfg_guider_runs_without_guidance(sun, sample, conditioning, evalua
     out = guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, seed=0)
     assert evaluations == [1, 1, 1, 1] and (guider.cfg1, guider.cfg2) == (5.0, 3.0)
     assert torch.equal(out, sample(sun))
-    assert "CFG 3 -> 1, CFG 5 -> 1" in sun.reports[0]
+    assert "CFG 3 -> 1, CFG 5 -> 1" in str(sun.reports[0])
 
 
 @pytest.mark.parametrize("scheduler", ["simple", "karras"])
