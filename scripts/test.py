@@ -16,6 +16,7 @@ def main() -> int:
     try:
         made = environment.prepare()
         added = [environment.test_tools(made.python), environment.training_packages(made.python)]
+        added.append(environment.packages(made.python, "metrics", environment.METRICS))
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1
