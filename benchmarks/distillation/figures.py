@@ -1,0 +1,205 @@
+"""What is measured, and the figures and goals that follow from it: the contents of results.json."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import ways
+from frechet import bootstrap_interval, frechet_distance, wilson_interval
+from measuring import CHUNK, STYLES, Job, collected, jobs
+from training import RUNS
+
+Row = dict[str, Any]
+
+REFERENCE = "teacher-25"
+SUN = "sun-shipped"
+BASELINES = (REFERENCE, "teacher-4", "plain-4", SUN)
+EQUAL = ("sun", "lcm-lora", "cfg-only")
+"""Trained for equally long."""
+PEERS = ("lcm-lora", "cfg-only", "nag", "dpmpp-4", "dpmpp-8", "unipc-4", "unipc-8")
+ABLATIONS = ("sun", "no-norm", "cfg-only", "no-cfg-term", "no-extra-positive")
+"""The first is whole; CFG distillation alone is the one without MSC."""
+STEPS = ("sun-1-step", "sun-2-steps", "sun", "sun-8-steps", "sun-shipped-1", "sun-shipped-2", SUN, "sun-shipped-8")
+STRENGTHS = {0.0: "sun-strength-0", 0.5: "sun-strength-0.5", 1.0: SUN, 1.5: "sun-strength-1.5"}
+GAIN = (REFERENCE, "plain-4", SUN)
+
+
+def unique(*groups: Iterable[str]) -> list[str]:
+    """Names in the order of their first mention, of methods whose weights are there."""
+    names = dict.fromkeys(name for group in groups for name in group)
+    return [name for name in names if name in ways.PEERS or name in ways.FIXED]
+
+
+def sets(count: int) -> dict[str, list[Job]]:
+    """All that is drawn, by `method/kind/style`; the most telling first."""
+    wanted = [(name, "pairs", "storybook") for name in unique(BASELINES, EQUAL, PEERS, ABLATIONS)]
+    wanted += [(name, "open", "storybook") for name in unique(BASELINES, EQUAL, ["nag"], STRENGTHS.values())]
+    wanted += [(name, "full", "storybook") for name in unique(BASELINES, EQUAL, ["nag", "dpmpp-4", "unipc-4"])]
+    wanted += [(name, "pairs", style) for style in STYLES[1:] for name in GAIN]
+    wanted += [(name, "pairs", "storybook") for name in unique(STEPS, curve())]
+    return {f"{name}/{kind}/{style}": jobs(name, kind, count, style) for name, kind, style in wanted}
+
+
+def curve() -> list[str]:
+    """The shipped adapter at earlier points of its training, by steps."""
+    return sorted((name for name in ways.FIXED if name.startswith("curve-")), key=lambda name: int(name.split("-")[1]))
+
+
+class Measured:
+    """What was drawn, loaded once."""
+
+    def __init__(self, drawn: dict[str, list[Job]]) -> None:
+        self.data = {
+            key: {name: values.float().numpy().astype(np.float64) for name, values in collected(parts).items()}
+            for key, parts in drawn.items()
+        }
+
+    def __call__(self, method: str, what: str, kind: str = "pairs", style: str = "storybook") -> Any:
+        return self.data[f"{method}/{kind}/{style}"][what]
+
+    def has(self, method: str, kind: str) -> bool:
+        return f"{method}/{kind}/storybook" in self.data
+
+    def psnr(self, method: str, kind: str = "pairs", style: str = "storybook") -> Row:
+        """Mean over pictures of the likeness to the 25-step picture from the same noise, dB."""
+        values = self(method, "psnr", kind, style)
+        half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
+        return interval(values.mean(), values.mean() - half, values.mean() + half)
+
+    def psnr_difference(self, a: str, b: str, kind: str = "pairs", style: str = "storybook") -> Row:
+        """Of `a` over `b`, picture by picture, dB."""
+        values = self(a, "psnr", kind, style) - self(b, "psnr", kind, style)
+        half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
+        return interval(values.mean(), values.mean() - half, values.mean() + half)
+
+    def distance(self, method: str) -> Row:
+        """Fréchet distance to the set that the teacher draws in 25 steps from the same prompts and noise."""
+        of, n = self._distances(method), len(self(method, "features"))
+        return interval(of(np.arange(n)), *bootstrap_interval(of, n))
+
+    def distance_difference(self, a: str, b: str) -> Row:
+        """Of `a` over `b`, over the same prompts."""
+        of_a, of_b, n = self._distances(a), self._distances(b), len(self(a, "features"))
+
+        def difference(rows: Any) -> float:
+            return of_a(rows) - of_b(rows)
+
+        return interval(difference(np.arange(n)), *bootstrap_interval(difference, n))
+
+    def _distances(self, method: str) -> Callable[[Any], float]:
+        features, reference = self(method, "features"), self(REFERENCE, "features")
+        return lambda rows: frechet_distance(features[rows], reference[rows])
+
+    def share(self, method: str, what: str, kind: str) -> Row:
+        """Per cent."""
+        if what == "both":
+            hits = self(method, "subject", kind) * self(method, "colour", kind)
+        else:
+            hits = self(method, what, kind)
+        low, high = wilson_interval(int(hits.sum()), len(hits))
+        return interval(100 * hits.mean(), 100 * low, 100 * high)
+
+
+def tuning_row(name: str, settings: str) -> dict[str, float]:
+    """How near a peer comes to the teacher with these settings, on the tuning prompts."""
+    tried, reference = (
+        collected(jobs(method, "tuning", CHUNK, settings=chosen))
+        for method, chosen in ((name, settings), (REFERENCE, "null"))
+    )
+    features, of_teacher = (part["features"].double().numpy() for part in (tried, reference))
+    return {
+        "psnr": round(float(tried["psnr"].mean()), 2),
+        "frechet": round(frechet_distance(features, of_teacher), 2),
+    }
+
+
+def interval(value: float, low: float, high: float) -> Row:
+    return {"value": round(float(value), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+
+
+def results(measured: Measured, count: int) -> Row:
+    """All tables."""
+    out: Row = {"count": count}
+    out["methods"] = {name: method_row(measured, name) for name in unique(BASELINES, EQUAL, PEERS)}
+    out["ablations"] = {name: method_row(measured, name) for name in unique(ABLATIONS)}
+    out["steps"] = {name: method_row(measured, name) for name in unique(STEPS)}
+    out["graded"] = {f"{s:g}": measured.share(name, "stays", "open") for s, name in STRENGTHS.items()}
+    out["styles"] = {style: style_row(measured, style) for style in STYLES}
+    out["curve"] = {name: method_row(measured, name) for name in [*curve(), SUN]}
+    out["goals"] = goals(measured, out)
+    return out
+
+
+def method_row(measured: Measured, name: str) -> Row:
+    method = ways.method(name)
+    row: Row = {"title": method.title, "evaluations": method.way.evaluations}
+    if name in RUNS:
+        row["training_steps"] = RUNS[name].steps
+    if name != REFERENCE:
+        row["psnr"] = measured.psnr(name)
+        row["frechet"] = measured.distance(name)
+    if measured.has(name, "full"):
+        row["both"] = measured.share(name, "both", "full")
+        if name != REFERENCE:
+            row["psnr_full"] = measured.psnr(name, "full")
+    if measured.has(name, "open"):
+        row["stays"] = measured.share(name, "stays", "open")
+    return row
+
+
+def style_row(measured: Measured, style: str) -> Row:
+    """What SUN gains over 4 steps without CFG, in dB of likeness to the style's own 25 steps."""
+    gain = measured.psnr_difference(SUN, "plain-4", style=style)
+    base = measured.psnr_difference(SUN, "plain-4")
+    return {
+        "plain": measured.psnr("plain-4", style=style),
+        "sun": measured.psnr(SUN, style=style),
+        "gain": gain,
+        "kept": round(100 * gain["value"] / base["value"], 1),
+    }
+
+
+def goals(measured: Measured, out: Row) -> list[Row]:
+    """The goals that were set before anything was measured, and what came out; `met` goes by the measured value."""
+    methods = out["methods"]
+    teacher_25, teacher_4, sun = (methods[name] for name in (REFERENCE, "teacher-4", SUN))
+    both_4, both_25 = teacher_4["both"]["value"], teacher_25["both"]["value"]
+    right, like = "thing and colour right", "likeness to teacher-25"
+    found = [
+        at_least(f"teacher, 25 steps CFG: {right}", 85, "%", teacher_25["both"]),
+        at_least(f"SUN, 4 evaluations: {right}, as the teacher in 4 steps with CFG", both_4, "%", sun["both"]),
+        at_least(f"SUN, 4 evaluations: {right}, as teacher-25 less 3 points", both_25 - 3, "%", sun["both"]),
+        *(
+            at_least(f"SUN, 4 evaluations: {like}, over {other}, {kind}", bound, "dB",
+                     measured.psnr_difference(SUN, name, kind))
+            for kind in ("pairs", "full")
+            for name, other, bound in (("teacher-4", "4 steps with CFG", 0), ("plain-4", "4 steps without CFG", 4))
+        ),
+        at_most("a negated colour stays, teacher-25", 5, "%", teacher_25["stays"]),
+        at_most("a negated colour stays, SUN", 10, "%", sun["stays"]),
+    ]  # fmt: skip
+    shares = [share["value"] for share in out["graded"].values()]
+    found.append(
+        {
+            "what": "a negated colour stays, negative strength 0, 0.5, 1, 1.5", "goal": "falls", "unit": "%",
+            "found": " > ".join(f"{share:.1f}" for share in shares), "met": shares == sorted(shares, reverse=True),
+        }
+    )  # fmt: skip
+    for name in unique(PEERS):
+        difference = measured.distance_difference(SUN, name)
+        found.append(at_most(f"Fréchet distance, SUN less {ways.method(name).title}", 0, "", difference))
+    for style in STYLES[1:]:
+        kept = out["styles"][style]["kept"]
+        found.append(at_least(f"gain over 4 steps without CFG, kept on {style}", 90, "%", kept))
+    return found
+
+
+def at_least(what: str, bound: float, unit: str, found: Row | float) -> Row:
+    value = found["value"] if isinstance(found, dict) else found
+    return {"what": what, "goal": f">= {bound:.4g} {unit}", "unit": unit, "found": found, "met": value >= bound}
+
+
+def at_most(what: str, bound: float, unit: str, found: Row) -> Row:
+    return {
+        "what": what, "goal": f"<= {bound:.4g} {unit}", "unit": unit, "found": found, "met": found["value"] <= bound,
+    }  # fmt: skip

@@ -1,0 +1,220 @@
+"""Draw a set of prompts in one way, and keep what the figures need of it.
+
+Work is cut into chunks of prompts that run in as many processes as there are cores. What a chunk gave is kept under
+build/distillation/measured, named after all that it depends on, so that a run that was stopped goes on.
+"""
+
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.sample
+import measure
+import torch
+import ways
+from adapter import draw_pair
+from autoencoder import Autoencoder
+from build import BASE, COMMUNITY, JUDGE, LORAS, community_unet, import_comfyui, lora_file
+from evaluate import BATCH, Family, unseen_prompts
+from safetensors.torch import load_file
+from torch import Tensor
+from training import WORK, without_norm
+from world import SIZE, TEMPLATES, Scene, all_scenes, caption
+
+CHUNK = 4 * BATCH
+STYLES = ("storybook", *COMMUNITY, *LORAS)
+SEEDS = {"full": 1000, "pairs": 20_000, "open": 40_000, "tuning": 60_000}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Positive and negative texts, and what the pictures should show where that is known."""
+
+    positives: list[str]
+    negatives: list[str]
+    scenes: list[Scene] | None = None
+
+
+@functools.cache
+def prompts(kind: str, count: int) -> Prompts:
+    """`full`: combinations unseen in training, empty negative. `pairs`: random positive and negative pairs on such
+    combinations, as adapter.draw_pair mixes them (the paper's setting). `tuning`: such pairs on combinations of the
+    training set. `open`: prompts that say nothing of the colour.
+    """
+    rng = random.Random(SEEDS[kind])
+    if kind == "full":
+        scenes, texts = zip(*unseen_prompts(count), strict=True)
+        return Prompts(list(texts), [""] * count, list(scenes))
+    if kind == "open":
+        scenes = [rng.choice(list(all_scenes())) for _ in range(count)]
+        return Prompts([caption(Scene(s.subject, None, s.place), rng.choice(TEMPLATES)) for s in scenes], [""] * count)
+    scenes = [scene for scene in all_scenes() if scene.held_out == (kind == "pairs")]
+    pairs = [draw_pair(rng.choice(scenes), rng) for _ in range(count)]
+    return Prompts([positive for positive, _ in pairs], [negative for _, negative in pairs])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One chunk of one set in one way."""
+
+    method: str
+    kind: str
+    first: int
+    count: int
+    """Of the whole set."""
+    style: str = "storybook"
+    settings: str = "null"
+    """JSON, of a peer that is being tuned."""
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.first, min(self.first + CHUNK, self.count))
+
+    @property
+    def file(self) -> Path:
+        method = ways.method(self.method, json.loads(self.settings))
+        known = hashlib.sha256(repr((method.way, method.norm, self.settings, prompts(self.kind, self.count))).encode())
+        if self.method in ways.PEERS:
+            known.update(ways.SETTINGS.read_bytes() if self.settings == "null" else b"")
+        for weights in filter(None, (BASE, JUDGE, method.weights, style_file(self.style))):
+            known.update(digest(weights))
+        return WORK / "measured" / f"{self.method}-{self.kind}-{self.style}-{self.first}-{known.hexdigest()[:16]}.pt"
+
+
+@functools.cache
+def digest(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
+
+
+def style_file(style: str) -> Path | None:
+    return community_unet(style) if style in COMMUNITY else lora_file(style) if style in LORAS else None
+
+
+def jobs(method: str, kind: str, count: int, style: str = "storybook", settings: str = "null") -> list[Job]:
+    return [Job(method, kind, first, count, style, settings) for first in range(0, count, CHUNK)]
+
+
+def collected(parts: Iterable[Job]) -> dict[str, Tensor]:
+    """What all chunks of a set gave, apart from the pictures."""
+    loaded = [torch.load(job.file, weights_only=True) for job in parts]
+    return {key: torch.cat([part[key] for part in loaded]) for key in loaded[0] if key != "pictures"}
+
+
+def work_off(todo: Sequence[Job], processes: int) -> None:
+    """Do all jobs that were not done before; references first, which the others are measured against."""
+    waiting = list(dict.fromkeys(job for job in todo if not job.file.exists()))
+    references = [job for job in waiting if job.method == "teacher-25"]
+    started, done = time.monotonic(), 0
+    os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")  # as in scripts/mini/loop.py
+    os.environ.update(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000", MALLOC_TOP_PAD_="268435456")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=import_comfyui) as pool:
+        for part in (references, [job for job in waiting if job.method != "teacher-25"]):
+            for job in pool.map(do, part):
+                done += 1
+                seconds = time.monotonic() - started
+                what = f"{job.method} {job.kind} {job.style} {job.first}"
+                print(f"{done}/{len(waiting)}  {seconds:.0f} s  {what}", flush=True)
+
+
+@functools.cache
+def family(style: str) -> Family:
+    if style in LORAS:
+        return Family.load(BASE, lora=lora_file(style))
+    return Family.load(BASE, style_file(style))
+
+
+@functools.cache
+def judge() -> measure.Judge:
+    return measure.load(JUDGE)
+
+
+@torch.inference_mode()
+def do(job: Job) -> Job:
+    """Draw and measure one chunk; its file appears only once it is whole."""
+    method, kin = ways.method(job.method, json.loads(job.settings)), family(job.style)
+    texts = prompts(job.kind, job.count)
+    with nullcontext() if method.norm else without_norm():
+        model = method.patch(kin.model)
+        draw = functools.partial(drawn, kin, model, method, texts.positives[job.rows], seed=SEEDS[job.kind] + job.first)
+        is_open = job.kind == "open"
+        result = {"stays": stays(draw)} if is_open else measured(draw(texts.negatives[job.rows]), job, texts)
+    job.file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = job.file.with_suffix(".part")
+    torch.save(result, unfinished)
+    unfinished.replace(job.file)
+    return job
+
+
+def drawn(
+    kin: Family, model: object, method: ways.Method, positives: list[str], negatives: list[str], seed: int
+) -> Tensor:
+    """Pictures (n, 3, h, w) in 0..1. The i-th starts from the noise of seed + i, whatever the method; samplers that add
+    noise add another in each batch.
+    """
+    parts = []
+    for first in range(0, len(positives), BATCH):
+        rows = slice(first, min(first + BATCH, len(positives)))
+        noise = torch.stack(
+            [torch.randn(4, SIZE // 8, SIZE // 8, generator=torch.Generator().manual_seed(seed + i))
+             for i in range(rows.start, rows.stop)]
+        )  # fmt: skip
+        way = method.way
+        latents = comfy.sample.sample(
+            model, noise, way.steps, way.cfg, way.sampler, way.scheduler,
+            [[kin.encode(positives[rows]), {}]], [[kin.encode(negatives[rows]), {}]],
+            torch.zeros_like(noise), disable_pbar=True, seed=seed + first,
+        )  # fmt: skip
+        parts.append(decoded(latents))
+    return torch.cat(parts)
+
+
+@functools.cache
+def narrow_autoencoder() -> tuple[Autoencoder, Tensor, Tensor]:
+    """The shipped autoencoder without the zero channels that fill it up to TAESD's width, its scale and its shift."""
+    prefix = "first_stage_model."
+    wide = {key.removeprefix(prefix): value for key, value in load_file(BASE).items() if key.startswith(prefix)}
+    narrow = Autoencoder()
+    narrow.load_state_dict(
+        {key: wide[key][tuple(map(slice, value.shape))].float() for key, value in narrow.state_dict().items()}
+    )
+    return narrow.eval(), wide["vae_scale"].float(), wide["vae_shift"].float()
+
+
+def decoded(latents: Tensor) -> Tensor:
+    """What ComfyUI's VAE decodes, in a tenth of the time."""
+    autoencoder, scale, shift = narrow_autoencoder()
+    return autoencoder.taesd_decoder((latents - shift) * scale).clamp(0, 1)
+
+
+def stays(draw: functools.partial) -> Tensor:
+    """The colour that came out becomes the negative: whether each picture has it again, (n,)."""
+    count = len(draw.args[3])
+    before = judge().name(draw([""] * count))
+    after = judge().name(draw([scene.colour for scene in before]))
+    return torch.tensor([a.colour == b.colour for a, b in zip(before, after, strict=True)])
+
+
+def measured(pictures: Tensor, job: Job, texts: Prompts) -> dict[str, Tensor]:
+    """Per picture: the judge's features, likeness to the 25-step picture (dB), whether thing and colour are right."""
+    result = {"features": judge().body(pictures * 2 - 1)}
+    if job.method == "teacher-25":
+        result["pictures"] = pictures.half()
+    else:
+        of_teacher = Job("teacher-25", job.kind, job.first, job.count, job.style)
+        reference = torch.load(of_teacher.file, weights_only=True)["pictures"].float()
+        result["psnr"] = -10 * (pictures - reference).square().mean((1, 2, 3)).clamp(min=1e-10).log10()
+    if texts.scenes:
+        seen = list(zip(texts.scenes[job.rows], judge().name(pictures), strict=True))
+        result["subject"] = torch.tensor([a.subject == b.subject for a, b in seen])
+        result["colour"] = torch.tensor([a.colour == b.colour for a, b in seen])
+    return result

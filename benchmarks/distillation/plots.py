@@ -1,0 +1,99 @@
+"""The curves and the picture grid beside README.md."""
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+import ways
+from build import ADAPTER
+from measuring import SEEDS, drawn, family, prompts
+from pictures import GAP, INK, PAPER, TILE, enlarged
+from PIL import Image, ImageDraw, ImageFont
+from safetensors import safe_open
+from torch import Tensor
+
+HERE = Path(__file__).resolve().parent
+COLUMNS = ("teacher-25", "teacher-4", "plain-4", "sun-shipped", "lcm-lora", "nag")
+ROWS = 8
+
+
+def training_curve(results: dict[str, Any]) -> None:
+    """Likeness and distance to the 25 steps against the shipped adapter's training, with what needs none as lines."""
+    points = sorted((steps_of(name), row) for name, row in results["curve"].items())
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    for axis, key, label in zip(axes, ("psnr", "frechet"), ("PSNR to teacher-25, dB", "Fréchet distance"), strict=True):
+        steps, figures = [p for p, _ in points], [row[key] for _, row in points]
+        values = [f["value"] for f in figures]
+        errors = [[f["value"] - f["low"] for f in figures], [f["high"] - f["value"] for f in figures]]
+        axis.errorbar(steps, values, errors, marker="o", capsize=3, color="#b3541e", label="SUN, 4 evaluations")
+        for name, style in (("teacher-4", "--"), ("plain-4", ":")):
+            row = results["methods"][name]
+            axis.axhline(row[key]["value"], linestyle=style, color="#22252b", label=row["title"])
+        axis.set(xlabel="optimiser steps", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(HERE / "training.png", dpi=110)
+
+
+def steps_of(name: str) -> int:
+    """Optimiser steps of a point of the curve."""
+    if name.startswith("curve-"):
+        return int(name.removeprefix("curve-"))
+    with safe_open(ADAPTER, "pt") as file:
+        return int(json.loads(file.metadata()["recipe"])["optimiser_steps"])
+
+
+def strength_curve(results: dict[str, Any]) -> None:
+    """How often a negated colour stays, by the strength of the negative."""
+    graded = results["graded"]
+    figures = list(graded.values())
+    figure, axis = plt.subplots(figsize=(5, 3.4))
+    values = [f["value"] for f in figures]
+    errors = [[f["value"] - f["low"] for f in figures], [f["high"] - f["value"] for f in figures]]
+    axis.errorbar([float(s) for s in graded], values, errors, marker="o", capsize=3, color="#b3541e", label="SUN")
+    axis.axhline(
+        results["methods"]["teacher-25"]["stays"]["value"], linestyle="--", color="#22252b", label="teacher-25"
+    )
+    axis.set(xlabel="negative strength", ylabel="negated colour stays, %", ylim=(-2, 102))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(HERE / "strength.png", dpi=110)
+
+
+@torch.inference_mode()
+def grid() -> None:
+    """Random pairs, the first ones of the measured set that have a negative, in several ways from the same noise."""
+    pairs, kin, seed = prompts("pairs", 500), family("storybook"), SEEDS["pairs"]
+    rows = [i for i, negative in enumerate(pairs.negatives) if negative and pairs.positives[i]][:ROWS]
+    columns: list[Tensor] = []
+    for name in COLUMNS:
+        method = ways.method(name)
+        model = method.patch(kin.model)
+        one = [drawn(kin, model, method, [pairs.positives[i]], [pairs.negatives[i]], seed + i) for i in rows]
+        columns.append(torch.cat(one))
+    label, header = 260, 40
+    sheet = Image.new("RGB", (label + len(COLUMNS) * (TILE + GAP), header + len(rows) * (TILE + GAP)), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    for x, (name, pictures) in enumerate(zip(COLUMNS, columns, strict=True)):
+        left = label + x * (TILE + GAP)
+        title = ways.method(name).title.replace(" as shipped", "")
+        draw.text((left + TILE // 2, header // 2), title, INK, font, anchor="mm")
+        for y, picture in enumerate(pictures):
+            sheet.paste(enlarged(picture), (left, header + y * (TILE + GAP)))
+    for y, i in enumerate(rows):
+        text = f"{pairs.positives[i]}\n\nnot: {pairs.negatives[i]}"
+        draw.multiline_text((GAP, header + y * (TILE + GAP) + TILE // 2), wrapped(text), INK, font, anchor="lm")
+    sheet.quantize(192).save(HERE / "grid.png", optimize=True)
+
+
+def wrapped(text: str, width: int = 30) -> str:
+    """`text` in lines of at most `width` characters."""
+    return "\n".join("\n".join(textwrap.wrap(line, width)) for line in text.splitlines())

@@ -1,0 +1,187 @@
+"""The trained peers and ablations: one loop, one data stream, one batch size and as many seconds for each.
+
+A run is known by its name, which is that of its file in weights/ as well.
+"""
+
+import json
+import shutil
+import unittest.mock
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import adapter
+import comfy.sd
+import dataset
+import lcm
+import loop
+import teacher
+import torch
+import torch.distributed as dist
+from build import BASE, PICTURES_PER_SCENE, ROOT
+from models import MiniModel
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import sun_core.attention
+from sun_core.adapter import SunAdapter, save_adapter
+from sun_core.training.distillation import Batch, Distillation, Recipe
+from sun_core.training.losses import cfg_distillation_loss
+
+WORK = ROOT / "build" / "distillation"
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+LATENTS = WORK / "latents.pt"
+BUDGET = 130
+"""Seconds that each run may take where both of two cores are free; `Run.seconds_per_step` turns them into steps."""
+CURVE_POINTS = 5
+
+
+class CfgDistillation(Distillation):
+    """CFG distillation alone, on noised pictures: what MSC is added to in the paper."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        x, t = self.noised(batch)
+        return cfg_distillation_loss(self.student(batch, self.adapter), self.teacher(batch), x, t)
+
+
+@contextmanager
+def without_norm() -> Iterator[None]:
+    """Inside, SUN adds its offsets as they are, not brought to the norm of the text attention."""
+    with unittest.mock.patch.object(sun_core.attention, "rescale", lambda branch, text: branch):
+        yield
+
+
+@dataclass(frozen=True)
+class Run:
+    """A SUN adapter that is trained for this benchmark."""
+
+    title: str
+    seconds_per_step: float
+    """Measured on two free cores (AMD EPYC, AVX2), two processes, 32 rows."""
+    recipe: Recipe = field(default_factory=Recipe)
+    extra_positive: bool = True
+    norm: bool = True
+    losses: type[Distillation] = Distillation
+
+    @property
+    def steps(self) -> int:
+        return round(BUDGET / self.seconds_per_step)
+
+    def train(self, schedule: loop.Schedule, checkpoint: Path, after_step: Callable[[int], None]) -> None:
+        model = base_model()
+        start = SunAdapter.for_unet(model.unet, self.extra_positive)
+        distillation = self.losses(model.unet, start, teacher.alphas_cumprod(), self.recipe)
+        draw = adapter.batches(model, torch.load(LATENTS, weights_only=True))
+
+        def step_done(step: int) -> None:
+            distillation.update_target()
+            after_step(step)
+
+        with nullcontext() if self.norm else without_norm():
+            loop.optimise(
+                distillation, lambda step: distillation.loss(draw(step)), schedule, checkpoint,
+                after_step=step_done, after_resume=distillation.reset_target,
+            )  # fmt: skip
+
+    def export(self, checkpoint: Path, out: Path) -> None:
+        saved = torch.load(checkpoint, weights_only=True)
+        trained = SunAdapter.for_unet(base_model().unet, self.extra_positive)
+        trained.load_state_dict(averaged(saved, "adapter."))
+        recipe = asdict(self.recipe) | {"norm": self.norm, "guidance": adapter.GUIDANCE}
+        recipe |= {"optimiser_steps": saved["step"]}
+        save_adapter(trained, out, {"family": "mini", "steps": str(self.recipe.segments), "recipe": json.dumps(recipe)})
+
+
+@dataclass(frozen=True)
+class LcmLora:
+    """LCM-LoRA: latent consistency distillation into a LoRA of as many parameters (lcm.py)."""
+
+    title: str
+    seconds_per_step: float
+
+    @property
+    def steps(self) -> int:
+        return round(BUDGET / self.seconds_per_step)
+
+    def train(self, schedule: loop.Schedule, checkpoint: Path, after_step: Callable[[int], None]) -> None:
+        model = base_model()
+        draw = adapter.batches(model, torch.load(LATENTS, weights_only=True))
+        with torch.no_grad():
+            empty = model.encode([""])
+        lora = lcm.inject(model.unet)
+        alphas = teacher.alphas_cumprod()
+
+        def loss(step: int) -> Tensor:
+            batch = draw(step)
+            return lcm.loss(lora, batch.x0, batch.positive, empty, batch.guidance, alphas)
+
+        loop.optimise(lora, loss, schedule, checkpoint, after_step=after_step)
+
+    def export(self, checkpoint: Path, out: Path) -> None:
+        lcm.save(averaged(torch.load(checkpoint, weights_only=True)), out)
+
+
+RUNS: dict[str, Run | LcmLora] = {
+    "sun": Run("SUN", 1.3),
+    "lcm-lora": LcmLora("LCM-LoRA", 1.3),
+    "cfg-only": Run("CFG distillation alone", 0.85, losses=CfgDistillation),
+    "no-cfg-term": Run("SUN without the CFG term", 1.3, Recipe(cfg_weight=0.0)),
+    "no-norm": Run("SUN without norm", 1.3, norm=False),
+    "no-extra-positive": Run("SUN without extra positive", 1.25, extra_positive=False),
+    "sun-1-step": Run("SUN for 1 step", 1.15, Recipe(segments=1)),
+    "sun-2-steps": Run("SUN for 2 steps", 1.2, Recipe(segments=2)),
+    "sun-8-steps": Run("SUN for 8 steps", 1.55, Recipe(segments=8)),
+}
+
+
+def base_model() -> MiniModel:
+    """The shipped base as the training code knows it: U-Net and text encoder, frozen."""
+    model = MiniModel()
+    weights = load_file(BASE)
+    for part, prefix in ((model.unet, "model.diffusion_model."), (model.text, "cond_stage_model.transformer.")):
+        part.load_state_dict({k.removeprefix(prefix): v.float() for k, v in weights.items() if k.startswith(prefix)})
+    return model.eval().requires_grad_(False)
+
+
+def averaged(saved: dict, prefix: str = "") -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint whose names begin with `prefix`."""
+    return {name.removeprefix(prefix): value for name, value in saved["ema"].items() if name.startswith(prefix)}
+
+
+def make_latents() -> None:
+    """The pictures that the shipped adapter learnt on, drawn and encoded once; some minutes."""
+    if not LATENTS.exists():
+        vae = comfy.sd.load_checkpoint_guess_config(str(BASE), output_clip=False, output_model=False)[2]
+        WORK.mkdir(parents=True, exist_ok=True)
+        dataset.make_latents(vae.first_stage_model.float(), "storybook", PICTURES_PER_SCENE, LATENTS)
+
+
+def train(name: str) -> None:
+    """Train one run, or go on with it: what each process does."""
+    torch.manual_seed(0)
+    run, checkpoint = RUNS[name], WORK / f"{name}.pt"
+    schedule = replace(
+        adapter.SCHEDULE, steps=run.steps, warmup=run.steps // 5, save_every=-(-run.steps // CURVE_POINTS)
+    )  # fmt: skip
+
+    def keep(step: int) -> None:
+        """A copy of the checkpoint for the curve, under the steps that it had."""
+        if dist.get_rank() == 0 and step and step % schedule.save_every == 0:
+            shutil.copy(checkpoint, curve_checkpoint(name, step))
+
+    run.train(schedule, checkpoint, keep)
+
+
+def curve_checkpoint(name: str, step: int) -> Path:
+    return WORK / f"{name}-{step}.pt"
+
+
+def export(name: str) -> None:
+    """Write what a finished run has learnt to weights/, as a file that ComfyUI's own loaders or ours read."""
+    WEIGHTS.mkdir(exist_ok=True)
+    RUNS[name].export(WORK / f"{name}.pt", WEIGHTS / f"{name}.safetensors")
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
