@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 MINI = Path(__file__).parents[2] / "scripts" / "mini"
-sys.path.append(str(MINI))
+sys.path.insert(0, str(MINI))  # before scripts/, which has a module `evaluate` as well
 
 import build  # noqa: E402
 import evaluate  # noqa: E402
