@@ -1,13 +1,14 @@
-"""Make the pictures of the example workflows, example_workflows/*.jpg, by running them on the mini family.
+"""Make the pictures of the templates and of the help pages by running the mini family.
 
-python3 scripts/thumbnails.py
+    python3 scripts/thumbnails.py [names]
+
+A name is a workflow's, for example_workflows/<name>.jpg, or a picture's, for web/docs/images/<name>.jpg; without one,
+all are made.
 """
 
 import sys
 
 import environment
-
-SIZE = 384  # pixels, what the template browser shows at most
 
 
 def main() -> int:
@@ -17,24 +18,23 @@ def main() -> int:
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1
+    # From here on we run beside ComfyUI's own packages, which these modules need.
     import demonstration
-    from comparison import enlarged
-    from PIL import Image
+    from help_pictures import HELP_PICTURES, IMAGES
+    from template_pictures import TEMPLATE_PICTURES
 
-    with demonstration.serving(demonstration.mini_family()) as (server, workflows):
-        single = {name: workflows[name] for name in ("text_to_image", "image_to_image")}
-        tiles = {name: [demonstration.draw(server, workflow, name)] for name, workflow in single.items()}
-        before_after = workflows["before_after"]
-        made = demonstration.queue(server, before_after, "before_after")
-        tiles["before_after"] = [made.pictures[before_after.node_id(title)] for title in ("Save plain", "Save SUN")]
-    for name, pngs in tiles.items():
-        sheet = Image.new("RGB", (SIZE, SIZE))
-        width = SIZE // len(pngs)
-        for column, png in enumerate(pngs):
-            tile = enlarged(png, SIZE)
-            left = (SIZE - width) // 2
-            sheet.paste(tile.crop((left, 0, left + width, SIZE)), (column * width, 0))
-        sheet.save(demonstration.EXAMPLES / f"{name}.jpg", quality=90)
+    chosen = sys.argv[1:] or [*TEMPLATE_PICTURES, *HELP_PICTURES]
+    models = demonstration.mini_family()
+    with demonstration.serving(models) as (server, workflows):
+        demonstration.start_from(server, demonstration.draw(server, workflows["text_to_image"], "text to image"))
+        for name in chosen:
+            if name in TEMPLATE_PICTURES:
+                picture, folder = TEMPLATE_PICTURES[name](server, workflows[name]), demonstration.EXAMPLES
+            else:
+                picture, folder = HELP_PICTURES[name](server, models), IMAGES
+            folder.mkdir(exist_ok=True)
+            picture.save(folder / f"{name}.jpg", quality=88, optimize=True)
+            print(f"  made: {name}.jpg")
     return 0
 
 
