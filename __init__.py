@@ -6,6 +6,7 @@ from .nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from .nodes.apply import SUNApply, SUNSpeedUp
 from .nodes.routes import register_routes
 from .nodes.sample import SUNSampler, SUNScheduler
+from .nodes.templates import register_template
 from .nodes.train import SUNSaveAdapter, SUNTrain
 
 WEB_DIRECTORY = "./web"
@@ -26,5 +27,6 @@ class SunExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> SunExtension:
+    register_template()
     register_routes()
     return SunExtension()
