@@ -136,8 +136,9 @@ def chromium() -> str:
         return found
     if shutil.which("apt-get") and os.geteuid() == 0:
         _say("Installing Chromium ...")
+        quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         for command in (("update",), ("install", "--yes", "--no-install-recommends", *CHROMIUM_PACKAGES)):
-            subprocess.run(["apt-get", *command], capture_output=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
+            subprocess.run(["apt-get", *command], capture_output=True, env=quietly)
         if found := _chromium():
             return found
     raise SetupError(

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,3 +108,34 @@ def page(
 
 def is_local(url: str) -> bool:
     return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
+
+
+CORPUS = Path(__file__).parents[1] / "conversion" / "corpus"
+SAMPLER, CHECKPOINT, SIZE, POSITIVE, NEGATIVE, SAVE = 5, 1, 2, 3, 4, 7  # ids in the corpus' text_to_image
+
+
+def corpus(name: str) -> dict[str, Any]:
+    """A workflow of the conversion's corpus."""
+    return json.loads((CORPUS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def plain(models: demonstration.Models) -> dict[str, Any]:
+    """A workflow without SUN that the server can draw: 25 steps, CFG 7.5, dpmpp_2m karras."""
+    workflow = corpus("text_to_image")
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    nodes[CHECKPOINT]["widgets_values"] = [models.checkpoint.name]
+    nodes[SIZE]["widgets_values"] = [models.width, models.height, 1]
+    nodes[POSITIVE]["widgets_values"] = [models.positive]
+    nodes[NEGATIVE]["widgets_values"] = [models.negative]
+    return workflow
+
+
+@pytest.fixture
+def no_adapter(server: ComfyServer, models: demonstration.Models) -> Iterator[None]:
+    """The server without any adapter file."""
+    file = server.base / "models" / "sun" / models.adapter.name
+    away = server.base / models.adapter.name
+    file.rename(away)
+    yield
+    away.rename(file)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_server import ComfyServer
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 READY = "window.app?.extensionManager?.workflow?.activeWorkflow && app.extensionManager.spinner === false"
 FRAMES = """async (count) => { for (let i = 0; i < count; i++) await new Promise(requestAnimationFrame) }"""
@@ -48,11 +48,83 @@ class CanvasPage:
     def undo_steps(self) -> int:
         return self.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length")
 
+    def face(self, node: int) -> Locator:
+        """What a SUN node says."""
+        handle = "(id) => app.canvas.graph.getNodeById(id).widgets.find((w) => w.name === 'sun_face').element.dataset"
+        self.page.evaluate(f"(id) => {{ ({handle})(id).node = id }}", node)
+        return self.page.locator(f".sun-face[data-node='{node}']")
+
+    def command(self, name: str) -> None:
+        """As from the command palette."""
+        self.page.evaluate("(name) => app.extensionManager.command.execute(name)", name)
+        self.frames(3)
+
+    def convert(self, action: str) -> None:
+        """Speed up or restore the whole graph, and wait until it is done."""
+        script = "async ([file, action]) => (await import(file)).convert(action, null)"
+        self.page.evaluate(script, ["/extensions/sun-for-comfyui/js/conversion.js", action])
+
+    def save(self, name: str) -> dict[str, Any]:
+        """Save the workflow under a name: Ctrl+S, the name, Enter."""
+        self.press("Control", "s")
+        self.page.locator("[role=dialog] input").last.fill(name)
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_function(
+            "(name) => app.extensionManager.workflow.activeWorkflow.path === `workflows/${name}.json`", arg=name
+        )
+        return self.saved(name)
+
+    def saved(self, name: str) -> dict[str, Any]:
+        return self.server.get(f"/userdata/workflows%2F{name.replace(' ', '%20')}.json")
+
+    def reopen(self, name: str) -> None:
+        """Reload the page and open a saved workflow."""
+        self.page.reload()
+        self.page.wait_for_function(READY)
+        self.load(self.saved(name))
+        self.show_all()
+
+    def picture_size(self) -> tuple[int, int]:
+        """Width and height of the picture that a node shows."""
+        script = "app.graph.nodes.find((node) => node.imgs?.length)?.imgs[0]"
+        self.page.wait_for_function(f"{script}?.naturalWidth")
+        width, height = self.page.evaluate(f"(({script})) && [{script}.naturalWidth, {script}.naturalHeight]")
+        return width, height
+
     def show_all(self) -> None:
         """Fit the graph into the window."""
         self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         self.page.wait_for_timeout(600)  # the view glides there
         self.frames(3)
+
+    def look_at(self, node: int) -> None:
+        """Bring a node to the middle of the window, at a size that shows its words."""
+        script = """(id) => {
+            const { canvas } = app
+            const node = canvas.graph.getNodeById(id)
+            canvas.ds.scale = 1
+            canvas.ds.offset = [600 - node.pos[0], 300 - node.pos[1]]
+            canvas.setDirty(true, true)
+        }"""
+        self.page.evaluate(script, node)
+        self.frames(4)
+
+    def set_value(self, node: int, widget: str, value: Any) -> None:
+        """Type a value into a widget; what the page itself does once a value was typed."""
+        script = """([id, name, value]) => {
+            const node = app.canvas.graph.getNodeById(id)
+            const widget = node.widgets.find((candidate) => candidate.name === name)
+            app.canvas.emitBeforeChange()
+            widget.value = value
+            widget.callback?.(value, app.canvas, node)
+            app.canvas.emitAfterChange()
+        }"""
+        self.page.evaluate(script, [node, widget, value])
+        self.frames()
+
+    def refresh_definitions(self) -> None:
+        """The key R."""
+        self.command("Comfy.RefreshNodeDefinitions")
 
     def point_of(self, node: int) -> tuple[float, float]:
         """Where a node's title is in the window."""
@@ -94,7 +166,7 @@ class CanvasPage:
 
     def toast(self) -> str:
         """The text of the message that shows, once one does."""
-        message = self.page.locator(".p-toast-message, [data-sonner-toast], [role=status], [role=alert]").last
+        message = self.page.locator(".p-toast-message, [data-testid=toast]").last
         message.wait_for()
         return message.inner_text()
 

@@ -1,0 +1,71 @@
+"""What SUN nodes say on the page: faces, badges, the adapter that is missing; and that they say it as text."""
+
+import pytest
+from playwright.sync_api import expect
+
+from .conftest import SAMPLER
+from .page import CanvasPage
+
+HOSTILE = '<img src=x onerror="window.injected = true"><script>window.injected = true</script>'
+
+
+@pytest.fixture
+def sped_up(page: CanvasPage, plain: dict) -> int:
+    """A graph with SUN on the page; the id of the SUNSpeedUp node."""
+    page.load(plain)
+    page.convert("speed_up")
+    (sun,) = page.nodes("SUNSpeedUp")
+    page.look_at(sun["id"])
+    return sun["id"]
+
+
+def test_wrong_settings_raise_a_badge_that_fixes_them(page: CanvasPage, sped_up: int) -> None:
+    face = page.face(sped_up)
+    expect(face).to_contain_text("4 steps")
+    expect(face.locator(".sun-badge")).to_have_count(0)
+    page.set_value(SAMPLER, "steps", 30)
+    expect(face.locator(".sun-badge")).to_contain_text("30")
+    face.locator(".sun-fix").click()
+    expect(face.locator(".sun-badge")).to_have_count(0)
+    assert page.values(SAMPLER)["steps"] == 4
+    page.undo()
+    assert page.values(SAMPLER)["steps"] == 30
+    expect(page.face(sped_up).locator(".sun-badge")).to_contain_text("30")
+
+
+def test_missing_adapter_is_named_with_size_license_folder_and_link(
+    page: CanvasPage, plain: dict, no_adapter: None
+) -> None:
+    page.load(plain)
+    page.refresh_definitions()
+    page.convert("speed_up")
+    (sun,) = page.nodes("SUNSpeedUp")
+    page.look_at(sun["id"])
+    missing = page.face(sun["id"]).locator(".sun-missing")
+    for word in ("sun_adapter_sdv15_4step_addpos.safetensors", "76.8 MB", "MIT", "models/sun"):
+        expect(missing).to_contain_text(word)
+    link = missing.locator("a").get_attribute("href")
+    assert link.startswith("https://huggingface.co/Williechai/SpeedUpNet/")
+    (model,) = sun["properties"]["models"]
+    assert model == {"name": sun["widgets_values"][0], "url": link, "directory": "sun"}
+
+
+def test_hostile_words_are_shown_and_never_run(page: CanvasPage, plain: dict) -> None:
+    for node in plain["nodes"]:
+        node["title"] = HOSTILE
+    page.load(plain)
+    page.convert("speed_up")
+    assert "<img src=x" in page.toast()
+    (sun,) = page.nodes("SUNSpeedUp")
+    page.look_at(sun["id"])
+    page.set_value(SAMPLER, "steps", 30)
+    expect(page.face(sun["id"]).locator(".sun-badge")).to_contain_text("30")
+    assert page.face(sun["id"]).locator("img, script").count() == 0
+    assert page.page.evaluate("window.injected") is None
+
+
+def test_badges_can_be_switched_off(page: CanvasPage, sped_up: int) -> None:
+    page.set_value(SAMPLER, "steps", 30)
+    expect(page.face(sped_up).locator(".sun-badge")).to_have_count(1)
+    page.page.evaluate("app.extensionManager.setting.set('SUN.ShowBadges', false)")
+    expect(page.face(sped_up).locator(".sun-badge")).to_have_count(0)

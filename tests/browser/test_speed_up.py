@@ -1,0 +1,117 @@
+"""Speed up with SUN, as an artist does it, and the way back."""
+
+import pytest
+from playwright.sync_api import expect
+
+from ..conversion.compare import meaning
+from .conftest import CORPUS, SAMPLER, corpus
+from .page import CanvasPage
+
+SPED_UP = {"steps": 4, "cfg": 1, "sampler_name": "ddim", "scheduler": "simple"}
+PLAIN = {"steps": 25, "cfg": 7.5, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
+
+
+def sampler_settings(page: CanvasPage, node: int = SAMPLER) -> dict:
+    values = page.values(node)
+    return {name: values[name] for name in PLAIN}
+
+
+def test_from_the_mouse_to_the_picture_and_back(page: CanvasPage, plain: dict, frontend: str, drawn_by: str) -> None:
+    """Insert, undo, redo, run, save and load again, restore: the life of a graph."""
+    page.load(plain)
+    page.show_all()
+    if (frontend, drawn_by) == ("1.32.9", "vue"):  # whose menu leaves out what packs offer
+        page.select(SAMPLER)
+        page.page.locator(".selection-toolbox .pi-bolt, .pi-bolt").first.click()
+    else:
+        page.right_click(*page.point_of(SAMPLER))
+        page.choose("Speed up with SUN")
+    assert "steps 25 -> 4" in page.toast()
+    before = meaning(plain)
+    (sun,) = page.nodes("SUNSpeedUp")
+    assert sampler_settings(page) == SPED_UP
+    assert sun["widgets_values"] == ["sun_mini_4step.safetensors", 1, "automatic"], "the face is not saved"
+    assert page.undo_steps() == 1
+
+    page.undo()
+    assert meaning(page.graph()) == before
+    page.redo()
+    assert sampler_settings(page) == SPED_UP and len(page.nodes("SUNSpeedUp")) == 1
+
+    page.run_workflow()
+    assert page.picture_size() == (plain["nodes"][1]["widgets_values"][0], plain["nodes"][1]["widgets_values"][1])
+    face = page.face(sun["id"])
+    expect(face).to_contain_text("4 steps · 4 evaluations · ")
+
+    saved = page.save("sped up")
+    page.reopen("sped up")
+    assert meaning(page.graph()) == meaning(saved)
+    page.select(SAMPLER)
+    page.page.locator(".pi-replay").first.click()
+    assert "25" in page.toast()
+    assert meaning(page.graph()) == before
+    assert page.undo_steps() == 1
+
+
+def test_key_speeds_up_what_is_selected_and_has_no_other_use(page: CanvasPage, plain: dict) -> None:
+    page.load(plain)
+    page.show_all()
+    page.select(SAMPLER)
+    page.press("Control", "Shift", "L")
+    page.toast()
+    assert sampler_settings(page) == SPED_UP
+    assert page.undo_steps() == 1
+
+
+def test_canvas_menu_speeds_up_the_whole_graph(page: CanvasPage) -> None:
+    page.load(corpus("two_checkpoints"))
+    page.show_all()
+    page.right_click(300, 830)
+    page.choose("Speed up the whole graph with SUN")
+    page.toast()
+    assert len(page.nodes("SUNSpeedUp")) == 2
+    page.undo()
+    assert meaning(page.graph()) == meaning(corpus("two_checkpoints"))
+
+
+def test_sampler_in_a_subgraph_is_one_undo_step_too(page: CanvasPage) -> None:
+    workflow = corpus("subgraph_with_the_sampler")
+    page.load(workflow)
+    page.show_all()
+    page.command("SUN.SpeedUp")
+    page.toast()
+    (definition,) = page.graph()["definitions"]["subgraphs"]
+    assert [node["type"] for node in definition["nodes"]].count("SUNSpeedUp") == 1
+    assert page.undo_steps() == 1
+    page.undo()
+    (definition,) = page.graph()["definitions"]["subgraphs"]
+    assert [node["type"] for node in definition["nodes"]].count("SUNSpeedUp") == 0
+
+
+@pytest.mark.parametrize("name", ["flux", "sped_up_already"])
+def test_what_cannot_be_helped_stays_and_is_explained(page: CanvasPage, name: str) -> None:
+    page.load(corpus(name))
+    before = page.graph()
+    page.command("SUN.SpeedUp")
+    assert len(page.toast()) > 40
+    assert meaning(page.graph()) == meaning(before)
+    assert page.undo_steps() == 0
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_page_makes_of_every_workflow_what_is_expected(page: CanvasPage, no_adapter: None) -> None:
+    """The corpus of tests/conversion, by the page in place of scripts/convert.py."""
+    names = [file.stem for file in sorted(CORPUS.glob("*.json"))]
+    names = [name for name in names if not name.startswith("api_") and not name.endswith(".expected")]
+    different = []
+    for name in names:
+        page.load(corpus(name))
+        loaded = meaning(page.graph())
+        page.convert("speed_up")
+        sped_up = meaning(page.graph())
+        page.convert("restore")
+        if sped_up != meaning(corpus(f"{name}.expected")):
+            different.append(name)
+        elif meaning(page.graph()) != loaded:
+            different.append(f"{name}, restored")
+    assert different == []

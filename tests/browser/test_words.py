@@ -1,0 +1,64 @@
+"""Templates, help pages, languages, settings, the about page."""
+
+import pytest
+from playwright.sync_api import expect
+
+from .page import CanvasPage
+
+
+@pytest.fixture
+def sun(page: CanvasPage) -> int:
+    """A SUNSpeedUp node alone on the page."""
+    node = page.page.evaluate("""() => {
+        const node = LiteGraph.createNode('SUNSpeedUp')
+        node.pos = [300, 300]
+        app.graph.add(node)
+        return Number(node.id)
+    }""")
+    page.frames(3)
+    page.look_at(node)
+    return node
+
+
+def test_template_opens_with_no_node_missing(page: CanvasPage) -> None:
+    page.open("?template=text_to_image&source=sun-for-comfyui")
+    page.page.wait_for_function("(app.rootGraph ?? app.graph).nodes.some((node) => node.type === 'SUNSpeedUp')")
+    known = set(page.server.get("/object_info")) | {"MarkdownNote", "Note"}
+    assert {node["type"] for node in page.graph()["nodes"]} <= known
+
+
+@pytest.mark.parametrize("locale", ["en", "zh"])
+def test_node_and_its_help_speak_the_users_language(
+    settings: dict, locale: str, request: pytest.FixtureRequest
+) -> None:
+    settings["Comfy.Locale"] = locale
+    page: CanvasPage = request.getfixturevalue("page")
+    node = request.getfixturevalue("sun")
+    title, strength, command = {
+        "en": ("SUN 4-Step Speed-Up", "strength", "Speed up with SUN"),
+        "zh": ("SUN 4 步加速", "强度", "用 SUN 加速"),
+    }[locale]
+    script = """(id) => {
+        const node = app.graph.getNodeById(id)
+        const widget = node.widgets.find((candidate) => candidate.name === 'strength')
+        const command = app.extensionManager.command.commands.find(({ id }) => id === 'SUN.SpeedUp')
+        return [node.title, widget.label ?? widget.name, command.label]
+    }"""
+    assert page.page.evaluate(script, node) == [title, strength, command]
+    page.select(node)
+    page.page.get_by_test_id("info-button").click()
+    text = {"en": "negative", "zh": "负面"}[locale]
+    expect(page.page.locator(".node-help-content").last).to_contain_text(text)
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_settings_and_about_page_show_sun(page: CanvasPage) -> None:
+    page.command("Comfy.ShowSettingsDialog")
+    dialog = page.page.locator("[role=dialog]").last
+    dialog.get_by_text("SUN", exact=True).first.click()
+    expect(dialog.get_by_text("Show badges on SUN nodes")).to_be_visible()
+    expect(dialog.get_by_text("Adapter to speed up with")).to_be_visible()
+    dialog.get_by_text("About", exact=True).first.click()
+    badge = dialog.get_by_role("link", name="SUN 0.")
+    expect(badge).to_be_visible()
+    assert badge.get_attribute("href").startswith("https://")
