@@ -98,6 +98,23 @@ def test_what_cannot_be_helped_stays_and_is_explained(page: CanvasPage, name: st
     assert page.undo_steps() == 0
 
 
+def test_edits_of_which_one_does_not_fit_change_nothing(page: CanvasPage, plain: dict) -> None:
+    page.load(plain)
+    edits = [
+        {"op": "set", "graph": None, "node": SAMPLER, "widget": "steps", "value": 4},
+        {"op": "remove", "graph": None, "node": 1},
+        {"op": "connect", "graph": None, "from": [555, 0], "to": [SAMPLER, "model"]},
+    ]
+    script = """async ([file, edits]) => {
+        const { applyEdits } = await import(file)
+        return applyEdits(edits).then(() => 'applied', (error) => error.message)
+    }"""
+    said = page.page.evaluate(script, ["/extensions/sun-for-comfyui/js/edits.js", edits])
+    assert "no node 555" in said
+    assert meaning(page.graph()) == meaning(plain)
+    assert page.undo_steps() == 0
+
+
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
 def test_page_makes_of_every_workflow_what_is_expected(page: CanvasPage, no_adapter: None) -> None:
     """The corpus of tests/conversion, by the page in place of scripts/convert.py."""

@@ -11,13 +11,19 @@ const SECONDS_SHOWN = { success: 6, info: 9, warn: 12, error: 15 };
 
 /** `action` is "speed_up", "restore" or "fix"; `targets` are addresses of nodes, null for the whole graph. */
 export async function convert(action, targets) {
+  const asked = openWorkflow();
   try {
     const plan = await ask("plan", { action, targets, workflow: rootGraph().serialize(), adapter: defaultAdapter() });
+    if (openWorkflow() !== asked) throw new Error(word("sun.switched"));
     await applyEdits(plan.edits);
     tell(plan.severity, plan.summary, plan.detail);
   } catch (error) {
     tell("error", word("sun.failed"), error.message);
   }
+}
+
+function openWorkflow() {
+  return app.extensionManager.workflow.activeWorkflow.path;
 }
 
 export function tell(severity, summary, detail) {

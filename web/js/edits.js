@@ -29,6 +29,7 @@ export async function applyEdits(edits) {
 
 const operations = {
   add(graph, { id, type, pos, size, widgets, properties }) {
+    if (graph.getNodeById(id)) throw new Error(`The graph has a new node ${id}; try again.`);
     const node = LiteGraph.createNode(type);
     node.id = id;
     node.pos = [...pos];

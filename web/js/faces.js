@@ -22,7 +22,7 @@ class Face {
 
   draw() {
     const parts = [...this.lines, ...(this.run ? [this.run] : [])].map((text) => box("sun-line", text));
-    if (this.missing) parts.push(download(this.missing));
+    if (this.missing) parts.unshift(download(this.missing, this.badge?.detail.includes(this.missing.name)));
     if (this.badge) parts.unshift(remedy(this.badge, this.onFix));
     this.element.replaceChildren(...parts);
   }
@@ -71,8 +71,10 @@ function remedy(badge, onFix) {
   return line;
 }
 
-function download({ name, url, bytes, license, folder }) {
-  const line = box("sun-missing", word("sun.missing", { name, license, folder, megabytes: (bytes / 1e6).toFixed(1) }));
+/** The link to an adapter, and what it is unless the badge has told already. */
+function download({ name, url, bytes, license, folder }, isTold) {
+  const what = word("sun.missing", { name, license, folder, megabytes: (bytes / 1e6).toFixed(1) });
+  const line = box("sun-missing", isTold ? "" : what);
   const link = document.createElement("a");
   link.textContent = word("sun.download");
   if (/^https:/.test(url)) link.href = url;
