@@ -22,19 +22,15 @@ class Ids:
     """The node ids of the text to image workflow."""
 
     def __init__(self, workflow: Workflow) -> None:
-        self.checkpoint, self.sun, self.sampler, self.positive, self.negative, self.decode, self.save = (
-            workflow.node_id(title)
-            for title in (
-                *("Checkpoint", "SUN 4-Step Speed-Up", "KSampler", "Positive prompt", "Negative prompt"),
-                *("Decode", "Save picture"),
-            )
-        )
+        titles = ("Checkpoint", "SUN 4-Step Speed-Up", "KSampler", "Positive prompt", "Save picture")
+        self.checkpoint, self.sun, self.sampler, self.positive, self.save = map(workflow.node_id, titles)
 
 
 def cases(server: ComfyServer, models: Models, *variants: Case) -> Image.Image:
-    """One tile for each variant of the text to image workflow."""
+    """A tile for each variant of the text to image workflow, with a negative prompt that shows where it is ignored."""
     workflow = Workflow.read(EXAMPLES / "text_to_image.json", server.get("/object_info"))
     set_to(models, workflow)
+    workflow.set("Negative prompt", text=models.changed_negative)
     ids = Ids(workflow)
     tiles = []
     for label, change in variants:
@@ -66,7 +62,7 @@ def speed_up(values: dict[str, Any], **sampler_values: Any) -> Callable[[Prompt,
 
 
 def apply(models: Models, **values: Any) -> Callable[[Prompt, Ids], None]:
-    """Apply SUN Adapter in place of SUN 4-Step Speed-Up, with a negative prompt that makes a difference."""
+    """Apply SUN Adapter in place of SUN 4-Step Speed-Up."""
     defaults = {
         "negative_strength": 1.0,
         "positive_strength": 1.0,
@@ -79,7 +75,6 @@ def apply(models: Models, **values: Any) -> Callable[[Prompt, Ids], None]:
         prompt["adapter"] = {"class_type": "SUNLoadAdapter", "inputs": {"adapter_name": models.adapter.name}}
         inputs = defaults | values | {"model": [ids.checkpoint, 0], "sun_adapter": ["adapter", 0]}
         prompt[ids.sun] = {"class_type": "SUNApply", "inputs": inputs}
-        prompt[ids.negative]["inputs"]["text"] = models.changed_negative
 
     return change
 

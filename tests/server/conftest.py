@@ -43,9 +43,7 @@ def workflow(object_info: dict[str, Any], models: demonstration.Models) -> Workf
 
 
 def example(name: str, object_info: dict[str, Any], models: demonstration.Models) -> Workflow:
-    workflow = Workflow.read(demonstration.EXAMPLES / f"{name}.json", object_info)
-    demonstration.set_to(models, workflow)
-    return workflow
+    return demonstration.examples(models, object_info)[name]
 
 
 def render(server: ComfyServer, workflow: Workflow, save: str = "Save picture") -> np.ndarray:
@@ -55,3 +53,8 @@ def render(server: ComfyServer, workflow: Workflow, save: str = "Save picture") 
 
 def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.int16)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference of two pictures, of 255."""
+    return float(np.abs(a - b).mean())
