@@ -1,6 +1,6 @@
 """From the values that samplers should have to the edits that give them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,9 +98,10 @@ def changes_for(wanted: Mapping[Setting, Any]) -> dict[Setting, Change]:
     setting, the link is unplugged and the widget set.
     """
     changes = {}
+    by_input = {(setting.node, setting.widget): value for setting, value in wanted.items()}
     for setting, new in wanted.items():
         primitive = setting.primitive
-        if primitive is not None and _agree(primitive, setting, wanted):
+        if primitive is not None and _agree(primitive, new, by_input):
             old = primitive.widgets.get("value")
             change = Change(primitive, "value", old, new)
         else:
@@ -111,13 +112,17 @@ def changes_for(wanted: Mapping[Setting, Any]) -> dict[Setting, Change]:
     return changes
 
 
-def _agree(primitive: Node, setting: Setting, wanted: Mapping[Setting, Any]) -> bool:
-    """Whether all that a primitive drives should get the value that `setting` should."""
-    values = {(other.node, other.widget): value for other, value in wanted.items()}
-    driven = consumers_of_primitive(primitive)
-    return all(values.get((consumer.node, consumer.input.name)) == wanted[setting] for consumer in driven)
+def _agree(primitive: Node, new: Any, by_input: Mapping[tuple[Node, str], Any]) -> bool:
+    """Whether all that a primitive drives should get the value `new`."""
+    return all(by_input.get((end.node, end.input.name)) == new for end in consumers_of_primitive(primitive))
 
 
 def _same(old: Any, new: Any) -> bool:
     """Equal as the UI sees it: 1 and 1.0 are one value, True and 1 are not."""
     return isinstance(old, bool) == isinstance(new, bool) and old == new
+
+
+def edits_of(changes: Iterable[Change]) -> list[Edit]:
+    """Their edits; a widget that several samplers share is set once."""
+    unique = {(change.node, change.widget): change for change in changes}
+    return [edit for change in unique.values() for edit in change.edits()]

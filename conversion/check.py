@@ -1,15 +1,101 @@
-"""What the SUN nodes of a graph have to say, and how to put right what is wrong."""
+"""What the SUN nodes of a graph say on their faces, and the fix for what is wrong around them."""
 
+import json
 from typing import Any
 
+from .findings import FROM_SAMPLER, Surroundings, findings
 from .graph import Node, Workflow
-from .models import Installed
-from .result import Plan
+from .models import Adapter, Installed
+from .result import Plan, sentences
+from .rules import DETERMINISTIC, SECTIONS, SUN_ON_MODEL
+from .samplers import Sampler
+from .speed_up import speed_up
+
+SPEAKING = (*SECTIONS["sun"], "SUNSampler")
 
 
 def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
-    return []
+    """What each active SUN node says: lines for its face, and a badge where something is wrong."""
+    around = Surroundings(workflow, installed)
+    entries = []
+    for node in workflow.nodes():
+        if node.type not in SPEAKING or not node.is_active:
+            continue
+        face, found = _face(node, around), findings(node, around)
+        badge = None
+        if found:
+            can_fix = any(finding.can_fix for finding in found)
+            badge = {"text": found[0].text, "detail": sentences([f.detail for f in found]), "fix": can_fix}
+        if face or badge:
+            entries.append({"graph": node.graph.id, "node": node.id, "face": face, "badge": badge})
+    return entries
 
 
 def fix(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
-    return Plan("There is nothing to fix")
+    """Applies the remedies of the targets' badges, or of all."""
+    around = Surroundings(workflow, installed)
+    nodes = [node for node in targets or workflow.nodes() if node.type in SPEAKING and node.is_active]
+    found = [(node, finding) for node in nodes for finding in findings(node, around)]
+    repairs = [finding for _, finding in found if finding.can_fix]
+    left = sentences([finding.detail for _, finding in found if not finding.can_fix])
+    if not repairs:
+        return Plan("There is nothing that SUN can fix by itself" if found else "There is nothing to fix", left)
+    unique = {json.dumps(edit): edit for finding in repairs for edit in finding.edits}  # a loader can serve several
+    edits = list(unique.values())
+    without_sun = [node for node, finding in found if finding.needs_sun]
+    if without_sun:
+        edits += speed_up(workflow, without_sun, installed).edits
+    summary = "Fixed: " + ", ".join(dict.fromkeys(finding.text for finding in repairs))
+    return Plan(summary, left, "info" if left else "success", edits)
+
+
+def _face(node: Node, around: Surroundings) -> list[str]:
+    if node.type == "SUNSampler":
+        return []
+    adapter = around.adapter(node)
+    lines = [_adapter_line(adapter)] if adapter is not None and adapter.error is None else []
+    if node.type in SUN_ON_MODEL:
+        lines += [*_fit_lines(node, adapter, around), *_run_lines(node, around)]
+    return lines
+
+
+def _adapter_line(adapter: Adapter) -> str:
+    family = adapter.family[:40] or "unknown family"
+    return f"{family} · {adapter.layers} layers · {adapter.steps} steps · {adapter.bytes / 1e6:.1f} MB"
+
+
+def _fit_lines(node: Node, adapter: Adapter | None, around: Surroundings) -> list[str]:
+    slot = node.inputs.get("model")
+    if slot is None or slot.source is None:
+        return ["no MODEL is connected"]
+    _, model = around.lines.into(node)
+    if adapter is None or adapter.error is not None or model.refusal is not None:
+        return []
+    name = model.name[:60] or "this MODEL"
+    fits = model.fits(adapter)
+    if fits is None:
+        return [f"whether it fits {name} is seen when it runs"]
+    return [f"fits {name}" if fits else f"does not fit {name}"]
+
+
+def _run_lines(node: Node, around: Surroundings) -> list[str]:
+    """What a run will be: `KSampler: 4 steps, automatic: CFG 7 -> 1`."""
+    samplers = around.fed_by(node)
+    lines = [f"{sampler.node.label}: {_run(sampler, node)}" for sampler in samplers[:1]]
+    return [f"{line} (and {len(samplers) - 1} more)" if len(samplers) > 1 else line for line in lines]
+
+
+def _run(sampler: Sampler, node: Node) -> str:
+    steps, cfg = sampler.value("steps"), sampler.value("cfg")
+    name, scheduler = sampler.value("sampler"), sampler.value("scheduler")
+    said = f"{steps} steps" if isinstance(steps, int) else "steps by link"
+    if node.widgets.get("settings") == FROM_SAMPLER:
+        return f"{said}, as set on it"
+    changed = []
+    if isinstance(cfg, (int, float)) and cfg != 1:
+        changed.append(f"CFG {cfg:g} -> 1")
+    if isinstance(name, str) and name not in DETERMINISTIC:
+        changed.append(f"{name[:30]} -> euler")
+    if isinstance(scheduler, str) and scheduler != "simple":
+        changed.append(f"{scheduler[:30]} -> trailing")
+    return f"{said}, automatic" + (f": {', '.join(changed)}" if changed else "")

@@ -3,41 +3,26 @@
 from typing import Any
 
 from .candidate import Candidate
-from .changes import Change, changes_for, wanted_values
+from .changes import Change, changes_for, edits_of, wanted_values
 from .edits import Edit
-from .graph import Graph, Node, Source, Workflow
+from .graph import Node, Workflow
 from .insertion import by_line, insert
-from .model_line import ModelLine, model_line
-from .models import Installed, Model, choose_adapter, model_of
-from .partners import keep_partners_alike, with_partners
+from .lines import Lines
+from .models import Installed, choose_adapter
+from .partners import partner_groups, with_partners
 from .placement import Box
 from .result import Plan, sentences
 from .rules import SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers
 
 
-class Lines:
-    """The MODEL lines of a workflow, each walked and judged once."""
-
-    def __init__(self, workflow: Workflow, installed: Installed) -> None:
-        self._workflow, self._installed = workflow, installed
-        self._lines: dict[tuple[str | None, Source | None], tuple[ModelLine, Model]] = {}
-
-    def of(self, graph: Graph, source: Source | None) -> tuple[ModelLine, Model]:
-        key = (graph.id, source)
-        if key not in self._lines:
-            line = model_line(self._workflow, graph, source)
-            self._lines[key] = (line, model_of(line, self._installed))
-        return self._lines[key]
-
-    def of_sampler(self, sampler: Sampler) -> tuple[ModelLine, Model]:
-        return self.of(sampler.graph, sampler.model_input.source if sampler.model_input else None)
-
-
 def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
     lines = Lines(workflow, installed)
-    everything = [_judge(sampler, lines, installed) for sampler in find_samplers(workflow)]
-    chosen = with_partners(aimed_at(everything, targets, workflow), everything)
+    everything = [judge(sampler, lines, installed) for sampler in find_samplers(workflow)]
+    samplers = [candidate.sampler for candidate in everything]
+    aimed = [candidate.sampler for candidate in aimed_at(everything, targets, workflow)]
+    together = set(with_partners(aimed, samplers))
+    chosen = [candidate for candidate in everything if candidate.sampler in together]
     if not chosen:
         where = "here" if targets else "in this workflow"
         return Plan(
@@ -45,7 +30,7 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
             "SUN speeds up KSampler, KSamplerAdvanced, SamplerCustom and SamplerCustomAdvanced with a CFGGuider. "
             "Where a pack samples in a node of its own, put SUN 4-Step Speed-Up before it by hand and set 4 steps.",
         )
-    keep_partners_alike(chosen)
+    _keep_partners_alike(chosen)
     ready = [candidate for candidate in chosen if candidate.refusal is None]
     left = [f"{c.sampler.node.label} stays as it is: {c.refusal}." for c in chosen if c.refusal is not None]
     if not ready:
@@ -53,7 +38,8 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
     return _plan(workflow, ready, left)
 
 
-def _judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
+def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
+    """Whether a sampler can be sped up, and with which adapter."""
     line, model = lines.of_sampler(sampler)
     candidate = Candidate(sampler, line, model, refusal=sampler.problem)
     bypassed = next((node for node in line.passed if node.type in SUN_ON_MODEL and not node.is_active), None)
@@ -102,6 +88,16 @@ def _inner_graphs(workflow: Workflow, node: Node) -> set[str | None]:
     return found
 
 
+def _keep_partners_alike(chosen: list[Candidate]) -> None:
+    """Where one of a group stays as it is, so do the others."""
+    groups = partner_groups([candidate.sampler for candidate in chosen])
+    refused = {groups[c.sampler]: c for c in chosen if c.refusal is not None}
+    for candidate in chosen:
+        partner = refused.get(groups[candidate.sampler])
+        if partner is not None and candidate.refusal is None:
+            candidate.refusal = f"it shares its schedule with {partner.sampler.node.label}, which has to stay as it is"
+
+
 def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     steps = min(candidate.choice.steps for candidate in ready if candidate.choice)
     changes = changes_for(wanted_values([candidate.sampler for candidate in ready], steps))
@@ -111,11 +107,7 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     for group in by_line(ready):
         made += insert(node_id, group, changes, taken)
         node_id += 1
-    done: set[tuple[Node, str]] = set()
-    for change in changes.values():
-        if (change.node, change.widget) not in done:
-            done.add((change.node, change.widget))
-            made += change.edits()
+    made += edits_of(changes.values())
     return Plan(
         edits=made,
         severity="warn" if any(c.choice.is_missing for c in ready if c.choice) else "info" if left else "success",

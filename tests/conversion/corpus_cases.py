@@ -895,10 +895,7 @@ def api_hires_fix_with_a_lora() -> dict[str, Any]:
         *api_begin(),
         ("LoraLoader", {**lora, "model": ["1", 0], "clip": ["1", 1]}),
         api_sampler(["5", 0], ["4", 0]),
-        (
-            "LatentUpscale",
-            {"upscale_method": "bicubic", "width": 1024, "height": 1024, "crop": "disabled", "samples": ["6", 0]},
-        ),
+        ("LatentUpscale", {**upscale, "samples": ["6", 0]}),
         api_sampler(["5", 0], ["7", 0], steps=14, denoise=0.5),
         *api_end(["8", 0], 9),
     )
