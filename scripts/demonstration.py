@@ -45,6 +45,7 @@ class Models:
     painting_positive: str  # over the rough painting
     first_pass: int  # pixels of the hires fix's first pass
     enlarge: float  # and how much larger the second one is
+    training: dict[str, Any]  # settings of Train SUN Adapter other than the workflow's
     note: str = ""  # what the times do not show
 
 
@@ -69,6 +70,7 @@ def mini_family() -> Models:
         painting_positive=chosen["painting_positive"],
         first_pass=chosen["first_pass"],
         enlarge=chosen["enlarge"],
+        training=chosen["training"],
         note="ComfyUI's own work counts beside so small a model; scripts/bench.py measures a full-size one.",
     )
 
@@ -92,6 +94,7 @@ def full_size(checkpoint: Path, adapter: Path) -> Models:
         painting_positive="a red mushroom in a meadow, oil painting",
         first_pass=512,
         enlarge=1.5,
+        training={},
     )
 
 
@@ -195,6 +198,7 @@ def set_to(models: Models, workflow: Workflow) -> None:
         "Positive prompt": {"text": models.positive},
         "Negative prompt": {"text": models.negative},
         "Plain sampler": {"cfg": models.cfg},
+        "Train SUN Adapter": models.training,
     }
     for number, negative in enumerate(models.negatives, 1):
         chosen[f"Negative prompt {number}"] = {"text": negative}

@@ -1,5 +1,6 @@
 """The pictures of the help pages: what a setting does, and what a mistake looks like."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -158,6 +159,13 @@ def scheduler(server: ComfyServer, models: Models) -> Image.Image:
     return cases(server, models, *((label, speed_up(own, scheduler=name)) for label, name in names.items()))
 
 
+def loss(server: ComfyServer, models: Models) -> Image.Image:
+    workflow = Workflow.read(EXAMPLES / "distil_your_own.json", server.get("/object_info"))
+    set_to(models, workflow)
+    png = server.run(workflow.to_api()).pictures[workflow.node_id("How the loss fell")]
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
 HELP_PICTURES: dict[str, Callable[[ComfyServer, Models], Image.Image]] = {
     make.__name__: make
     for make in (
@@ -170,5 +178,6 @@ HELP_PICTURES: dict[str, Callable[[ComfyServer, Models], Image.Image]] = {
         steps,
         denoise,
         scheduler,
+        loss,
     )
 }

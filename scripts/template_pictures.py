@@ -74,6 +74,14 @@ def realtime_painting(server: ComfyServer, workflow: Workflow) -> Image.Image:
     return halves(input_picture(server, PAINTING), run(server, workflow)("Live picture"), "you paint", "it draws")
 
 
+def distil_your_own(server: ComfyServer, workflow: Workflow) -> Image.Image:
+    made = run(server, workflow)
+    picture = tile(made("Save picture"), SIZE, SIZE, "an adapter of your own")
+    curve = Image.open(io.BytesIO(made("How the loss fell"))).resize((HALF, HALF * 3 // 5), Image.Resampling.LANCZOS)
+    picture.paste(curve, (SIZE - HALF - 2 * GAP, 2 * GAP))
+    return picture
+
+
 def input_picture(server: ComfyServer, name: str) -> bytes:
     """A picture of ComfyUI's folder input, its mask in grey."""
     picture = Image.open(server.base / "input" / name).convert("RGBA")
@@ -96,5 +104,6 @@ TEMPLATE_PICTURES: dict[str, Callable[[ComfyServer, Workflow], Image.Image]] = {
         hires_fix,
         negative_playground,
         realtime_painting,
+        distil_your_own,
     )
 }
