@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Models:
     positive: str
     negative: str
     changed_negative: str
-    negatives: tuple[str, ...]  # four that make a difference, for the negative-prompt playground
+    negatives: Sequence[str]  # four that make a difference, for the negative-prompt playground
     image_positive: str  # for image to image, over the picture that `positive` gave
     repaint_positive: str  # for inpainting, in the middle of that picture
     painting_positive: str  # over the rough painting
@@ -53,26 +53,9 @@ def mini_family() -> Models:
     """The miniature Stable Diffusion of this repository."""
     chosen = json.loads((MINI_FAMILY / "defaults.json").read_text(encoding="utf-8"))
     weights = MINI_FAMILY / "weights"
-    return Models(
-        checkpoint=weights / chosen["checkpoint"],
-        adapter=weights / chosen["adapter"],
-        lora=weights / chosen["lora"],
-        width=chosen["width"],
-        height=chosen["height"],
-        cfg=chosen["cfg"],
-        seed=chosen["seed"],
-        positive=chosen["positive"],
-        negative=chosen["negative"],
-        changed_negative=chosen["changed_negative"],
-        negatives=tuple(chosen["negatives"]),
-        image_positive=chosen["image_positive"],
-        repaint_positive=chosen["repaint_positive"],
-        painting_positive=chosen["painting_positive"],
-        first_pass=chosen["first_pass"],
-        enlarge=chosen["enlarge"],
-        training=chosen["training"],
-        note="ComfyUI's own work counts beside so small a model; scripts/bench.py measures a full-size one.",
-    )
+    files = {name: weights / chosen.pop(name) for name in ("checkpoint", "adapter", "lora")}
+    note = "ComfyUI's own work counts beside so small a model; scripts/bench.py measures a full-size one."
+    return Models(**files, **chosen, note=note)
 
 
 def full_size(checkpoint: Path, adapter: Path) -> Models:
@@ -105,7 +88,7 @@ def run(models: Models, output: Path, port: int | None, serve: bool) -> None:
     """
     output.mkdir(parents=True, exist_ok=True)
     with serving(models, port) as (server, workflows):
-        first = draw(server, workflows["text_to_image"], "text to image")  # quick, and tells if the adapter misfits fit
+        first = draw(server, workflows["text_to_image"], "text to image")  # quick, and tells if the adapter is wrong
         start_from(server, first)
         second = draw(server, workflows["image_to_image"], "image to image")
         (output / "text_to_image.png").write_bytes(first)
