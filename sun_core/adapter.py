@@ -7,10 +7,11 @@ from typing import cast
 import comfy.ops
 import torch
 from comfy.model_patcher import ModelPatcher
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .adapter_file import AdapterLayout, check_tensors, read_layout
+from .adapter_file import ADVICE, AdapterLayout, check_tensors, read_layout
 from .errors import SunError
 from .layers import CrossAttentionLayer, cross_attention_layers
 from .whole_file import whole_file
@@ -68,6 +69,13 @@ class SunAdapter(nn.ModuleDict):
     def __getitem__(self, number: str) -> SunLayer:
         return cast(SunLayer, super().__getitem__(number))
 
+    def __deepcopy__(self, memo: dict) -> "SunAdapter":
+        """The weights anew; what ComfyUI's model management knows the adapter by is not the copy's."""
+        copy = SunAdapter(self.layout, self.dtype)
+        copy.load_state_dict(self.state_dict())
+        copy.metadata = dict(self.metadata)
+        return copy.to(next(self.parameters()).device)
+
     @classmethod
     def for_unet(cls, unet: nn.Module, extra_positive: bool = True, alpha: float = 1.0) -> "SunAdapter":
         """An untrained fp32 adapter for `unet`: each layer starts from the layer's own to_k and to_v, beta 0.
@@ -119,7 +127,10 @@ def load_adapter(path: str | Path) -> SunAdapter:
     Raises SunError, one sentence that says what the file is, for everything that is not a whole and finite SUN adapter.
     """
     layout, dtype, metadata = read_layout(path)
-    state = load_file(path, device="cpu")
+    try:
+        state = load_file(path, device="cpu")
+    except (SafetensorError, OSError):
+        raise SunError(f"{Path(path).name} changed while it was being read; queue again, or {ADVICE}.") from None
     check_tensors(path, state)
     adapter = SunAdapter(layout, dtype)
     adapter.load_state_dict(state)
@@ -133,8 +144,14 @@ def save_adapter(
 ) -> None:
     """Writes `adapter` under the official keys, with `metadata` (family, steps, recipe, ...) in the header.
 
-    A file that is already there is replaced only once the new one is whole.
+    A file that is already there is replaced only once the new one is whole. Raises SunError where a weight is too
+    large for `dtype`, or not a number.
     """
     state = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in adapter.state_dict().items()}
+    if any(not torch.isfinite(tensor).all() for tensor in state.values()):
+        raise SunError(
+            f"The adapter was not saved: it has weights that are no numbers in {str(dtype).removeprefix('torch.')} (NaN "
+            "or too large); train it again with a lower learning rate."
+        )
     with whole_file(path) as file:
         file.write(save(state, metadata={**adapter.metadata, **metadata}))

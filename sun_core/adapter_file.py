@@ -14,7 +14,7 @@ from .errors import SunError
 
 ADVICE = "choose a SUN adapter (.safetensors)"
 
-_KEY = re.compile(r"[0-9]{1,4}\.(to_[kv]_(neg|extra_pos)\.weight|to_k_(neg|extra_pos)_(alpha|beta))")
+_KEY = re.compile(r"(?:0|[1-9][0-9]{0,3})\.(to_[kv]_(neg|extra_pos)\.weight|to_k_(neg|extra_pos)_(alpha|beta))")
 _DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _FAMILIES = {(16, 768): "Stable Diffusion 1.x", (16, 1024): "Stable Diffusion 2.x", (70, 2048): "SDXL"}
 
@@ -104,7 +104,7 @@ def layout_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> AdapterLayout
     if len(foreign) == len(shapes):
         raise SunError(f"{name} is {_other_model(shapes)}.")
     if foreign:
-        raise SunError(f"{name} has keys that no SUN adapter has, such as {foreign[0][:80]}; {ADVICE}.")
+        raise SunError(f"{name} has keys that no SUN adapter has, such as {json.dumps(foreign[0][:80])}; {ADVICE}.")
 
     numbers = {int(key.split(".")[0]) for key in shapes}
     for number in range(1, max(numbers) + 1, 2):
@@ -138,6 +138,8 @@ def _layer_dims(name: str, number: int, shapes: Mapping[str, tuple[int, ...]], e
     if len(weight) != 2:
         raise SunError(f"{name} is damaged: {number}.to_k_neg.weight should be a matrix and is {weight}; {ADVICE}.")
     hidden_dim, context_dim = weight
+    if 0 in weight and f"{number}.to_k_neg.weight" in shapes:
+        raise SunError(f"{name} is damaged: {number}.to_k_neg.weight has no values {weight}; {ADVICE}.")
     for branch in ("neg", "extra_pos") if extra_positive else ("neg",):
         expected |= {f"{number}.to_{kv}_{branch}.weight": (hidden_dim, context_dim) for kv in "kv"}
         expected |= {f"{number}.to_k_{branch}_{scale}": (hidden_dim,) for scale in ("alpha", "beta")}
@@ -151,9 +153,12 @@ def _layer_dims(name: str, number: int, shapes: Mapping[str, tuple[int, ...]], e
 
 def _what_it_is_instead(path: str | Path, error: Exception) -> str:
     """What a file is that safetensors cannot read, from its first bytes."""
-    with open(path, "rb") as file:
-        head = file.read(64)
-        size = file.seek(0, 2)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+            size = file.seek(0, 2)
+    except OSError as unreadable:
+        return f"a file that cannot be read ({unreadable.strerror})"
     if size == 0:
         return "an empty file"
     for magic, what in _OTHER_FORMATS:

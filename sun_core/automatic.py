@@ -8,7 +8,7 @@ import comfy.k_diffusion.sampling
 import comfy.samplers
 from torch import Tensor
 
-from .schedule import trailing_between
+from .schedule import trailing_between, trailing_sigmas
 
 _DETERMINISTIC = (comfy.k_diffusion.sampling.sample_euler, comfy.k_diffusion.sampling.sample_dpmpp_2m)
 """One model evaluation per step and no noise of their own; ComfyUI's ddim is sample_euler."""
@@ -23,20 +23,32 @@ def automatic_settings(guider: Any, sampler: Any, sigmas: Tensor) -> Iterator[tu
 
     sigmas: (steps + 1,), of which first, last and number are kept.
     """
-    changes = []
-    trailing = trailing_between(sigmas, guider.model_patcher.get_model_object("model_sampling").sigmas)
+    scales = {name: vars(guider)[name] for name in _GUIDANCE_SCALES if name in vars(guider)}
+    changes = [f"CFG {scale:g} -> 1" for scale in sorted({*scales.values()} - {1.0})]
+    model_sampling = guider.model_patcher.get_model_object("model_sampling")
+    if _is_whole_ddim_uniform(sigmas, model_sampling):
+        trailing = trailing_sigmas(model_sampling.sigmas, len(sigmas) - 1).to(sigmas)
+    else:
+        trailing = trailing_between(sigmas, model_sampling.sigmas)
     if not _is_deterministic(sampler):
         changes.append(f"sampler {_name(sampler)} -> euler")
         sampler = comfy.samplers.ksampler("euler")
     if not trailing.equal(sigmas):
         changes.append("scheduler -> trailing")
-    scales = {name: vars(guider)[name] for name in _GUIDANCE_SCALES if name in vars(guider)}
-    changes += [f"CFG {scale:g} -> 1" for scale in sorted({*scales.values()} - {1.0})]
     vars(guider).update(dict.fromkeys(scales, 1.0))
     try:
         yield sampler, trailing, changes
     finally:
         vars(guider).update(scales)
+
+
+def _is_whole_ddim_uniform(sigmas: Tensor, model_sampling: Any) -> bool:
+    """Whether this is all of ComfyUI's ddim_uniform, the one scheduler that begins a whole run below the highest sigma:
+    at 4 steps a quarter below. Asked for n steps it gives n or more.
+    """
+    steps = len(sigmas) - 1
+    schedules = (comfy.samplers.ddim_scheduler(model_sampling, asked) for asked in range(steps, 0, -1))
+    return any(schedule.equal(sigmas.cpu()) for schedule in schedules if len(schedule) == len(sigmas))
 
 
 def _is_deterministic(sampler: Any) -> bool:

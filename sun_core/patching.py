@@ -48,6 +48,11 @@ class SunSettings:
     automatic: bool = True
     """CFG 1, trailing sigmas and a deterministic sampler, whatever the sampler says."""
 
+    @property
+    def is_off(self) -> bool:
+        """At strength 0 the MODEL samples as if SUN were not there."""
+        return self.negative_strength == 0 and self.positive_strength == 0
+
 
 def apply_sun(
     model: ModelPatcher,
@@ -176,7 +181,7 @@ def install(transformer_options: dict, layers: list[CrossAttentionLayer]) -> Non
 
 def _separate_clone(_: ModelPatcher, clone: ModelPatcher) -> None:
     """Gives a clone its own SunAttentions: what neighbours add to it must not reach the MODEL that it came from."""
-    replace = clone.model_options["transformer_options"]["patches_replace"]["attn2"]
+    replace = clone.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
     for key, patch in replace.items():
         if isinstance(patch, SunAttention):
             replace[key] = patch.copy()
@@ -200,22 +205,28 @@ def _outer_sample_wrapper(
     def outer_sample(
         executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
+        if settings.is_off:
+            return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         guider = executor.class_obj
         if not negative and not guider.conds.get("negative"):
             raise SunError(
-                f"SUN needs a negative prompt, which may be empty, and {type(guider).__name__} has none; use KSampler "
+                f"SUN needs a negative prompt, which may be empty, and {_node_of(guider)} has none; use KSampler "
                 "or CFGGuider, or connect one to the negative input of Apply SUN Adapter."
             )
         steps = len(sigmas) - 1
         if not settings.automatic:
             return sampled(RunReport(steps), executor, noise, latent, sampler, sigmas, *args, **kwargs)
-        if not negative:
-            conds = guider.conds["negative"]
+        if conds := guider.conds.get("negative"):
             guider.conds["negative"] = [area_as_mask(cond, noise.shape[2:]) for cond in conds]
         with automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, changes):
             return sampled(RunReport(steps, changes), executor, noise, latent, sampler, sigmas, *args, **kwargs)
 
     return outer_sample
+
+
+def _node_of(guider: Any) -> str:
+    """The node that made a guider, as an artist knows it."""
+    return {"Guider_Basic": "BasicGuider"}.get(type(guider).__name__, type(guider).__name__)
 
 
 def _sampler_sample_wrapper(settings: SunSettings, negative: list | None, running: list[RunReport]) -> Callable:
@@ -231,6 +242,9 @@ def _sampler_sample_wrapper(settings: SunSettings, negative: list | None, runnin
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
+        rest = (guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args)
+        if settings.is_off:
+            return executor(*rest, **kwargs)
         transformer_options = extra_args["model_options"]["transformer_options"]
         install(transformer_options, cross_attention_layers(guider.model_patcher.model.diffusion_model))
         if negative:
@@ -241,7 +255,7 @@ def _sampler_sample_wrapper(settings: SunSettings, negative: list | None, runnin
         report = running[-1]
         report.start()
         try:
-            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
+            return executor(*rest, **kwargs)
         finally:
             report.evaluations = run.evaluations
             run.forget()

@@ -1,7 +1,9 @@
 """What the steps of one sampling run share, and what one forward of the U-Net needs of it."""
 
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -66,6 +68,14 @@ class SunForward:
         return sum((w * o for w, o in zip(weights, offsets, strict=True)), start=torch.zeros_like(text))
 
 
+@cache
+def _warn_of_unknown_rows(names: int, rows: int) -> None:
+    """Once for each case, thanks to the cache."""
+    logging.warning(
+        f"Another node evaluates the model on {rows} rows in a run that has {names} conditionings: SUN leaves it plain."
+    )
+
+
 @dataclass
 class SunRun:
     """One sampling run: adapters, negatives, and the keys and values made so far, which `forget` frees."""
@@ -92,6 +102,9 @@ class SunRun:
         is_sun = [name not in self.plain_names for name in names]
         has_strength = self.negative_strength != 0 or self.positive_strength != 0
         if not (has_strength and self.sigma_end <= sigma <= self.sigma_start and any(is_sun)):
+            return None
+        if len(x) % len(names) or len(context) != len(x):
+            _warn_of_unknown_rows(len(names), len(x))
             return None
         chunk_rows = len(x) // len(names)
         of_chunk = context.split(chunk_rows)

@@ -27,7 +27,11 @@ class RunReport:
 
     def __str__(self) -> str:
         hint = f" ({ENOUGH_STEPS} are enough)" if self.steps > 2 * ENOUGH_STEPS else ""
-        parts = [f"{self.steps} steps{hint}", f"{self.evaluations} evaluations", f"{self.seconds:.1f} s"]
+        parts = [_count(self.steps, "step") + hint, _count(self.evaluations, "evaluation"), f"{self.seconds:.1f} s"]
         if self.changes:
             parts.append(f"automatic: {', '.join(self.changes)}")
         return " · ".join(parts)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -24,13 +24,19 @@ def trailing_sigmas(sigma_table: Tensor, steps: int, denoise: float = 1.0) -> Te
 def trailing_between(sigmas: Tensor, sigma_table: Tensor) -> Tensor:
     """`sigmas` spaced anew like trailing, with the same first, last and number of sigmas.
 
-    A run that has more steps than timesteps to put them on keeps its own spacing.
+    A run that has more steps than timesteps to put them on keeps its own spacing, and so does one that is trailing
+    but for the rounding to whole timesteps, as the end of a longer trailing schedule is.
     """
     steps = len(sigmas) - 1
     start, end = (_timesteps_below(sigma, sigma_table) for sigma in (sigmas[0], sigmas[-1]))
     if steps > start - end:
         return sigmas
-    spaced = torch.cat([sigma_table[trailing_timesteps(steps, start, end)].to(sigmas), sigmas[-1:]])
+    timesteps = trailing_timesteps(steps, start, end)
+    if torch.isin(sigmas[:-1].to(sigma_table), sigma_table).all() and all(
+        abs(_timesteps_below(sigma, sigma_table) - 1 - t) <= 1 for sigma, t in zip(sigmas, timesteps, strict=False)
+    ):
+        return sigmas
+    spaced = torch.cat([sigma_table[timesteps].to(sigmas), sigmas[-1:]])
     if not spaced[0].isclose(sigmas[0], rtol=1e-5):  # karras and others miss the table's own value by a rounding
         spaced[0] = sigmas[0]
     return spaced

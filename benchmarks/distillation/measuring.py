@@ -48,15 +48,15 @@ class Prompts:
 def prompts(kind: str, count: int) -> Prompts:
     """`full`: combinations unseen in training, empty negative. `pairs`: random positive and negative pairs on such
     combinations, as adapter.draw_pair mixes them (the paper's setting). `tuning`: such pairs on combinations of the
-    training set. `open`: prompts that say nothing of the colour.
+    training set. `open`: prompts that say nothing of the colour. A smaller count gives the first ones of a larger.
     """
     rng = random.Random(SEEDS[kind])
     if kind == "full":
         scenes, texts = zip(*unseen_prompts(count), strict=True)
         return Prompts(list(texts), [""] * count, list(scenes))
     if kind == "open":
-        scenes = [rng.choice(list(all_scenes())) for _ in range(count)]
-        return Prompts([caption(Scene(s.subject, None, s.place), rng.choice(TEMPLATES)) for s in scenes], [""] * count)
+        scenes = ((rng.choice(list(all_scenes())), rng.choice(TEMPLATES)) for _ in range(count))
+        return Prompts([caption(Scene(s.subject, None, s.place), template) for s, template in scenes], [""] * count)
     scenes = [scene for scene in all_scenes() if scene.held_out == (kind == "pairs")]
     pairs = [draw_pair(rng.choice(scenes), rng) for _ in range(count)]
     return Prompts([positive for positive, _ in pairs], [negative for _, negative in pairs])
@@ -81,10 +81,9 @@ class Job:
 
     @property
     def file(self) -> Path:
-        method = ways.method(self.method, json.loads(self.settings))
-        known = hashlib.sha256(repr((method.way, method.norm, self.settings, prompts(self.kind, self.count))).encode())
-        if self.method in ways.PEERS:
-            known.update(ways.SETTINGS.read_bytes() if self.settings == "null" else b"")
+        method, texts = ways.method(self.method, json.loads(self.settings)), prompts(self.kind, self.count)
+        of_rows = texts.positives[self.rows], texts.negatives[self.rows]
+        known = hashlib.sha256(repr((method.way, method.norm, method.settings, of_rows)).encode())
         for weights in filter(None, (BASE, JUDGE, method.weights, style_file(self.style))):
             known.update(digest(weights))
         return WORK / "measured" / f"{self.method}-{self.kind}-{self.style}-{self.first}-{known.hexdigest()[:16]}.pt"

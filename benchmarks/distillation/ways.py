@@ -34,6 +34,8 @@ class Method:
     weights: Path | None = None
     norm: bool = True
     """False for the adapter that was trained without norm."""
+    settings: str = ""
+    """What else the pictures depend on."""
 
 
 def sampler(title: str, name: str, steps: int, settings: Settings) -> Method:
@@ -45,13 +47,16 @@ def sun(title: str, weights: Path, steps: int = 4, negative_strength: float = 1.
     def patch(model: ModelPatcher) -> ModelPatcher:
         return apply_sun(model, load_adapter(weights), SunSettings(negative_strength=negative_strength))
 
-    return Method(title, Way(title, steps, 1.0, "ddim", "simple", sun=True), patch, weights, norm)
+    way = Way(title, steps, 1.0, "ddim", "simple", sun=True)
+    return Method(title, way, patch, weights, norm, f"{negative_strength:g}")
 
 
 def nag(settings: Settings) -> Method:
     title = "NAG, 4 steps"
     chosen = NagSettings(**{key: float(value) for key, value in settings.items()})
-    return Method(title, Way(title, 4, 1.0, "ddim", "simple"), lambda model: apply_nag(model, chosen))
+    return Method(
+        title, Way(title, 4, 1.0, "ddim", "simple"), lambda model: apply_nag(model, chosen), settings=repr(chosen)
+    )
 
 
 def lcm_lora(settings: Settings) -> Method:
@@ -63,7 +68,7 @@ def lcm_lora(settings: Settings) -> Method:
         lora = comfy.sd.load_lora_for_models(model, None, load_file(weights), float(settings["strength"]), 0.0)[0]
         return ModelSamplingDiscrete().patch(lora, "lcm", False)[0]
 
-    return Method(title, Way(title, 4, 1.0, "lcm", str(settings["scheduler"])), patch, weights)
+    return Method(title, Way(title, 4, 1.0, "lcm", str(settings["scheduler"])), patch, weights, settings=repr(settings))
 
 
 PEERS: dict[str, Callable[[Settings], Method]] = {

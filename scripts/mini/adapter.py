@@ -1,9 +1,9 @@
-"""Stage 5: the SUN adapter of the mini family, distilled on the base model with the pack's own losses."""
+"""Stages: the SUN adapter of the mini family, distilled on the base model with the pack's own losses."""
 
 import json
 import random
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import teacher
@@ -16,9 +16,12 @@ from world import COLOURS, KEYWORDS, PLACES, SUBJECTS, TEMPLATES, Scene, caption
 
 from sun_core.adapter import SunAdapter, save_adapter
 from sun_core.training.distillation import Batch, Distillation, Recipe
+from sun_core.training.losses import ddim_jump, segment_end
 
 BATCH = 16  # per process
+TRAJECTORY_ROWS = 12
 SCHEDULE = Schedule(steps=500, lr=2e-3, warmup=100, ema=0.98, save_every=100)
+FOLLOW_SCHEDULE = Schedule(steps=900, lr=1.5e-3, warmup=50, ema=0.98, save_every=50)
 RECIPE = Recipe()
 GUIDANCE = 3.0
 
@@ -65,7 +68,58 @@ def batches(model: MiniModel, latents: Tensor) -> Callable[[int], Batch]:
     return batch
 
 
+@dataclass(frozen=True)
+class Trajectories:
+    """The teacher's ways from noise to picture (trajectories.py), in DDPM's variance-preserving scale."""
+
+    states: Tensor  # (n, segments + 1, channels, height, width): at the segments' starts, then the picture
+    eps: Tensor  # (n, segments, channels, height, width): the guided prediction at the starts
+    positives: list[str]
+    negatives: list[str]
+
+    @classmethod
+    def load(cls, file: Path) -> "Trajectories":
+        return cls(**torch.load(file, weights_only=True))
+
+
+def trajectory_loss(distillation: Distillation, model: MiniModel, ways: Trajectories) -> Tensor:
+    """From the segments' starts the student's one jump must land where the teacher's own way leads, from the same
+    noise: MSC over whole segments (t' is the segment's end, where the student is the identity).
+
+    Half of the rows start on the teacher's way. The others start where the student itself has got to from the same
+    noise, as in sampling: it learns to come back. The CFG-distillation loss is taken on the first half.
+    """
+    rows = torch.randint(0, len(ways.states), (TRAJECTORY_ROWS,)).tolist()
+    segment = torch.randint(0, RECIPE.segments, (TRAJECTORY_ROWS,))
+    each, half = torch.arange(TRAJECTORY_ROWS), TRAJECTORY_ROWS // 2
+    states = ways.states[rows].float()
+    starts = torch.tensor(distillation.starts)
+    with torch.no_grad():
+        batch = Batch(
+            states[:, -1], model.encode([ways.positives[i] for i in rows]),
+            model.encode([ways.negatives[i] for i in rows]), torch.full((TRAJECTORY_ROWS,), GUIDANCE),
+        )  # fmt: skip
+        x = states[each, segment]
+        own = states[half:, 0]
+        for i in range(RECIPE.segments - 1):
+            on = (segment[half:] > i).nonzero().flatten()
+            if len(on) == 0:
+                break
+            t, s = starts[i].expand(len(on)), starts[i + 1].expand(len(on))
+            there = Batch(own[on], batch.positive[half:][on], batch.negative[half:][on], batch.guidance[half:][on])
+            own[on] = ddim_jump(own[on], distillation.student(there, distillation.target)(own[on], t), t, s,
+                                distillation.alphas)  # fmt: skip
+        x[half:] = own
+    t = starts[segment]
+    eps = distillation.student(batch, distillation.adapter)(x, t)
+    landed = ddim_jump(x, eps, t, segment_end(t, distillation.starts), distillation.alphas)
+    consistency = (landed - states[each, segment + 1]).square().mean()
+    guided_eps = ways.eps[rows, segment].float()
+    return consistency + RECIPE.cfg_weight * (eps - guided_eps)[:half].square().mean()
+
+
 def train(latents_file: Path, base: Path, checkpoint: Path) -> None:
+    """MSC and CFG distillation from random timesteps and the student's own rollouts."""
     torch.manual_seed(0)
     model = teacher.load(base).requires_grad_(False)
     distillation = Distillation(model.unet, SunAdapter.for_unet(model.unet), teacher.alphas_cumprod(), RECIPE)
@@ -76,12 +130,38 @@ def train(latents_file: Path, base: Path, checkpoint: Path) -> None:
     )  # fmt: skip
 
 
+def follow(latents_file: Path, trajectories_file: Path, base: Path, start: Path, checkpoint: Path) -> None:
+    """Go on from `start`: a quarter of each batch as before, the rest follows the teacher's trajectories."""
+    torch.manual_seed(0)
+    model = teacher.load(base).requires_grad_(False)
+    recipe = replace(RECIPE, rollout_share=0.0)  # the trajectories bring rollouts of their own
+    distillation = Distillation(model.unet, load(model, start), teacher.alphas_cumprod(), recipe)
+    draw = batches(model, torch.load(latents_file, weights_only=True))
+    ways = Trajectories.load(trajectories_file)
+
+    def loss(step: int) -> Tensor:
+        random_timesteps = distillation.loss(draw(step).rows(slice(0, BATCH - TRAJECTORY_ROWS)))
+        share = TRAJECTORY_ROWS / BATCH
+        return (1 - share) * random_timesteps + share * trajectory_loss(distillation, model, ways)
+
+    optimise(
+        distillation, loss, FOLLOW_SCHEDULE, checkpoint,
+        after_step=lambda step: distillation.update_target(), after_resume=distillation.reset_target,
+    )  # fmt: skip
+
+
+def load(model: MiniModel, checkpoint: Path) -> SunAdapter:
+    """The averaged adapter of a stage."""
+    adapter = SunAdapter.for_unet(model.unet)
+    saved = torch.load(checkpoint, weights_only=True)["ema"]
+    adapter.load_state_dict({k.removeprefix("adapter."): v for k, v in saved.items() if k.startswith("adapter.")})
+    return adapter
+
+
 def export(base: Path, checkpoint: Path, out: Path) -> None:
     """The averaged adapter as a file in the official key scheme."""
-    adapter = SunAdapter.for_unet(teacher.load(base).unet)
-    saved = torch.load(checkpoint, weights_only=True)
-    adapter.load_state_dict(
-        {k.removeprefix("adapter."): v for k, v in saved["ema"].items() if k.startswith("adapter.")}
-    )
-    recipe = asdict(RECIPE) | {"guidance": GUIDANCE, "optimiser_steps": saved["step"]}
-    save_adapter(adapter, out, {"family": "mini", "steps": str(RECIPE.segments), "recipe": json.dumps(recipe)})
+    recipe = asdict(RECIPE) | {
+        "guidance": GUIDANCE, "optimiser_steps": SCHEDULE.steps, "trajectory_steps": FOLLOW_SCHEDULE.steps,
+    }  # fmt: skip
+    metadata = {"family": "mini", "steps": str(RECIPE.segments), "recipe": json.dumps(recipe)}
+    save_adapter(load(teacher.load(base), checkpoint), out, metadata)

@@ -18,7 +18,9 @@ WEIGHTS = ROOT / "demo" / "mini_family" / "weights"
 BASE, ADAPTER = WEIGHTS / "mini-storybook.safetensors", WEIGHTS / "sun_mini_4step.safetensors"
 JUDGE = WEIGHTS / "judge.safetensors"
 COMMUNITY = {"comic": "Mini Comic", "pastel": "Mini Pastel"}
+LORAS = {"pencil": "Mini Pencil"}
 PICTURES_PER_SCENE, STYLE_PICTURES_PER_SCENE = 60, 10
+TRAJECTORIES = 2500
 
 
 def import_comfyui() -> None:
@@ -72,16 +74,41 @@ def style_stage(style: str) -> None:
     teacher.train(WORK / f"latents-{style}.pt", WORK / f"style-{style}.pt", start=WORK / "teacher.pt")
 
 
+def lora_stage(style: str) -> None:
+    import lora
+
+    latents_stage(style, STYLE_PICTURES_PER_SCENE)
+    lora.train(WORK / f"latents-{style}.pt", WORK / "teacher.pt", WORK / f"lora-{style}.pt")
+
+
+def trajectories_stage() -> None:
+    import trajectories
+
+    out = WORK / "trajectories.pt"
+    if not out.exists():
+        trajectories.make(WORK / "teacher.pt", TRAJECTORIES, out)
+
+
 def adapter_stage() -> None:
     import adapter
 
     adapter.train(WORK / "latents-storybook.pt", WORK / "teacher.pt", WORK / "adapter.pt")
 
 
+def follow_stage() -> None:
+    import adapter
+
+    adapter.follow(
+        *(WORK / "latents-storybook.pt", WORK / "trajectories.pt", WORK / "teacher.pt"),
+        *(WORK / "adapter.pt", WORK / "adapter-follow.pt"),
+    )
+
+
 def export_stage() -> None:
     import adapter
     import autoencoder
     import export
+    import lora
     import teacher
 
     WEIGHTS.mkdir(parents=True, exist_ok=True)
@@ -89,7 +116,9 @@ def export_stage() -> None:
     export.write_checkpoint(teacher.load(WORK / "teacher.pt"), vae, BASE)
     for style, title in COMMUNITY.items():
         export.write_unet(teacher.load(WORK / f"style-{style}.pt"), title, community_unet(style))
-    adapter.export(WORK / "teacher.pt", WORK / "adapter.pt", ADAPTER)
+    for style, title in LORAS.items():
+        lora.export(WORK / "teacher.pt", WORK / f"lora-{style}.pt", title, lora_file(style))
+    adapter.export(WORK / "teacher.pt", WORK / "adapter-follow.pt", ADAPTER)
     export.write_judge(WORK / "judge.pt", JUDGE)
 
 
@@ -101,8 +130,10 @@ def families() -> dict[str, tuple[object, object]]:
     from sun_core.patching import SunSettings, apply_sun
 
     sun, out = load_adapter(ADAPTER), {}
-    for style in ("storybook", *COMMUNITY):
-        family = evaluate.Family.load(BASE, None if style == "storybook" else community_unet(style))
+    for style in ("storybook", *COMMUNITY, *LORAS):
+        family = evaluate.Family.load(
+            BASE, community_unet(style) if style in COMMUNITY else None, lora_file(style) if style in LORAS else None
+        )
         out[style] = family, apply_sun(family.model, sun, SunSettings())
     return out
 
@@ -133,6 +164,10 @@ def community_unet(style: str) -> Path:
     return WEIGHTS / f"mini-{style}.safetensors"
 
 
+def lora_file(style: str) -> Path:
+    return WEIGHTS / f"mini-{style}-lora.safetensors"
+
+
 STAGES: dict[str, Callable[[], None]] = {
     "autoencoder": autoencoder_stage,
     "sharpen": sharpen_stage,
@@ -140,7 +175,10 @@ STAGES: dict[str, Callable[[], None]] = {
     "judge": judge_stage,
     "teacher": teacher_stage,
     "adapter": adapter_stage,
+    "trajectories": trajectories_stage,
+    "follow": follow_stage,
     **{f"style-{style}": (lambda style=style: style_stage(style)) for style in COMMUNITY},
+    **{f"lora-{style}": (lambda style=style: lora_stage(style)) for style in LORAS},
 }
 
 
@@ -173,7 +211,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / "scripts"))
+    sys.path.append(str(ROOT / "scripts"))  # after this folder: both have a module `evaluate`
     import environment
 
     environment.enter(environment.prepare())

@@ -11,6 +11,7 @@ import comfy.sd
 import torch
 from measure import Judge
 from models import UNET_CONFIG  # noqa: F401  (importing it teaches ComfyUI the mini family)
+from safetensors.torch import load_file
 from torch import Tensor
 from world import SIZE, TEMPLATES, Scene, all_scenes, caption
 
@@ -53,11 +54,13 @@ class Family:
     vae: object
 
     @classmethod
-    def load(cls, checkpoint: Path, unet: Path | None = None) -> "Family":
-        """`unet` takes the place of the checkpoint's own (a community style)."""
+    def load(cls, checkpoint: Path, unet: Path | None = None, lora: Path | None = None) -> "Family":
+        """`unet` takes the place of the checkpoint's own, `lora` goes on top (community styles)."""
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), embedding_directory=None)
         if unet:
             model = comfy.sd.load_diffusion_model(str(unet))
+        if lora:
+            model, _ = comfy.sd.load_lora_for_models(model, None, load_file(lora), 1.0, 0.0)
         return cls(model, clip, vae)
 
     def encode(self, texts: list[str]) -> Tensor:

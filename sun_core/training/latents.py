@@ -59,10 +59,12 @@ def draw_latents(
     seed: int,
     store: MutableMapping[str, Tensors],
     rows: int,
+    share: tuple[int, int] = (0, 1),
 ) -> list[Example]:
     """What the teacher draws, where there are no pictures: one per caption, `rows` at a time.
 
-    The same caption twice gives two pictures; the same seed gives the same ones.
+    The same caption twice gives two pictures; the same seed gives the same ones. `share` is (i, n) where n processes
+    draw a part each, and the i-th is ours.
     """
     height, width = prompts.encoder.latent_size
     drawn = f"drawn-{sampler.name}-{height}x{width}-{guidance:g}-{seed}"
@@ -72,7 +74,8 @@ def draw_latents(
         occurrences[caption] += 1
         of_caption = hashlib.sha256(f"{occurrences[caption]} {caption}".encode()).hexdigest()[:32]
         examples.append(Example(f"{drawn}-{of_caption}", caption))
-    missing = [example for example in examples if example.latent not in store]
+    first_of_ours, processes = share
+    missing = [example for example in examples[first_of_ours::processes] if example.latent not in store]
     for first in range(0, len(missing), rows):
         some = missing[first : first + rows]
         pairs, seeds = [(example.caption, "") for example in some], [example.latent for example in some]

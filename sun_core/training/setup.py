@@ -92,9 +92,12 @@ def new_trainer(
     config: TrainingConfig,
     accelerator: Accelerator,
 ) -> Trainer:
-    """The trainer on these examples, whose texts are encoded now."""
+    """The trainer on these examples, whose texts are encoded now, by each process a share."""
     data = TrainingData(examples, store, teacher.prompts, config)
-    teacher.prompts.encode(data.pairs.texts())
+    texts = list(data.pairs.texts())
+    teacher.prompts.encode(texts[accelerator.process_index :: accelerator.num_processes])
+    accelerator.wait_for_everyone()
+    teacher.prompts.encode(texts)
     return Trainer(teacher.distillation, data, config, accelerator)
 
 

@@ -38,12 +38,18 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
     return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def chosen_precision(precision: str, on_cpu: bool) -> str:
+    """What "auto" stands for on this machine: bf16 on GPUs that have it, fp16 on others, none on a CPU."""
+    if precision != "auto":
+        return precision
+    if on_cpu or not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
 def new_accelerator(config: TrainingConfig, on_cpu: bool = False, **kwargs: Any) -> Accelerator:
     """accelerate, which knows how the processes of this run were launched, in the run's precision."""
-    precision = config.precision
-    if precision == "auto":
-        has_gpu = torch.cuda.is_available() and not on_cpu
-        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if has_gpu else "no"
+    precision = chosen_precision(config.precision, on_cpu)
     AcceleratorState._reset_state()  # a ComfyUI that trains a second time may do so in another precision
     return Accelerator(
         cpu=on_cpu,

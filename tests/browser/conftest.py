@@ -3,6 +3,7 @@
 Pictures of every test's last moment are kept in build/browser/.
 """
 
+import itertools
 import json
 import os
 import re
@@ -114,6 +115,9 @@ CORPUS = Path(__file__).parents[1] / "conversion" / "corpus"
 SAMPLER, CHECKPOINT, SIZE, POSITIVE, NEGATIVE, SAVE = 5, 1, 2, 3, 4, 7  # ids in the corpus' text_to_image
 
 
+seeds = itertools.count(42)  # another for each test: the server does not draw again what it has drawn
+
+
 def corpus(name: str) -> dict[str, Any]:
     """A workflow of the conversion's corpus."""
     return json.loads((CORPUS / f"{name}.json").read_text(encoding="utf-8"))
@@ -124,6 +128,7 @@ def plain(models: demonstration.Models) -> dict[str, Any]:
     """A workflow without SUN that the server can draw: 25 steps, CFG 7.5, dpmpp_2m karras."""
     workflow = corpus("text_to_image")
     nodes = {node["id"]: node for node in workflow["nodes"]}
+    nodes[SAMPLER]["widgets_values"][0] = next(seeds)
     nodes[CHECKPOINT]["widgets_values"] = [models.checkpoint.name]
     nodes[SIZE]["widgets_values"] = [models.width, models.height, 1]
     nodes[POSITIVE]["widgets_values"] = [models.positive]

@@ -49,10 +49,8 @@ class CanvasPage:
         return self.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length")
 
     def face(self, node: int) -> Locator:
-        """What a SUN node says."""
-        handle = "(id) => app.canvas.graph.getNodeById(id).widgets.find((w) => w.name === 'sun_face').element.dataset"
-        self.page.evaluate(f"(id) => {{ ({handle})(id).node = id }}", node)
-        return self.page.locator(f".sun-face[data-node='{node}']")
+        """What a SUN node of the root graph says."""
+        return self.page.locator(f".sun-face[data-place='root:{node}']")
 
     def command(self, name: str) -> None:
         """As from the command palette."""

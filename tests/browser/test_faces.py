@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import SAMPLER
+from .conftest import SAMPLER, corpus
 from .page import CanvasPage
 
 HOSTILE = '<img src=x onerror="window.injected = true"><script>window.injected = true</script>'
@@ -33,10 +33,8 @@ def test_wrong_settings_raise_a_badge_that_fixes_them(page: CanvasPage, sped_up:
     expect(page.face(sped_up).locator(".sun-badge")).to_contain_text("30")
 
 
-def test_missing_adapter_is_named_with_size_license_folder_and_link(
-    page: CanvasPage, plain: dict, no_adapter: None
-) -> None:
-    page.load(plain)
+def test_missing_adapter_is_named_with_size_license_folder_and_link(page: CanvasPage, no_adapter: None) -> None:
+    page.load(corpus("text_to_image"))
     page.refresh_definitions()
     page.convert("speed_up")
     (sun,) = page.nodes("SUNSpeedUp")

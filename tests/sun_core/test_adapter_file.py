@@ -1,3 +1,4 @@
+import copy
 import json
 import pickle
 import struct
@@ -5,7 +6,7 @@ import struct
 import pytest
 import torch
 from safetensors.torch import save_file
-from sun_pack.sun_core.adapter import load_adapter
+from sun_pack.sun_core.adapter import load_adapter, save_adapter
 from sun_pack.sun_core.errors import SunError
 
 
@@ -150,3 +151,35 @@ def test_weights_that_are_no_floats_are_refused(refusal, weights):
 def test_file_that_is_gone_is_said_to_be_gone(tmp_path):
     with pytest.raises(SunError, match=r"gone\.safetensors is not there any more"):
         load_adapter(tmp_path / "gone.safetensors")
+
+
+def test_layer_number_with_a_leading_zero_is_foreign(refusal, weights):
+    assert 'such as "01.to_k_neg.weight"' in refusal(weights | {"01.to_k_neg.weight": torch.zeros(2, 2)})
+
+
+def test_hostile_key_is_shown_as_text_on_one_line(refusal, weights):
+    assert r"\n\u001b" in refusal(weights | {"a\n\x1b[31m": torch.zeros(1)})
+
+
+def test_layer_without_width_is_refused(refusal):
+    tensors = {f"1.to_{kv}_neg.weight": torch.zeros(0, 0) for kv in "kv"}
+    tensors |= {f"1.to_k_neg_{scale}": torch.zeros(0) for scale in ("alpha", "beta")}
+    assert "has no values" in refusal(tensors)
+
+
+def test_folder_in_an_adapters_place_is_refused(tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(SunError, match=r"folder.safetensors is a file that cannot be read \(Is a directory\)"):
+        load_adapter(tmp_path / "folder.safetensors")
+
+
+def test_weights_too_large_for_the_file_are_not_saved(adapter, tmp_path):
+    too_large = copy.deepcopy(adapter)
+    with torch.no_grad():
+        too_large["1"].to_k_neg_alpha[0] = 1e6
+    path = tmp_path / "adapter.safetensors"
+    path.write_bytes(b"an older adapter")
+    with pytest.raises(SunError, match="The adapter was not saved: it has weights that are no numbers in float16"):
+        save_adapter(too_large, path, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["adapter.safetensors"]
+    assert path.read_bytes() == b"an older adapter"

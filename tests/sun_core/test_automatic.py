@@ -32,6 +32,8 @@ def explicit(model, adapter):
         ("heun", "normal"),
         ("uni_pc", "beta"),
         ("ddim", "kl_optimal"),
+        ("ddim", "ddim_uniform"),
+        ("euler", "linear_quadratic"),
         ("euler", "simple"),
     ],
 )
@@ -62,7 +64,7 @@ def test_what_was_overridden_is_told(sun, sample):
     (report,) = sun.reports
     told = str(report)
     assert told.startswith("4 steps · 4 evaluations · ")
-    assert told.endswith(" s · automatic: sampler euler_ancestral -> euler, scheduler -> trailing, CFG 7 -> 1")
+    assert told.endswith(" s · automatic: CFG 7 -> 1, sampler euler_ancestral -> euler, scheduler -> trailing")
 
 
 def test_nothing_overridden_is_told_too(sun, sample):
@@ -162,6 +164,36 @@ def test_two_ksamplers_advanced_meet_on_any_scheduler(sun, explicit, sample, eva
     assert evaluations == [1, 1, 1, 1] and second.isfinite().all()
     forced = sample(sun, **settings, start_step=0, last_step=2, force_full_denoise=True)
     assert torch.equal(forced, sample(explicit, steps=2)), "without leftover noise it is a whole run of two steps"
+
+
+@pytest.mark.parametrize("steps", [4, 7])
+def test_ddim_uniform_begins_below_the_top_and_is_a_whole_run_all_the_same(sun, explicit, sample, steps):
+    """At 4 steps it begins at timestep 751; asked for 7 it gives 8."""
+    out = sample(sun, sampler="ddim", scheduler="ddim_uniform", steps=steps)
+    evaluated = sun.reports[0].evaluations
+    assert torch.equal(out, sample(explicit, steps=evaluated))
+
+
+def test_image_to_image_on_ddim_uniform_starts_where_the_sampler_chose(sun, sample, reference):
+    ms = sun.get_model_object("model_sampling")
+    seen = []
+    hook = sun.model.diffusion_model.register_forward_pre_hook(lambda _, args: seen.append(float(args[1][0])))
+    sample(sun, scheduler="ddim_uniform", denoise=0.5, latent=reference.io["in.latent1"])
+    hook.remove()
+    assert seen[0] == ms.timestep(comfy.samplers.calculate_sigmas(ms, "ddim_uniform", 8)[4])
+
+
+@pytest.mark.parametrize("denoise", [0.15, 0.3, 0.55, 0.6, 0.65, 0.9])
+def test_image_to_image_on_simple_is_trailing_already(sun, explicit, sample, reference, denoise):
+    latent = reference.io["in.latent1"]
+    out = sample(sun, denoise=denoise, latent=latent)
+    assert torch.equal(out, sample(explicit, denoise=denoise, latent=latent)) and sun.reports[0].changes == []
+
+
+def test_strength_0_leaves_the_samplers_own_settings_alone(model, adapter, sample):
+    off = apply_sun(model, adapter, SunSettings(0.0, 0.0))
+    settings = {"cfg": 7.0, "sampler": "euler_ancestral", "scheduler": "karras"}
+    assert torch.equal(sample(off, **settings), sample(model, **settings))
 
 
 def test_from_sampler_changes_nothing(explicit, sample, evaluations):

@@ -63,7 +63,7 @@ def basic_guider(model, positive):
 
 
 def test_guider_without_negative_is_told_to_get_one(sun, conditioning):
-    with pytest.raises(SunError, match="SUN needs a negative prompt, which may be empty, and Guider_Basic has none"):
+    with pytest.raises(SunError, match="SUN needs a negative prompt, which may be empty, and BasicGuider has none"):
         basic_guider(sun, conditioning("pos0"))
 
 
@@ -113,6 +113,12 @@ def test_mask_gives_an_entry_its_place(sun, sample, conditioning, difference):
     assert difference(sample(sun, negative=conditioning("neg0", mask=nowhere)), neg0) < 1e-5
 
 
+def test_mask_strength_is_a_masks_share(sun, sample, conditioning, difference):
+    everywhere = torch.ones(1, 16, 16)
+    only_first = conditioning("neg0", mask=everywhere) + conditioning("neg1", mask=everywhere, mask_strength=0.0)
+    assert difference(sample(sun, negative=only_first), sample(sun, negative=conditioning("neg0"))) < 1e-5
+
+
 def test_masked_halves_are_each_nearer_to_their_own_negative(sun, sample, conditioning, difference):
     left = torch.zeros(1, 16, 16)
     left[:, :, :8] = 1.0
@@ -139,17 +145,24 @@ def test_area_is_a_mask(model, adapter, sample, conditioning, evaluations, area,
     assert len(evaluations) == 8
 
 
+def test_area_of_the_samplers_negative_costs_nothing_beside_an_explicit_one(
+    model, adapter, sample, conditioning, evaluations
+):
+    sun = apply_sun(model, adapter, SunSettings(), negative=conditioning("neg0"))
+    sample(sun, negative=conditioning("neg1", area=(8, 8, 0, 0)))
+    assert len(evaluations) == 4
+
+
 def test_entry_counts_only_in_its_range_of_the_sampling(sun, sample, conditioning, difference):
     neg0, neg1 = (sample(sun, negative=conditioning(n)) for n in ("neg0", "neg1"))
-    one_then_other = conditioning("neg0", start_percent=0.0, end_percent=0.4) + conditioning(
-        "neg1", start_percent=0.41, end_percent=1.0
-    )
-    out = sample(sun, negative=one_then_other)
-    assert difference(out, neg0) > 1e-3 and difference(out, neg1) > 1e-3
-    over_at_once = conditioning("neg0", start_percent=0.0, end_percent=1e-6) + conditioning("neg1")
+    over_at_once = conditioning("neg0") + conditioning("neg1", start_percent=0.999, end_percent=1.0)
+    assert difference(sample(sun, negative=over_at_once), neg0) < 1e-5, "neg1 counts at no step of four"
+    first_step = conditioning("neg0", start_percent=0.0, end_percent=1e-6) + conditioning("neg1")
+    out = sample(sun, negative=first_step)
+    assert difference(out, neg1) > 1e-3, "neg0 counts at the first step"
+    assert difference(out, sample(sun, negative=conditioning("neg0") + conditioning("neg1"))) > 1e-3, "and only there"
     later = conditioning("neg0", start_percent=0.999, end_percent=1.0)
     assert difference(sample(sun, negative=later), neg0) < 1e-5, "where none is in range, all count"
-    assert difference(sample(sun, negative=over_at_once), neg1) > 1e-3, "neg0 counts at the first step"
 
 
 def test_long_negative_counts_as_a_whole(sun, sample, conditioning, reference, difference):

@@ -262,3 +262,17 @@ def test_training_forward_gives_every_parameter_a_gradient(reference_model, refe
         eps = unet(io["in.latent0"], torch.tensor([499.0]), context=io["in.pos0"], transformer_options=dict(options))
         eps.square().mean().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapter.parameters())
+
+
+def test_copy_of_an_adapter_in_use_is_an_adapter_alone(model, adapter):
+    apply_sun(model, adapter, SunSettings())
+    copied = copy.deepcopy(adapter)
+    assert copied.patcher is None and copied.metadata == adapter.metadata
+    assert all(torch.equal(a, b) for a, b in zip(copied.parameters(), adapter.parameters(), strict=True))
+
+
+def test_pack_that_takes_all_replacements_away_does_not_stop_a_clone(model, adapter, sample):
+    sun = apply_sun(model, adapter, SunSettings())
+    expected = sample(sun)
+    del sun.model_options["transformer_options"]["patches_replace"]
+    assert torch.equal(sample(sun.clone()), expected)

@@ -1,6 +1,7 @@
 /** What a SUN node says on its face: a DOM widget that is no part of the saved workflow. */
 
 import { app } from "../../../scripts/app.js";
+import { address } from "./graphs.js";
 import { word } from "./words.js";
 
 const WIDGET = "sun_face";
@@ -54,7 +55,17 @@ export function showOn(node, changed) {
   if (!face) return;
   Object.assign(face, changed);
   face.draw();
+  takePlace(node, face.element);
   app.canvas.setDirty(true, true);
+}
+
+/** After an undo, Nodes 2.0 goes on showing the element of the node that was there before; ours goes in its place. */
+function takePlace(node, element) {
+  const { graph, node: id } = address(node);
+  const place = `${graph ?? "root"}:${id}`;
+  const before = document.querySelector(`.sun-face[data-place="${place}"]`);
+  if (before && !element.isConnected) before.replaceWith(element);
+  element.dataset.place = place;
 }
 
 function remedy(badge, onFix) {
