@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import ways
 from frechet import bootstrap_interval, frechet_distance, wilson_interval
-from measuring import CHUNK, STYLES, Job, collected, jobs
+from measuring import STYLES, TUNING, Job, collected, jobs
 from training import RUNS
 
 Row = dict[str, Any]
@@ -103,7 +103,7 @@ class Measured:
 def tuning_row(name: str, settings: str) -> dict[str, float]:
     """How near a peer comes to the teacher with these settings, on the tuning prompts."""
     tried, reference = (
-        collected(jobs(method, "tuning", CHUNK, settings=chosen))
+        collected(jobs(method, "tuning", TUNING, settings=chosen))
         for method, chosen in ((name, settings), (REFERENCE, "null"))
     )
     features, of_teacher = (part["features"].double().numpy() for part in (tried, reference))

@@ -47,7 +47,8 @@ def steps_of(name: str) -> int:
     if name.startswith("curve-"):
         return int(name.removeprefix("curve-"))
     with safe_open(ADAPTER, "pt") as file:
-        return int(json.loads(file.metadata()["recipe"])["optimiser_steps"])
+        recipe = json.loads(file.metadata()["recipe"])
+    return int(recipe["optimiser_steps"]) + int(recipe["trajectory_steps"])
 
 
 def strength_curve(results: dict[str, Any]) -> None:

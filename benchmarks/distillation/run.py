@@ -75,9 +75,9 @@ def tune(processes: int) -> None:
     import ways
 
     found = {}
-    everything = [measuring.jobs("teacher-25", "tuning", measuring.CHUNK)]
+    everything = [measuring.jobs("teacher-25", "tuning", measuring.TUNING)]
     for name, candidates in ways.CANDIDATES.items():
-        everything += [measuring.jobs(name, "tuning", measuring.CHUNK, settings=json.dumps(c)) for c in candidates]
+        everything += [measuring.jobs(name, "tuning", measuring.TUNING, settings=json.dumps(c)) for c in candidates]
     measuring.work_off([job for parts in everything for job in parts], processes)
     for name, candidates in ways.CANDIDATES.items():
         tried = [dict(c) | figures.tuning_row(name, json.dumps(c)) for c in candidates]

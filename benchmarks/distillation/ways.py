@@ -82,7 +82,7 @@ PEERS: dict[str, Callable[[Settings], Method]] = {
 """Those with settings of their own."""
 
 SOLVER_SETTINGS = [
-    {"cfg": cfg, "scheduler": scheduler} for cfg in (1.5, 2.0, CFG) for scheduler in ("normal", "simple", "karras")
+    {"cfg": cfg, "scheduler": scheduler} for cfg in (2.0, CFG) for scheduler in ("normal", "simple", "karras")
 ]
 CANDIDATES: dict[str, list[Settings]] = {
     **dict.fromkeys(("dpmpp-4", "dpmpp-8", "unipc-4", "unipc-8"), SOLVER_SETTINGS),
