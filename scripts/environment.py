@@ -151,8 +151,14 @@ def _chromium() -> str | None:
     return next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
-def training_packages(python: Path) -> Path:
-    """A folder for the PYTHONPATH of `python` that holds what training needs."""
+def training_packages(python: Path) -> Path | None:
+    """A folder for the PYTHONPATH of `python` that holds what training needs; None where it is all installed, in
+    whichever version.
+    """
+    names = [package.split("==")[0] for package in TRAINING_PACKAGES]
+    look = "import sys, importlib.metadata; [importlib.metadata.distribution(name) for name in sys.argv[1:]]"
+    if subprocess.run([str(python), "-c", look, *names], capture_output=True).returncode == 0:
+        return None
     return packages(python, "training", TRAINING_PACKAGES)
 
 

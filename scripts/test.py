@@ -26,7 +26,7 @@ def main() -> int:
         {
             "COMFYUI_PATH": str(made.comfyui),
             "COMFYUI_PYTHON": str(made.python),
-            "PYTHONPATH": os.pathsep.join(filter(None, (*map(str, added), os.environ.get("PYTHONPATH")))),
+            "PYTHONPATH": os.pathsep.join(map(str, filter(None, (*added, os.environ.get("PYTHONPATH"))))),
         },
     )
 

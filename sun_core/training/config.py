@@ -17,7 +17,7 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "Stable Diffusion 2.x": {"width": 768, "height": 768, "batch_size": 4, "accumulation": 4},
     "SDXL": {
         "width": 1024, "height": 1024, "batch_size": 2, "accumulation": 8, "extra_positive": False,
-        "guidance": (4.0, 8.0),
+        "gradient_checkpointing": True, "guidance": (4.0, 8.0),
     },
 }  # fmt: skip
 """What differs from the defaults below, by the family's name in adapter_file.py. Starting points, not optima."""

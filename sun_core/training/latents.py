@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from comfy.model_base import BaseModel
+from PIL import UnidentifiedImageError
 
 from .pictures import UNREADABLE, BadData, Picture
 from .sampling import Sampler
@@ -36,7 +37,8 @@ class PictureEncoder:
             try:
                 pixels = picture.pixels(self.width, self.height)
             except UNREADABLE as error:
-                bad.report(f"The picture {picture.name} is damaged ({error})")
+                reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+                bad.report(f"The picture {picture.name} is damaged, or is none{reason}")
                 return None
             latent = self.base.process_latent_in(self.vae.encode(pixels))
             store[key] = {"latent": latent.squeeze(0).half().cpu().clone()}

@@ -1,0 +1,49 @@
+"""Settings: what a YAML file may say, and what is said about mistakes in it."""
+
+import json
+
+import pytest
+import yaml
+from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.training.config import FAMILY_DEFAULTS, TrainingConfig, defaults_for
+
+
+@pytest.mark.parametrize("family", ["", *FAMILY_DEFAULTS])
+@pytest.mark.parametrize("read, write", [(yaml.safe_load, yaml.safe_dump), (json.loads, json.dumps)])
+def test_settings_survive_their_file(family, read, write):
+    config = defaults_for(family).with_values({"negative_prompts": ["ugly"], "recipe": {"segments": 8}})
+    assert defaults_for("").with_values(read(write(config.to_mapping()))) == config
+
+
+def test_one_number_fixes_the_guidance():
+    assert TrainingConfig().with_values({"guidance": 3}).guidance == (3.0, 3.0)
+
+
+def test_a_number_that_yaml_reads_as_text_is_a_number():
+    assert TrainingConfig().with_values(yaml.safe_load("learning_rate: 1e-4")).learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"stepz": 3}, "stepz is no training setting"),
+        ({"recipe": {"segmentz": 3}}, r"recipe\.segmentz is no training setting"),
+        ({"recipe": 4}, "recipe is 4, and must be a group"),
+        ({"recipe": {"segments": 3}}, "choose 1, 2, 4 or 8"),
+        ({"steps": 0}, "steps is 0, and must be 1 or more"),
+        ({"steps": 1.5}, "a whole number"),
+        ({"steps": True}, "a whole number"),
+        ({"width": 500}, "a multiple of 8"),
+        ({"learning_rate": "fast"}, "a number"),
+        ({"guidance": [9, 5]}, "from low to high"),
+        ({"guidance": [1, 2, 3]}, "a number or two"),
+        ({"precision": "fp64"}, "auto or no or fp16 or bf16"),
+        ({"negative_prompts": "ugly"}, "a list of texts"),
+        ({"extra_positive": "yes"}, "true or false"),
+        ({"negatives": {"empty": -1}}, "shares of negatives"),
+    ],
+)
+def test_a_mistake_is_named_in_one_sentence(values, says):
+    with pytest.raises(SunError, match=says) as refused:
+        TrainingConfig().with_values(values)
+    assert str(refused.value).endswith(".") and "\n" not in str(refused.value)

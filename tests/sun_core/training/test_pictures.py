@@ -1,0 +1,202 @@
+"""Training data as users have it: folders, metadata.jsonl, WebDataset shards; and what is wrong with some of it."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from PIL import Image
+from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.training.latents import PictureEncoder, encode_pictures
+from sun_pack.sun_core.training.pictures import BadData, read_pictures
+from sun_pack.sun_core.training.tensor_folder import TensorFolder
+
+BEFORE_DAMAGE = b"read before the damage"
+
+
+def png(colour: str = "red", size: tuple[int, int] = (24, 16)) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", size, colour).save(content, format="PNG")
+    return content.getvalue()
+
+
+def shard(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def folder_of_pictures(data: Path) -> None:
+    for name in ("a", "b"):
+        (data / f"{name}.png").write_bytes(png())
+        (data / f"{name}.txt").write_text(f"caption {name}\n")
+
+
+def metadata(data: Path) -> None:
+    for name in ("a", "b"):
+        (data / f"{name}.png").write_bytes(png())
+    lines = [{"file_name": "a.png", "text": "caption a"}, {"file_name": "b.png", "text": "caption b"}]
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def shards(data: Path) -> None:
+    shard(data / "0.tar", {"a.png": png(), "a.txt": b"caption a"})
+    shard(data / "1.tar", {"b.jpg": png(), "b.json": json.dumps({"caption": "caption b"}).encode()})
+
+
+@pytest.mark.parametrize("make", [folder_of_pictures, metadata, shards])
+def test_pictures_come_with_their_captions(make, tmp_path):
+    make(tmp_path)
+    pictures = list(read_pictures(tmp_path, BadData(stops=True)))
+    assert [picture.caption for picture in pictures] == ["caption a", "caption b"]
+    assert pictures[0].pixels(8, 8).shape == (1, 8, 8, 3)
+
+
+def caption_without_picture(data: Path) -> None:
+    (data / "lost.txt").write_text("a caption")
+
+
+def picture_without_caption(data: Path) -> None:
+    (data / "lost.png").write_bytes(png())
+
+
+def damaged_picture(data: Path) -> None:
+    (data / "lost.png").write_bytes(png(size=(200, 200))[:-40])
+    (data / "lost.txt").write_text("a caption")
+
+
+def no_picture_at_all(data: Path) -> None:
+    (data / "lost.png").write_bytes(b"text")
+    (data / "lost.txt").write_text("a caption")
+
+
+def undecodable_caption(data: Path) -> None:
+    (data / "lost.png").write_bytes(png())
+    (data / "lost.txt").write_bytes(b"\xff\xfe\xfa")
+
+
+def missing_picture(data: Path) -> None:
+    metadata(data)
+    with open(data / "metadata.jsonl", "a") as file:
+        file.write('\n{"file_name": "lost.png", "text": "a caption"}')
+
+
+def line_that_is_no_json(data: Path) -> None:
+    metadata(data)
+    with open(data / "metadata.jsonl", "a") as file:
+        file.write('\n{"file_name": "lost.p')
+
+
+def line_without_caption(data: Path) -> None:
+    metadata(data)
+    with open(data / "metadata.jsonl", "a") as file:
+        file.write('\n{"file_name": "lost.png"}')
+
+
+def picture_outside_of_the_folder(data: Path) -> None:
+    metadata(data)
+    with open(data / "metadata.jsonl", "a") as file:
+        file.write('\n{"file_name": "../lost.png", "text": "a caption"}')
+
+
+def truncated_shard(data: Path) -> None:
+    shards(data)
+    whole = shard(data / "lost.tar", {"c.png": png(size=(64, 64)), "c.txt": b"caption c"}).read_bytes()
+    (data / "lost.tar").write_bytes(whole[: len(png(size=(64, 64))) + 100])
+
+
+def shard_with_a_damaged_header(data: Path) -> None:
+    """To Python's tarfile it ends there, as if nothing were missing."""
+    shards(data)
+    files = {f"{i}{end}": content for i in range(30) for end, content in ((".png", png()), (".txt", BEFORE_DAMAGE))}
+    content = bytearray(shard(data / "lost.tar", files).read_bytes())
+    content[2048 + 148 : 2048 + 156] = b"damaged!"  # the checksum of the third file's header
+    (data / "lost.tar").write_bytes(content)
+
+
+def shard_that_is_no_archive(data: Path) -> None:
+    shards(data)
+    (data / "lost.tar").write_bytes(b"<html>not found</html>" * 100)
+
+
+def sample_without_caption(data: Path) -> None:
+    shards(data)
+    shard(data / "lost.tar", {"c.png": png()})
+
+
+def sample_without_picture(data: Path) -> None:
+    shards(data)
+    shard(data / "lost.tar", {"c.txt": b"a caption"})
+
+
+BAD = [
+    caption_without_picture, picture_without_caption, damaged_picture, no_picture_at_all, undecodable_caption,
+    missing_picture, line_that_is_no_json, line_without_caption, picture_outside_of_the_folder,
+    truncated_shard, shard_with_a_damaged_header, shard_that_is_no_archive, sample_without_caption,
+    sample_without_picture,
+]  # fmt: skip
+
+
+def encode(data: Path, bad: BadData) -> list[str]:
+    """The captions of what is usable, through the VAE."""
+    model, _, vae, _ = tiny_run.mini()
+    encoder = PictureEncoder(vae, model.model, 16, 16)
+    captions = [example.caption for example in encode_pictures(read_pictures(data, bad), encoder, {}, bad)]
+    return [caption for caption in captions if caption != BEFORE_DAMAGE.decode()]
+
+
+@pytest.mark.parametrize("spoil", BAD)
+def test_bad_data_is_named_and_skipped_or_stopped_as_configured(spoil, tmp_path):
+    folder_of_pictures(tmp_path)
+    spoil(tmp_path)
+    skipping = BadData(stops=False)
+    captions = encode(tmp_path, skipping)
+    assert captions == ["caption a", "caption b"]
+    (sentence,) = skipping.found
+    assert any(name in sentence for name in ("lost", "metadata.jsonl"))
+    with pytest.raises(SunError, match="set on_bad_data to skip") as stopped:
+        encode(tmp_path, BadData(stops=True))
+    assert sentence in str(stopped.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file.txt"])
+def test_data_that_is_not_there_is_named(name, tmp_path):
+    (tmp_path / "file.txt").write_text("text")
+    with pytest.raises(SunError, match=name):
+        list(read_pictures(tmp_path / name, BadData(stops=False)))
+
+
+def test_a_latent_is_computed_once_and_again_for_another_picture_or_size(tmp_path):
+    model, _, vae, _ = tiny_run.mini()
+    folder_of_pictures(tmp_path)
+    store = TensorFolder(tmp_path / "cache")
+
+    def encode(size):
+        encoder = PictureEncoder(vae, model.model, size, size)
+        return encode_pictures(read_pictures(tmp_path, BadData(True)), encoder, store, BadData(True))
+
+    first = encode(16)
+    assert len(store) == 1, "both pictures are the same"
+    assert store[first[0].latent]["latent"].shape == (4, 2, 2)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
+    assert encode(16) == first
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    encode(32)
+    (tmp_path / "b.png").write_bytes(png("blue"))
+    encode(16)
+    assert len(store) == 3
+
+
+def test_a_damaged_cache_file_is_named(tmp_path):
+    store = TensorFolder(tmp_path)
+    store["latent-0"] = {"latent": torch.zeros(3)}
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(SunError, match="damaged"):
+        store["latent-0"]

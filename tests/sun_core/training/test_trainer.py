@@ -1,0 +1,107 @@
+"""The loop: what a step does, what stops it, and that processes only share the work."""
+
+import socket
+from dataclasses import replace
+
+import pytest
+import tiny_run
+import torch
+from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.training.trainer import learning_rate_at
+
+
+def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):
+    """The same micro-batches in both; sums in another order differ by rounding (fp32, 1e-7), and Adam makes of that at
+    most some thousandths of the way that a weight has gone.
+    """
+    processes, out = tiny_run.server(), tmp_path / "two.pt"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = [processes.Process(target=tiny_run.train_as_one_of_two, args=(rank, port, out)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    alone = tiny_run.tiny_trainer(replace(tiny_run.CONFIG, steps=3, accumulation=2))
+    before = {key: weight.clone() for key, weight in alone.distillation.adapter.state_dict().items()}
+    losses = [step.loss for step in alone.steps()]
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    two = torch.load(out, weights_only=True)
+    torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(losses), rtol=1e-4, atol=0)
+    for key, weight in alone.distillation.adapter.state_dict().items():
+        way = (weight - before[key]).norm()
+        assert (two["adapter"][key] - weight).norm() <= 0.01 * way, key
+
+
+def test_a_step_moves_adapter_target_and_average_each_at_its_own_pace():
+    trainer = tiny_run.tiny_trainer()
+    start = trainer.distillation.adapter["1"].to_k_neg_alpha.detach().clone()
+    steps = trainer.steps()
+    first = next(steps)
+    assert (first.number, first.learning_rate) == (1, tiny_run.CONFIG.learning_rate / 2)
+    moved = (trainer.distillation.adapter["1"].to_k_neg_alpha - start).norm()
+    target = (trainer.distillation.target["1"].to_k_neg_alpha - start).norm()
+    assert moved > 0
+    torch.testing.assert_close(target, (1 - tiny_run.CONFIG.recipe.target_ema) * moved)
+    averaged = trainer.averaged_adapter()["1"].to_k_neg_alpha - start  # decay 1/10 in the first step
+    torch.testing.assert_close(averaged.norm(), 0.9 * moved)
+
+
+def test_a_resumed_run_takes_the_steps_that_it_would_have_taken():
+    whole = tiny_run.tiny_trainer(replace(tiny_run.CONFIG, steps=4))
+    losses = [step.loss for step in whole.steps()]
+    begun = tiny_run.tiny_trainer(replace(tiny_run.CONFIG, steps=4))
+    steps = begun.steps()
+    next(steps), next(steps)
+    resumed = tiny_run.tiny_trainer(replace(tiny_run.CONFIG, steps=4))
+    resumed.load_state_dict(begun.state_dict())
+    assert [step.loss for step in resumed.steps()] == losses[2:]
+    assert resumed.losses == losses
+    for key, average in resumed.ema.items():
+        assert torch.equal(average, whole.ema[key]), key
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
+    config = replace(tiny_run.CONFIG, steps=110, warmup=10, learning_rate=1.0)
+    assert [round(learning_rate_at(step, config), 4) for step in (0, 4, 9)] == [0.1, 0.5, 1.0]
+    assert learning_rate_at(60, config) == pytest.approx(0.02 + 0.98 / 2)
+    assert learning_rate_at(110, config) == pytest.approx(0.02)
+
+
+def nan_in(parameter):
+    with torch.no_grad():
+        parameter.view(-1)[0] = float("nan")
+
+
+def test_a_loss_that_is_no_number_stops_with_the_adapter_as_the_cause():
+    trainer = tiny_run.tiny_trainer()
+    nan_in(trainer.distillation.adapter["1"].to_k_neg.weight)
+    with pytest.raises(SunError, match=r"step 1: .*the adapter's weights are not \(1\.to_k_neg\.weight\)"):
+        next(trainer.steps())
+    assert trainer.done == 0
+
+
+def test_a_loss_that_is_no_number_stops_with_the_model_as_the_cause():
+    trainer = tiny_run.tiny_trainer()
+    weight = trainer.distillation.unet.base.diffusion_model.out[2].weight
+    kept = weight.detach().clone()
+    nan_in(weight)
+    try:
+        with pytest.raises(SunError, match="the MODEL itself has weights"):
+            next(trainer.steps())
+    finally:
+        weight.data.copy_(kept)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_data_as_the_cause():
+    trainer = tiny_run.tiny_trainer()
+    trainer.data.latents = {f"latent {i}": {"latent": torch.full((4, 2, 2), float("inf"))} for i in range(4)}
+    with pytest.raises(SunError, match="the data has values"):
+        next(trainer.steps())
+
+
+def test_a_learning_rate_that_is_far_too_high_is_named():
+    trainer = tiny_run.tiny_trainer(replace(tiny_run.CONFIG, learning_rate=1e38, warmup=0))
+    with pytest.raises(SunError, match="lower learning_rate"):
+        list(trainer.steps())

@@ -1,0 +1,83 @@
+"""A training run of seconds: the mini family at a few pixels, with its own CLIP. For tests, and for their processes.
+
+Imported in a fresh process, it loads ComfyUI and the pack by itself (see `server`).
+"""
+
+import importlib.util
+import multiprocessing
+import os
+import sys
+from dataclasses import replace
+from functools import cache
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+TESTS = Path(__file__).parents[2]
+if "sun_pack" not in sys.modules:
+    spec = importlib.util.spec_from_file_location("sun_tests_conftest", TESTS / "conftest.py")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+sys.path.append(str(TESTS.parent / "demo"))
+
+import comfy.sd  # noqa: E402
+import mini_family  # noqa: E402, F401  (registers the family)
+import torch  # noqa: E402
+from sun_pack.sun_core.training.config import TrainingConfig  # noqa: E402
+from sun_pack.sun_core.training.latents import Example  # noqa: E402
+from sun_pack.sun_core.training.run import claim_folder, train_in_folder  # noqa: E402
+from sun_pack.sun_core.training.setup import Teacher, new_trainer  # noqa: E402
+from sun_pack.sun_core.training.trainer import Trainer, new_accelerator  # noqa: E402
+
+CHECKPOINT = TESTS.parent / "demo" / "mini_family" / "weights" / "mini-storybook.safetensors"
+CAPTIONS = ("a red cat, night", "a blue boat, snow", "a pink mushroom, sunset", "a green fish, desert")
+SIZE = 16  # pixels
+CONFIG = TrainingConfig(
+    steps=6, batch_size=2, accumulation=1, learning_rate=1e-3, warmup=2, width=SIZE, height=SIZE, guidance=(2.0, 4.0),
+    negative_prompts=("purple",), save_every=1, sample_every=0,
+)  # fmt: skip
+
+
+@cache
+def mini():
+    """(MODEL, CLIP, VAE), and what texts and latents are encoded to."""
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT))
+    generator = torch.Generator().manual_seed(0)
+    store = {f"latent {i}": {"latent": torch.randn(4, SIZE // 8, SIZE // 8, generator=generator)} for i in range(4)}
+    return model, clip, vae, store
+
+
+def tiny_trainer(config: TrainingConfig = CONFIG, **accelerator) -> Trainer:
+    model, clip, _, store = mini()
+    teacher = Teacher.of(model, clip, config, store)
+    teacher.load()
+    examples = [Example(f"latent {i}", caption) for i, caption in enumerate(CAPTIONS)]
+    return new_trainer(teacher, examples, store, config, new_accelerator(config, on_cpu=True, **accelerator))
+
+
+def train_to_the_end(folder: Path) -> None:
+    """What train.py does; in a process of its own, which may be killed."""
+    torch.set_num_threads(1)
+    claim_folder(folder, CONFIG)
+    train_in_folder(tiny_trainer(project_dir=str(folder), log_with="tensorboard"), folder, "adapter", None)
+
+
+def train_as_one_of_two(rank: int, port: int, out: Path) -> None:
+    """One of two data-parallel processes; the first writes its losses and weights."""
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    trainer = tiny_trainer(replace(CONFIG, steps=3))
+    assert trainer.accelerator.num_processes == 2
+    losses = [step.loss for step in trainer.steps()]
+    if rank == 0:
+        torch.save({"losses": losses, "adapter": trainer.distillation.adapter.state_dict()}, out)
+    trainer.accelerator.end_training()
+    torch.distributed.destroy_process_group()
+
+
+def server() -> ForkServerContext:
+    """Starts processes by forking one that has imported this module and loaded the models."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tiny_run_preload"])
+    return context
