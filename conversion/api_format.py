@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from .edits import Edit
-from .graph import ConversionError, Graph, Input, Node, Source, Workflow, file_names
+from .graph import ConversionError, Graph, Input, Node, NodeId, Source, Workflow, as_dict, file_names
 from .rules import SPEED_UP, is_model_input
 
 
@@ -24,8 +24,7 @@ def read_api(data: dict[str, Any]) -> Workflow:
 
 
 def _read_node(node_id: str, value: dict[str, Any], graph: Graph) -> Node:
-    inputs = value.get("inputs") if isinstance(value.get("inputs"), dict) else {}
-    meta = value.get("_meta") if isinstance(value.get("_meta"), dict) else {}
+    inputs, meta = as_dict(value.get("inputs")), as_dict(value.get("_meta"))
     title = meta.get("title")
     node = Node(
         graph, node_id, value["class_type"], title=title if isinstance(title, str) else "", properties=dict(meta)
@@ -62,14 +61,14 @@ def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
                 del data[str(edit["node"])]
             case "connect":
                 node, name = edit["to"]
-                data[str(node)]["inputs"][name] = [str(edit["from"][0]), edit["from"][1]]
+                _part(data, node, "inputs")[name] = [str(edit["from"][0]), edit["from"][1]]
             case "disconnect":
                 node, name = edit["to"]
-                data[str(node)]["inputs"].pop(name, None)
+                _part(data, node, "inputs").pop(name, None)
             case "set":
-                data[str(edit["node"])]["inputs"][edit["widget"]] = edit["value"]
+                _part(data, edit["node"], "inputs")[edit["widget"]] = edit["value"]
             case "property":
-                meta = data[str(edit["node"])].setdefault("_meta", {})
+                meta = _part(data, edit["node"], "_meta")
                 if edit["value"] is None:
                     meta.pop(edit["name"], None)
                 else:
@@ -77,3 +76,11 @@ def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
             case unknown:
                 raise ConversionError(f"There is no edit {unknown}.")
     return data
+
+
+def _part(data: dict[str, Any], node: NodeId, key: str) -> dict[str, Any]:
+    """A node's inputs or notes, made where there are none."""
+    value = data[str(node)]
+    if not isinstance(value.get(key), dict):
+        value[key] = {}
+    return value[key]

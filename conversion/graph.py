@@ -107,7 +107,8 @@ class Graph:
 
     def final_consumers(self, source: Source) -> list[Consumer]:
         """The inputs that an output feeds in the end, past Reroute nodes."""
-        found, waiting, seen = [], [source], {source}
+        found: list[Consumer] = []
+        waiting, seen = [source], {source}
         while waiting:
             for consumer in self.consumers(waiting.pop()):
                 if consumer.node.type not in REROUTES:
@@ -147,6 +148,11 @@ class Workflow:
     def inner(self, node: Node) -> Graph | None:
         """The graph that a subgraph node stands for."""
         return self.graphs.get(node.type)
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    """The value where it is an object; an empty one where the file has something else in its place."""
+    return value if isinstance(value, dict) else {}
 
 
 def widget_values(node_type: str, values: Any) -> dict[str, Any]:

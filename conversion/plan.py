@@ -46,7 +46,8 @@ def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
         raise ConversionError("The targets must be a list of nodes.")
     found = []
     for target in targets:
-        graph_id, node_id = (target.get("graph"), target.get("node")) if isinstance(target, dict) else (None, None)
+        address = target if isinstance(target, dict) else {}
+        graph_id, node_id = address.get("graph"), address.get("node", "")
         graph = workflow.graphs.get(graph_id) if graph_id is None or isinstance(graph_id, str) else None
         node = graph.nodes.get(node_id) if graph is not None and is_id(node_id) else None
         if node is None:

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from .edits import Edit
-from .graph import SUBGRAPH_INPUT, ConversionError, NodeId, Source, widget_order
+from .graph import SUBGRAPH_INPUT, ConversionError, NodeId, Source, as_dict, widget_order
 from .rules import SPEED_UP
 from .ui_format import Link, dicts, is_id, is_index, read_links
 
@@ -13,8 +13,7 @@ def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
     """A copy of a workflow in the UI's format with `edits` applied."""
     data = copy.deepcopy(data)
     graphs: dict[str | None, _Graph] = {None: _Graph(data)}
-    definitions = data.get("definitions")
-    for definition in dicts(definitions.get("subgraphs") if isinstance(definitions, dict) else None):
+    for definition in dicts(as_dict(data.get("definitions")).get("subgraphs")):
         if isinstance(definition.get("id"), str):
             graphs.setdefault(definition["id"], _Graph(definition))
     for edit in edits:
@@ -25,7 +24,8 @@ def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
             case "remove":
                 graph.remove(edit["node"])
             case "connect":
-                graph.connect(*edit["from"], *edit["to"], edit.get("via"))
+                (origin, slot), (target, name) = edit["from"], edit["to"]
+                graph.connect(Source(origin, slot), target, name, edit.get("via"))
             case "disconnect":
                 graph.disconnect(*edit["to"])
             case "set":
@@ -73,12 +73,12 @@ class _Graph:
                 self._unlink(number)
         self._data["nodes"].remove(self._nodes.pop(node_id))
 
-    def connect(self, origin: NodeId, slot: int, target: NodeId, name: str, via: int | None) -> None:
+    def connect(self, source: Source, target: NodeId, name: str, via: int | None) -> None:
         index, target_input = self._input(target, name)
         replaced, number = target_input.get("link"), self._next_link
         self._next_link += 1
         self._count("last_link_id", "lastLinkId", number)
-        link = Link(Source(origin, slot), target, index, self._link_type(origin, slot, target_input), via)
+        link = Link(source, target, index, self._link_type(source, target_input), via)
         self._store(number, link)
         if is_index(replaced) and replaced in self._links:
             self._unlink(replaced)
@@ -101,7 +101,8 @@ class _Graph:
         node["widgets_values"] = values
 
     def set_property(self, node_id: NodeId, name: str, value: Any) -> None:
-        properties = self._nodes[node_id].setdefault("properties", {})
+        node = self._nodes[node_id]
+        properties = node["properties"] = as_dict(node.get("properties"))
         if value is None:
             properties.pop(name, None)
         else:
@@ -109,34 +110,38 @@ class _Graph:
 
     def _input(self, node_id: NodeId, name: str) -> tuple[int, dict[str, Any]]:
         """An input slot by its name. Files of before 2025-03 have none for a widget that was never linked."""
-        slots = self._nodes[node_id].setdefault("inputs", [])
+        node = self._nodes[node_id]
+        if not isinstance(node.get("inputs"), list):
+            node["inputs"] = []
+        slots = node["inputs"]
         for index, slot in enumerate(slots):
             if isinstance(slot, dict) and slot.get("name", "") == name:
                 return index, slot
         slots.append({"name": name, "type": "*", "link": None, "widget": {"name": name}})
         return len(slots) - 1, slots[-1]
 
-    def _link_type(self, origin: NodeId, slot: int, target_input: dict[str, Any]) -> str:
+    def _link_type(self, source: Source, target_input: dict[str, Any]) -> str:
         """The input's type, or the output's where the input takes any."""
-        outputs = dicts(self._nodes.get(origin, {}).get("outputs"))
-        types = [target_input.get("type"), *(output.get("type") for output in outputs[slot : slot + 1])]
+        outputs = dicts(self._nodes.get(source.node, {}).get("outputs"))
+        types = [target_input.get("type"), *(output.get("type") for output in outputs[source.slot : source.slot + 1])]
         return next((kind for kind in types if isinstance(kind, str) and kind != "*"), "*")
 
     def _store(self, number: int, link: Link) -> None:
         """Writes a link in the style of the file, and on the output that it comes from."""
-        is_root = "definitions" in self._data or "last_link_id" in self._data
-        links = self._data.setdefault("links", [])
+        links = self._data.get("links")
+        if not isinstance(links, (list, dict)):
+            links = self._data["links"] = []
         via = link.parent if link.parent in self._reroutes() else None
-        if isinstance(links, list) and (any(isinstance(entry, list) for entry in links) or (not links and is_root)):
-            links.append([number, *link.source, link.target, link.target_slot, link.type])
-            if via is not None:
-                extra = self._data.setdefault("extra", {})
-                extra.setdefault("linkExtensions", []).append({"id": number, "parentId": via})
+        entry = link.as_object(number) if via is None else {**link.as_object(number), "parentId": via}
+        if isinstance(links, dict):
+            links[str(number)] = entry
+        elif self._has_link_objects(links):
+            links.append(entry)
         else:
-            entry = link.as_object(number) if via is None else {**link.as_object(number), "parentId": via}
-            links.append(entry) if isinstance(links, list) else links.update({str(number): entry})
+            links.append([number, *link.source, link.target, link.target_slot, link.type])
+            self._extensions().extend([{"id": number, "parentId": via}] if via is not None else [])
         for reroute in self._chain(via):
-            reroute["linkIds"] = [*(reroute.get("linkIds") or []), number]
+            reroute["linkIds"] = [*_list(reroute.get("linkIds")), number]
         numbers = self._output_links(link)
         if numbers is not None:
             numbers.append(number)
@@ -147,16 +152,15 @@ class _Graph:
         link = self._links.pop(number)
         links = self._data["links"]
         if isinstance(links, dict):
-            for key in [key for key, entry in links.items() if entry.get("id") == number]:
+            for key in [key for key, entry in links.items() if _link_id(entry) == number]:
                 del links[key]
         else:
             links[:] = [entry for entry in links if _link_id(entry) != number]
-        extensions = self._data.get("extra", {}).get("linkExtensions")
-        if isinstance(extensions, list):
-            extensions[:] = [e for e in extensions if not isinstance(e, dict) or e.get("id") != number]
+        extensions = self._extensions()
+        extensions[:] = [entry for entry in extensions if _link_id(entry) != number]
         reroutes = self._reroute_list()
         for reroute in self._chain(link.parent):
-            reroute["linkIds"] = [other for other in reroute.get("linkIds") or [] if other != number]
+            reroute["linkIds"] = [other for other in _list(reroute.get("linkIds")) if other != number]
             if not reroute["linkIds"]:
                 reroutes.remove(reroute)
         numbers = self._output_links(link)
@@ -181,11 +185,23 @@ class _Graph:
 
     def _reroute_list(self) -> list[Any]:
         """The native reroutes: in `extra` of a root graph of version 0.4, else in the graph."""
+        own = self._data.get("reroutes")
+        return own if isinstance(own, list) and own else _list(as_dict(self._data.get("extra")).get("reroutes"))
+
+    def _has_link_objects(self, links: list[Any]) -> bool:
+        """Root graphs of version 0.4 have lists; subgraphs and newer files have objects."""
+        if links:
+            return all(isinstance(entry, dict) for entry in links)
+        return "inputNode" in self._data or self._data.get("version") == 1
+
+    def _extensions(self) -> list[Any]:
+        """Which link ends at which native reroute, where links are lists and have no room for it."""
         extra = self._data.get("extra")
-        for owner in (self._data, extra if isinstance(extra, dict) else {}):
-            if isinstance(owner.get("reroutes"), list) and owner["reroutes"]:
-                return owner["reroutes"]
-        return []
+        if not isinstance(extra, dict) or not self._reroute_list():
+            return []
+        if not isinstance(extra.get("linkExtensions"), list):
+            extra["linkExtensions"] = []
+        return extra["linkExtensions"]
 
     def _reroutes(self) -> dict[int, dict[str, Any]]:
         return {reroute["id"]: reroute for reroute in dicts(self._reroute_list()) if is_index(reroute.get("id"))}
@@ -193,21 +209,23 @@ class _Graph:
     def _chain(self, via: int | None) -> list[dict[str, Any]]:
         """The native reroutes that a link runs through, the last one first."""
         reroutes, chain = self._reroutes(), []
-        while via in reroutes and reroutes[via] not in chain:
+        while is_index(via) and via in reroutes and reroutes[via] not in chain:
             chain.append(reroutes[via])
             via = reroutes[via].get("parentId")
         return chain
 
     def _counters(self, name: str, state_name: str) -> list[int]:
-        state = self._data.get("state")
-        counters = (self._data.get(name), state.get(state_name) if isinstance(state, dict) else None)
+        counters = (self._data.get(name), as_dict(self._data.get("state")).get(state_name))
         return [counter for counter in counters if is_index(counter) and counter < 2**52]
 
     def _count(self, name: str, state_name: str, number: int) -> None:
-        state = self._data.get("state")
-        for owner, key in ((self._data, name), (state if isinstance(state, dict) else {}, state_name)):
+        for owner, key in ((self._data, name), (as_dict(self._data.get("state")), state_name)):
             if is_index(owner.get(key)):
                 owner[key] = max(owner[key], number)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _link_id(entry: Any) -> Any:

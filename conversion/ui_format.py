@@ -5,9 +5,9 @@ files), and, for native reroutes, `parentId` either in the link or in extra.link
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
-from .graph import ConversionError, Graph, Input, Node, NodeId, Source, Workflow, file_names, widget_values
+from .graph import ConversionError, Graph, Input, Node, NodeId, Source, Workflow, as_dict, file_names, widget_values
 
 TITLE_HEIGHT = 30.0
 COLLAPSED_WIDTH = 160.0
@@ -31,7 +31,7 @@ def read_ui(data: dict[str, Any]) -> Workflow:
     """The view of a workflow in the UI's format. Raises ConversionError where there is no list of nodes."""
     if not isinstance(data.get("nodes"), list):
         raise ConversionError("This is not a ComfyUI workflow: it has no list of nodes.")
-    definitions = _dict(data.get("definitions")).get("subgraphs")
+    definitions = as_dict(data.get("definitions")).get("subgraphs")
     graphs: dict[str | None, Graph] = {None: _read_graph(data, None)}
     for definition in dicts(definitions):
         if isinstance(definition.get("id"), str):
@@ -41,7 +41,7 @@ def read_ui(data: dict[str, Any]) -> Workflow:
     counters = [
         counter
         for graph in (data, *dicts(definitions))
-        for counter in (graph.get("last_node_id"), _dict(graph.get("state")).get("lastNodeId"))
+        for counter in (graph.get("last_node_id"), as_dict(graph.get("state")).get("lastNodeId"))
         if isinstance(counter, int) and counter < 2**52
     ]
     workflow.next_id = max([0, *ids, *counters]) + 1
@@ -63,7 +63,7 @@ def read_links(data: dict[str, Any]) -> dict[int, Link]:
         link_type = rest[0] if rest and isinstance(rest[0], str) else "*"
         parent = rest[1] if len(rest) > 1 and is_index(rest[1]) else None
         links[number] = Link(Source(origin, slot), target, target_slot, link_type, parent)
-    for extension in dicts(_dict(data.get("extra")).get("linkExtensions")):
+    for extension in dicts(as_dict(data.get("extra")).get("linkExtensions")):
         number, parent = extension.get("id"), extension.get("parentId")
         if is_index(number) and is_index(parent) and number in links:
             links[number] = links[number]._replace(parent=parent)
@@ -73,11 +73,11 @@ def read_links(data: dict[str, Any]) -> dict[int, Link]:
 LINK_KEYS = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type", "parentId")
 
 
-def is_id(value: Any) -> bool:
+def is_id(value: Any) -> TypeGuard[NodeId]:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
-def is_index(value: Any) -> bool:
+def is_index(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -105,7 +105,7 @@ def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> N
         outputs=[str(slot.get("type", "*")) for slot in dicts(value.get("outputs"))],
         widgets=widget_values(value["type"], value.get("widgets_values")),
         texts=file_names(value.get("widgets_values")),
-        properties=_dict(value.get("properties")),
+        properties=as_dict(value.get("properties")),
         box=_box(value),
     )
     for slot in dicts(value.get("inputs")):
@@ -121,7 +121,7 @@ def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> N
 def _box(value: dict[str, Any]) -> tuple[float, float, float, float]:
     left, top = pair(value.get("pos"))
     width, height = pair(value.get("size"))
-    if _dict(value.get("flags")).get("collapsed"):
+    if as_dict(value.get("flags")).get("collapsed"):
         width, height = COLLAPSED_WIDTH, 0.0
     return left, top - TITLE_HEIGHT, left + width, top + height
 
@@ -140,10 +140,6 @@ def _number(value: Any) -> float:
     """JSON as Python reads it can hold NaN, infinity, and integers too large for a float."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
     return float(value) if is_number and math.isfinite(value) else 0.0
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def dicts(value: Any) -> list[dict[str, Any]]:

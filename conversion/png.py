@@ -1,0 +1,87 @@
+"""The workflows that ComfyUI embeds in its pictures: text chunks of a PNG file, read and replaced."""
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from .graph import ConversionError
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+KEYWORDS = ("workflow", "prompt")
+"""The UI's graph and the API's, as ComfyUI's SaveImage names them."""
+LARGEST_TEXT = 64 * 2**20
+
+
+class Chunk(NamedTuple):
+    kind: bytes
+    data: bytes
+
+
+def read_texts(png: bytes) -> dict[str, str]:
+    """The embedded workflows by keyword. Raises ConversionError where the file is no whole PNG."""
+    texts = {}
+    for chunk in _chunks(png):
+        keyword, text = _text(chunk)
+        if keyword in KEYWORDS:
+            texts.setdefault(keyword, text)
+    return texts
+
+
+def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
+    """A copy of a PNG with other texts under the keywords that it has; the picture stays bit for bit."""
+    parts = [SIGNATURE]
+    for chunk in _chunks(png):
+        keyword, _ = _text(chunk)
+        if keyword in texts:
+            chunk = _text_chunk(keyword, texts[keyword])
+        checksum = struct.pack(">I", zlib.crc32(chunk.kind + chunk.data))
+        parts += [struct.pack(">I", len(chunk.data)), chunk.kind, chunk.data, checksum]
+    return b"".join(parts)
+
+
+def _chunks(png: bytes) -> Iterator[Chunk]:
+    if not png.startswith(SIGNATURE):
+        raise ConversionError("This is no PNG file, whatever its name says.")
+    place = len(SIGNATURE)
+    while place < len(png):
+        length = int.from_bytes(png[place : place + 4], "big")
+        kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
+        if len(data) < length or len(kind) < 4:
+            raise ConversionError("This PNG file ends in the middle; it was cut short.")
+        yield Chunk(kind, data)
+        place += 12 + length
+
+
+def _text(chunk: Chunk) -> tuple[str, str]:
+    """Keyword and text of a text chunk; two empty strings for any other, and for one that is malformed."""
+    keyword, _, rest = chunk.data.partition(b"\0")
+    name = keyword.decode("latin-1")
+    if name not in KEYWORDS:
+        return "", ""
+    try:
+        if chunk.kind == b"tEXt":
+            return name, rest.decode("latin-1")
+        if chunk.kind == b"zTXt":
+            return name, _inflate(rest[1:]).decode("latin-1")
+        if chunk.kind == b"iTXt":
+            _, _, text = rest[2:].split(b"\0", 2)
+            return name, (_inflate(text) if rest[0] else text).decode("utf-8")
+    except (ValueError, IndexError, zlib.error):
+        raise ConversionError(f"The {name} in this PNG file is damaged.") from None
+    return "", ""
+
+
+def _inflate(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(data, LARGEST_TEXT)
+    if unpacker.unconsumed_tail:
+        raise ConversionError("The text in this PNG file is larger than any workflow.")
+    return text
+
+
+def _text_chunk(keyword: str, text: str) -> Chunk:
+    try:
+        return Chunk(b"tEXt", keyword.encode() + b"\0" + text.encode("latin-1"))
+    except UnicodeEncodeError:
+        return Chunk(b"iTXt", keyword.encode() + b"\0\0\0\0\0" + text.encode("utf-8"))

@@ -1,0 +1,131 @@
+"""Turn saved workflows into 4-step ones with SUN, or back. Standard library only; no ComfyUI is needed.
+
+    python3 scripts/convert.py workflow.json ...       writes workflow_sun.json beside it
+    python3 scripts/convert.py pictures/               every .json and .png in a folder, and in those within it
+    python3 scripts/convert.py --restore workflow_sun.json
+    python3 scripts/convert.py --adapter my_adapter.safetensors --output converted/ workflow.json
+
+Takes the page's format, the API's, and PNG pictures with a workflow in them, of which a copy with the converted
+workflow is written (or the workflow alone, where --output ends in .json). No file is ever overwritten.
+
+One line for each file says what was done. The exit status is 0 where every file could be read and written, also if
+there was nothing to convert in it; else 1.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from conversion import png
+from conversion.graph import ConversionError
+from conversion.models import Adapter, Installed
+from conversion.plan import convert
+from conversion.result import Plan
+
+SUFFIXES = (".json", ".png")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    action = "restore" if options.restore else "speed_up"
+    installed = Installed([Adapter(options.adapter)], options.adapter) if options.adapter else Installed()
+    failures = 0
+    for source, target in jobs(options.paths, options.output, "_restored" if options.restore else "_sun"):
+        try:
+            print(f"{source}: {convert_file(source, target, action, installed)}")
+        except (ConversionError, OSError) as error:
+            failures += 1
+            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            print(f"{source}: not converted. {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="workflow.json, picture.png, or a folder")
+    parser.add_argument("--restore", action="store_true", help="take SUN out and bring the former settings back")
+    parser.add_argument("--adapter", metavar="NAME", help="the adapter file to name; else the released one")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="a folder, or the file for a single workflow")
+    options = parser.parse_args(arguments)
+    is_file = options.output is not None and options.output.suffix.lower() in SUFFIXES
+    if is_file and (len(options.paths) > 1 or options.paths[0].is_dir()):
+        parser.error("--output must be a folder where more than one file is converted.")
+    return options
+
+
+def jobs(paths: list[Path], output: Path | None, ending: str) -> Iterator[tuple[Path, Path]]:
+    """Each file with the one to write; what is in a folder keeps its place in it."""
+    for path in paths:
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        for file in found:
+            name = f"{file.stem}{ending}{file.suffix}"
+            if output is None:
+                yield file, file.with_name(name)
+            elif output.suffix.lower() in SUFFIXES:
+                yield file, output
+            else:
+                yield file, output / (file.relative_to(path).with_name(name) if path.is_dir() else name)
+
+
+def convert_file(source: Path, target: Path, action: str, installed: Installed) -> str:
+    """Converts one file and says what was done. Raises ConversionError or OSError where that cannot be."""
+    data = source.read_bytes()
+    is_picture = source.suffix.lower() == ".png"
+    texts = png.read_texts(data) if is_picture else {"workflow": _decoded(data)}
+    if not texts:
+        raise ConversionError("There is no workflow in this picture.")
+    plans: dict[str, Plan] = {}
+    converted: dict[str, dict[str, Any]] = {}
+    for keyword, text in texts.items():
+        converted[keyword], plans[keyword] = convert(action, _json(text), None, installed)
+    plan = plans.get("workflow") or plans["prompt"]
+    if not any(each.edits for each in plans.values()):
+        return _one_line(plan)
+    if is_picture and target.suffix.lower() == ".png":
+        result = png.with_texts(data, {keyword: json.dumps(graph) for keyword, graph in converted.items()})
+    else:
+        graph = converted.get("workflow") or converted["prompt"]
+        result = (json.dumps(graph, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+    _write(target, result)
+    return f"{plan.summary}. Written to {target}"
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConversionError("This is no text file, and so no workflow.") from None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConversionError("This is not a ComfyUI workflow: it is no JSON.") from None
+
+
+def _one_line(plan: Plan) -> str:
+    return " ".join([f"{plan.summary}.", *plan.detail.splitlines()])
+
+
+def _write(target: Path, data: bytes) -> None:
+    """Writes a new file; one that is there already, whichever it is, stays."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with target.open("xb") as file:
+            try:
+                file.write(data)
+            except OSError:
+                target.unlink()
+                raise
+    except FileExistsError:
+        raise ConversionError(f"{target} is there already; move it, or choose another --output.") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
