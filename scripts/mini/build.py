@@ -153,7 +153,7 @@ def report_stage() -> None:
 
 
 def pictures_stage() -> None:
-    """Draw the README's picture of the community styles, on prompts of no training set."""
+    """Draw the README's picture of the community styles, on prompts of no U-Net's training."""
     import pictures
 
     prompts = ["a red cat in the snow", "a blue boat at sunset", "a pink mushroom in the snow"]
@@ -195,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stage", choices=[*STAGES, *LAST], help="run this stage alone")
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="data-parallel processes (default: all cores)"
+        "--processes", type=int, default=2, help="data-parallel processes; each adds 16 rows to a batch (default: 2)"
     )
     options = parser.parse_args()
     import loop

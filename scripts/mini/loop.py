@@ -1,7 +1,7 @@
 """The optimisation loop that all stages of the mini family share: data-parallel processes, EMA, resumable checkpoints.
 
 On small CPUs one single-threaded process per core is faster than one process with several threads, so a stage runs in
-as many processes as there are cores and averages gradients over gloo.
+two processes and averages gradients over gloo.
 """
 
 import math
