@@ -56,14 +56,13 @@ def train(inputs: dict[str, list], report: Callable[[str], None]) -> tuple[SunAd
         accelerator = new_accelerator(config, on_cpu=one["model"].load_device.type == "cpu")
         trainer = new_trainer(teacher, examples, store, config, accelerator)
         evaluation = new_evaluation(teacher, examples, one["vae"], config) if one.get("vae") else None
-        teacher.load()
-        _run(trainer, teacher, evaluation, report)
+        _run(trainer, evaluation, report)
         adapter = described(trainer, evaluation.figures(trainer.averaged_adapter()) if evaluation else {})
     report(f"Trained {trainer.done} steps on {len(examples)} pictures; the loss is {trainer.losses[-1]:.4g} now.")
     return adapter, loss_curve(trainer.losses)
 
 
-def _run(trainer: Trainer, teacher: Teacher, evaluation: Evaluation | None, report: Callable[[str], None]) -> None:
+def _run(trainer: Trainer, evaluation: Evaluation | None, report: Callable[[str], None]) -> None:
     """The steps, with progress and comparisons on the node."""
     config, bar = trainer.config, comfy.utils.ProgressBar(trainer.config.steps)
     try:
@@ -72,7 +71,6 @@ def _run(trainer: Trainer, teacher: Teacher, evaluation: Evaluation | None, repo
                 preview = None
                 if evaluation and config.sample_every and step.number % config.sample_every == 0:
                     preview = ("JPEG", evaluation.grid(trainer.averaged_adapter()), PREVIEW_SIZE)
-                    teacher.load()  # decoding may have sent it from its device
                 bar.update_absolute(step.number, preview=preview)
                 throw_exception_if_processing_interrupted()
     except InterruptProcessingException:
@@ -84,7 +82,9 @@ def _run(trainer: Trainer, teacher: Teacher, evaluation: Evaluation | None, repo
 
 
 def _config(one: dict[str, Any], negatives: list[str]) -> TrainingConfig:
-    precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(one["model"].model_dtype(), "no")
+    model = one["model"]
+    computes_in = model.model.manual_cast_dtype or model.model_dtype()
+    precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(computes_in, "no")
     return TrainingConfig().with_values(
         {
             "steps": one["steps"],

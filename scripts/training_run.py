@@ -81,6 +81,7 @@ def run(chosen: argparse.Namespace) -> None:
         return
     if state.is_main_process:
         claim_folder(chosen.out, config)
+    state.wait_for_everyone()
     store = TensorFolder(chosen.cache or chosen.out / "cache")
     teacher = Teacher.of(model, clip, config, store)
     examples = make_data(chosen, config, teacher, vae, store, say)
@@ -88,7 +89,6 @@ def run(chosen: argparse.Namespace) -> None:
     say(f"{len(examples)} pictures, {len(trainer.data.pairs.captions)} captions")
     with teacher.loaded():
         evaluation = new_evaluation(teacher, examples, vae, config) if state.is_main_process else None
-        teacher.load()
         out = train_in_folder(trainer, chosen.out, chosen.name, evaluation)
     say(f"The adapter is {out}; put it into models/sun.")
 

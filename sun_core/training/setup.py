@@ -76,11 +76,13 @@ class Teacher:
         self.distillation.alphas = self.distillation.alphas.to(device)
 
     def decoder(self, vae: Any) -> Callable[[Tensor], Tensor]:
-        """Latents to pictures, as VAE Decode does it."""
+        """Latents to pictures, as VAE Decode does it; the U-Net is back on its device afterwards."""
 
         @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
-            return vae.decode(self.model.model.process_latent_out(latents))
+            pictures = vae.decode(self.model.model.process_latent_out(latents))
+            self.load()
+            return pictures
 
         return decode
 
@@ -98,6 +100,7 @@ def new_trainer(
     teacher.prompts.encode(texts[accelerator.process_index :: accelerator.num_processes])
     accelerator.wait_for_everyone()
     teacher.prompts.encode(texts)
+    teacher.load()
     return Trainer(teacher.distillation, data, config, accelerator)
 
 
@@ -106,4 +109,6 @@ def new_evaluation(teacher: Teacher, examples: Sequence[Example], vae: Any, conf
     texts = config.sample_prompts or tuple(dict.fromkeys(example.caption for example in examples))[:SAMPLE_PROMPTS]
     negative = config.negative_prompts[0] if config.negative_prompts else ""
     pairs = [(text, negative) for text in texts]
-    return Evaluation(teacher.sampler, teacher.prompts, pairs, sum(config.guidance) / 2, teacher.decoder(vae))
+    evaluation = Evaluation(teacher.sampler, teacher.prompts, pairs, sum(config.guidance) / 2, teacher.decoder(vae))
+    teacher.load()
+    return evaluation

@@ -155,9 +155,10 @@ class Trainer:
         batch, _ = self.data.batch(self.done, 0, 1)
         if not torch.isfinite(batch.x0).all() or not torch.isfinite(batch.positive).all():
             return f"{begun}, because the data has values that are not; delete the cached latents and texts."
+        precision = {"no": "full"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
         return (
-            f"{begun}, though weights and data are: the U-Net overflows in {self.accelerator.mixed_precision} "
-            "precision; lower learning_rate, or set precision to bf16 or no."
+            f"{begun}, though weights and data are: the U-Net overflows in {precision} precision; lower learning_rate, "
+            "or set precision to bf16 or no."
         )
 
     @torch.no_grad()

@@ -115,6 +115,16 @@ def test_inputs_that_do_not_go_together_are_named(mini, inputs, lists, says):
     assert str(refused.value).endswith(".") and "\n" not in str(refused.value)
 
 
+def test_a_package_that_is_missing_is_named(mini, monkeypatch):
+    for module in [name for name in sys.modules if name.startswith(("sun_pack.nodes.training", "accelerate"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.delitem(sys.modules, "sun_pack.sun_core.training.trainer", raising=False)
+    monkeypatch.delitem(sys.modules, "sun_pack.sun_core.training.setup", raising=False)
+    with pytest.raises(SunError, match="pip install accelerate"):
+        train(mini)
+
+
 def test_a_model_with_sun_cannot_be_the_teacher(mini):
     with_sun = apply_sun(mini[0], SunAdapter.for_unet(mini[0].model.diffusion_model), SunSettings())
     with pytest.raises(SunError, match="has a SUN adapter on it already"):
