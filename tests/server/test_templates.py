@@ -27,8 +27,7 @@ def templates(server: ComfyServer, object_info: dict[str, Any], models: Models) 
     templates = examples(models, object_info)
     first = templates["text_to_image"]
     start_from(server, server.run(first.to_api()).pictures[first.node_id("Save picture")])
-    if "distil_your_own" in templates:
-        templates["distil_your_own"].set("Train SUN Adapter", steps=2, preview_every=0)
+    templates["distil_your_own"].set("Train SUN Adapter", steps=2, preview_every=0, prompts=models.positive)
     return templates
 
 
