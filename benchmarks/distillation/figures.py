@@ -25,9 +25,9 @@ GAIN = (REFERENCE, "plain-4", SUN)
 
 
 def unique(*groups: Iterable[str]) -> list[str]:
-    """Names in the order of their first mention, of methods whose weights are there."""
+    """Names in the order of their first mention, of methods that have their weights and settings."""
     names = dict.fromkeys(name for group in groups for name in group)
-    return [name for name in names if name in ways.PEERS or name in ways.FIXED]
+    return [name for name in names if name in ways.FIXED or name in ways.tuned()]
 
 
 def sets(count: int) -> dict[str, list[Job]]:

@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from training import WORK, without_norm
 from world import SIZE, TEMPLATES, Scene, all_scenes, caption
 
 CHUNK = 4 * BATCH
-TUNING = 2 * BATCH
+TUNING = BATCH
 """Prompts that a peer's settings are chosen on."""
 STYLES = ("storybook", *COMMUNITY, *LORAS)
 SEEDS = {"full": 1000, "pairs": 20_000, "open": 40_000, "tuning": 60_000}
@@ -82,6 +82,17 @@ class Job:
         return slice(self.first, min(self.first + CHUNK, self.count))
 
     @property
+    def reference(self) -> "Job | None":
+        """The teacher's job that this one is measured against."""
+        if self.method == "teacher-25" or self.kind == "open":
+            return None
+        return Job("teacher-25", self.kind, self.first, self.count, self.style)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.reference is None or self.reference.file.exists()
+
+    @property
     def file(self) -> Path:
         method, texts = ways.method(self.method, json.loads(self.settings)), prompts(self.kind, self.count)
         of_rows = texts.positives[self.rows], texts.negatives[self.rows]
@@ -111,20 +122,22 @@ def collected(parts: Iterable[Job]) -> dict[str, Tensor]:
 
 
 def work_off(todo: Sequence[Job], processes: int) -> None:
-    """Do all jobs that were not done before; references first, which the others are measured against."""
+    """Do all jobs that were not done before, in this order as far as each one's reference is there."""
     waiting = list(dict.fromkeys(job for job in todo if not job.file.exists()))
-    references = [job for job in waiting if job.method == "teacher-25"]
-    started, done = time.monotonic(), 0
+    count, started = len(waiting), time.monotonic()
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")  # as in scripts/mini/loop.py
     os.environ.update(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000", MALLOC_TOP_PAD_="268435456")
     context = multiprocessing.get_context("spawn")
+    running: set[Future[Job]] = set()
     with ProcessPoolExecutor(processes, context, initializer=import_comfyui) as pool:
-        for part in (references, [job for job in waiting if job.method != "teacher-25"]):
-            for job in pool.map(do, part):
-                done += 1
-                seconds = time.monotonic() - started
-                what = f"{job.method} {job.kind} {job.style} {job.first}"
-                print(f"{done}/{len(waiting)}  {seconds:.0f} s  {what}", flush=True)
+        while waiting or running:
+            for job in [job for job in waiting if job.is_ready][: processes - len(running)]:
+                waiting.remove(job)
+                running.add(pool.submit(do, job))
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for job in (future.result() for future in finished):
+                done, seconds = count - len(waiting) - len(running), time.monotonic() - started
+                print(f"{done}/{count}  {seconds:.0f} s  {job.method} {job.kind} {job.style} {job.first}", flush=True)
 
 
 @functools.cache
@@ -208,11 +221,10 @@ def stays(draw: functools.partial) -> Tensor:
 def measured(pictures: Tensor, job: Job, texts: Prompts) -> dict[str, Tensor]:
     """Per picture: the judge's features, likeness to the 25-step picture (dB), whether thing and colour are right."""
     result = {"features": judge().body(pictures * 2 - 1)}
-    if job.method == "teacher-25":
+    if job.reference is None:
         result["pictures"] = pictures.half()
     else:
-        of_teacher = Job("teacher-25", job.kind, job.first, job.count, job.style)
-        reference = torch.load(of_teacher.file, weights_only=True)["pictures"].float()
+        reference = torch.load(job.reference.file, weights_only=True)["pictures"].float()
         result["psnr"] = -10 * (pictures - reference).square().mean((1, 2, 3)).clamp(min=1e-10).log10()
     if texts.scenes:
         seen = list(zip(texts.scenes[job.rows], judge().name(pictures), strict=True))

@@ -60,11 +60,7 @@ def train(chosen: str, processes: int) -> None:
 
     if chosen not in ("all", *training.RUNS):
         sys.exit(f"There is no run {chosen}: choose one of {', '.join(training.RUNS)}, or all.")
-    loop.launch(latents_stage, processes=processes)
-    for name in training.RUNS if chosen == "all" else [chosen]:
-        print(f"== {name}, {training.RUNS[name].steps} steps", flush=True)
-        loop.launch(train_stage, name, processes=processes)
-        training.export(name)
+    loop.launch(train_stage, list(training.RUNS) if chosen == "all" else [chosen], processes=processes)
 
 
 def tune(processes: int) -> None:
@@ -110,18 +106,14 @@ def import_comfyui() -> None:
     import_comfyui()
 
 
-def latents_stage() -> None:
+def train_stage(names: list[str]) -> None:
+    """What each process of a training does."""
     import_comfyui()
     import training
 
     training.make_latents()
-
-
-def train_stage(name: str) -> None:
-    import_comfyui()
-    import training
-
-    training.train(name)
+    for name in names:
+        training.train(name)
 
 
 if __name__ == "__main__":

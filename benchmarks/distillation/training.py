@@ -158,7 +158,7 @@ def make_latents() -> None:
 
 
 def train(name: str) -> None:
-    """Train one run, or go on with it: what each process does."""
+    """Train one run, or go on with it, and write its weights: what each process does."""
     torch.manual_seed(0)
     run, checkpoint = RUNS[name], WORK / f"{name}.pt"
     schedule = replace(
@@ -170,7 +170,11 @@ def train(name: str) -> None:
         if dist.get_rank() == 0 and step and step % schedule.save_every == 0:
             shutil.copy(checkpoint, curve_checkpoint(name, step))
 
+    if dist.get_rank() == 0:
+        print(f"== {name}, {run.steps} steps", flush=True)
     run.train(schedule, checkpoint, keep)
+    if dist.get_rank() == 0:
+        export(name)
 
 
 def curve_checkpoint(name: str, step: int) -> Path:
@@ -178,7 +182,7 @@ def curve_checkpoint(name: str, step: int) -> Path:
 
 
 def export(name: str) -> None:
-    """Write what a finished run has learnt to weights/, as a file that ComfyUI's own loaders or ours read."""
+    """Write what a run has learnt to weights/, as a file that ComfyUI's own loaders or ours read."""
     WEIGHTS.mkdir(exist_ok=True)
     RUNS[name].export(WORK / f"{name}.pt", WEIGHTS / f"{name}.safetensors")
 

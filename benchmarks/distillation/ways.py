@@ -96,6 +96,12 @@ CANDIDATES: dict[str, list[Settings]] = {
     ],
 }
 
+
+def tuned() -> dict[str, dict]:
+    """settings.json: of each peer the best settings, and all that were tried."""
+    return json.loads(SETTINGS.read_text(encoding="utf-8")) if SETTINGS.exists() else {}
+
+
 FIXED: dict[str, Method] = {
     "teacher-25": sampler("teacher, 25 steps, CFG", "dpmpp_2m", 25, {"cfg": CFG, "scheduler": "normal"}),
     "teacher-4": sampler("teacher, 4 steps, CFG", "ddim", 4, {"cfg": CFG, "scheduler": "simple"}),
@@ -109,7 +115,7 @@ FIXED: dict[str, Method] = {
     **{
         name: sun(run.title, WEIGHTS / f"{name}.safetensors", run.recipe.segments, norm=run.norm)
         for name, run in RUNS.items()
-        if isinstance(run, Run)
+        if isinstance(run, Run) and (WEIGHTS / f"{name}.safetensors").exists()
     },
     **{file.stem: sun(file.stem, file) for file in sorted(WEIGHTS.glob("curve-*.safetensors"))},
 }
@@ -120,4 +126,4 @@ def method(name: str, settings: Settings | None = None) -> Method:
     """The method of that name; a peer with its best settings unless told otherwise."""
     if name in FIXED:
         return FIXED[name]
-    return PEERS[name](settings or json.loads(SETTINGS.read_text())[name]["best"])
+    return PEERS[name](settings or tuned()[name]["best"])
