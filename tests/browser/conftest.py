@@ -19,11 +19,13 @@ sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 import demonstration
 import environment
 from comfy_server import ComfyServer
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
+from ..conversion.compare import meaning
 from .page import CanvasPage
 
 FRONTENDS = ("1.32.9", "1.58.1")  # what the oldest supported ComfyUI asks for, and the newest
+PATIENCE = 120_000  # milliseconds that anything on the page may take on a busy machine
 PICTURES = environment.REPOSITORY / "build" / "browser"
 CHROMIUM_ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -49,6 +51,7 @@ def models() -> demonstration.Models:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=environment.chromium(), args=[*CHROMIUM_ARGUMENTS])
         yield browser
@@ -97,6 +100,7 @@ def page(
     (user / "comfy.settings.json").write_text(json.dumps({**settings, "Comfy.InstalledVersion": frontend}))
     context = chromium.new_context(viewport={"width": 1500, "height": 900})
     context.add_init_script("localStorage.vueNodesBannerDismissed = 'true'")
+    context.set_default_timeout(PATIENCE)
     context.route("**/*", lambda route: route.continue_() if is_local(route.request.url) else route.abort())
     page = CanvasPage(context.new_page(), server)
     page.open()
@@ -121,6 +125,15 @@ seeds = itertools.count(42)  # another for each test: the server does not draw a
 def corpus(name: str) -> dict[str, Any]:
     """A workflow of the conversion's corpus."""
     return json.loads((CORPUS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def content(workflow: dict[str, Any]) -> dict[str, Any]:
+    """What a workflow does. Where its nodes stand is aside: Nodes 2.0 of frontend 1.32.9 spreads them when it loads."""
+    graphs = meaning(workflow)
+    for graph in graphs.values():
+        for node in graph["nodes"].values():
+            del node["pos"]
+    return graphs
 
 
 @pytest.fixture

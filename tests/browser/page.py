@@ -8,6 +8,7 @@ from comfy_server import ComfyServer
 from playwright.sync_api import Locator, Page
 
 READY = "window.app?.extensionManager?.workflow?.activeWorkflow && app.extensionManager.spinner === false"
+TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 FRAMES = """async (count) => { for (let i = 0; i < count; i++) await new Promise(requestAnimationFrame) }"""
 
 
@@ -17,6 +18,7 @@ class CanvasPage:
     def __init__(self, page: Page, server: ComfyServer) -> None:
         self.page, self.server = page, server
         self.errors: list[str] = []
+        self._steps_when_loaded = 0
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def open(self, query: str = "") -> None:
@@ -31,7 +33,12 @@ class CanvasPage:
     def load(self, workflow: dict[str, Any]) -> None:
         """Open a workflow as from a file, in a tab of its own."""
         self.page.evaluate("(graph) => app.loadGraphData(graph, true, true, 'loaded')", workflow)
-        self.frames(3)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the page record what it does to a graph by itself: Nodes 2.0 measures nodes once they are there."""
+        self.frames(5)
+        self._steps_when_loaded = self.page.evaluate(f"{TRACKER}.checkState() ?? {TRACKER}.undoQueue.length")
 
     def graph(self) -> dict[str, Any]:
         """The workflow as it would be saved now."""
@@ -45,8 +52,23 @@ class CanvasPage:
         script = "(id) => Object.fromEntries(app.canvas.graph.getNodeById(id).widgets.map((w) => [w.name, w.value]))"
         return self.page.evaluate(script, node)
 
+    def driven_widgets(self) -> list[list[Any]]:
+        """[graph, node, position among the saved values] of every widget whose value comes over a link."""
+        return self.page.evaluate("""() => {
+            const root = app.rootGraph ?? app.graph
+            return [root, ...root.subgraphs.values()].flatMap((graph) => graph.nodes.flatMap((node) => {
+                const saved = (node.widgets ?? []).filter((widget) => widget.serialize !== false)
+                return node.serialize().inputs
+                    .filter((input) => input.widget && input.link != null)
+                    .map((input) => saved.findIndex((widget) => widget.name === input.widget.name))
+                    .filter((index) => index >= 0)
+                    .map((index) => [graph === root ? null : graph.id, Number(node.id), index])
+            }))
+        }""")
+
     def undo_steps(self) -> int:
-        return self.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length")
+        """How many there are since the workflow was loaded."""
+        return self.page.evaluate(f"{TRACKER}.undoQueue.length") - self._steps_when_loaded
 
     def face(self, node: int) -> Locator:
         """What a SUN node of the root graph says."""

@@ -1,6 +1,7 @@
 """What SUN nodes say on the page: faces, badges, the adapter that is missing; and that they say it as text."""
 
 import pytest
+from demonstration import Models
 from playwright.sync_api import expect
 
 from .conftest import SAMPLER, corpus
@@ -62,8 +63,45 @@ def test_hostile_words_are_shown_and_never_run(page: CanvasPage, plain: dict) ->
     assert page.page.evaluate("window.injected") is None
 
 
+def test_adapter_info_is_shown_on_its_node(page: CanvasPage, models: Models) -> None:
+    page.load(adapter_info(models.adapter.name))
+    page.look_at(2)
+    page.page.get_by_test_id("queue-button").click()
+    expect(page.face(2)).to_contain_text("Family: mini")
+    expect(page.face(2)).to_contain_text("Cross-attention layers: 7")
+
+
+def adapter_info(adapter: str) -> dict:
+    """Load SUN Adapter -> SUN Adapter Info."""
+    kind = {"name": "sun_adapter", "type": "SUN_ADAPTER"}
+    return {
+        "last_node_id": 2, "last_link_id": 1, "version": 0.4, "groups": [], "config": {}, "extra": {},
+        "links": [[1, 1, 0, 2, 0, "SUN_ADAPTER"]],
+        "nodes": [
+            {"id": 1, "type": "SUNLoadAdapter", "pos": [50, 50], "size": [320, 160], "flags": {}, "order": 0, "mode": 0,
+             "inputs": [], "outputs": [{"name": "SUN_ADAPTER", "type": "SUN_ADAPTER", "links": [1]}], "properties": {},
+             "widgets_values": [adapter]},
+            {"id": 2, "type": "SUNAdapterInfo", "pos": [450, 50], "size": [360, 160], "flags": {}, "order": 1, "mode": 0,
+             "inputs": [{**kind, "link": 1}], "outputs": [{"name": "info", "type": "STRING", "links": []}],
+             "properties": {}, "widgets_values": []},
+        ],
+    }  # fmt: skip
+
+
 def test_badges_can_be_switched_off(page: CanvasPage, sped_up: int) -> None:
     page.set_value(SAMPLER, "steps", 30)
     expect(page.face(sped_up).locator(".sun-badge")).to_have_count(1)
     page.page.evaluate("app.extensionManager.setting.set('SUN.ShowBadges', false)")
     expect(page.face(sped_up).locator(".sun-badge")).to_have_count(0)
+
+
+def test_pages_own_list_of_missing_models_offers_the_adapter(
+    settings: dict, no_adapter: None, frontend: str, request: pytest.FixtureRequest
+) -> None:
+    settings["Comfy.Workflow.ShowMissingModelsWarning"] = True
+    page: CanvasPage = request.getfixturevalue("page")
+    page.load(corpus("text_to_image"))
+    page.convert("speed_up")
+    page.load(page.graph())
+    offer = page.page.locator("[role=dialog], [role=complementary], [data-testid*=missing-model]")
+    expect(offer.get_by_text("sun_adapter_sdv15_4step_addpos.safetensors").first).to_be_visible()

@@ -5,7 +5,7 @@ import { address } from "./graphs.js";
 import { word } from "./words.js";
 
 const WIDGET = "sun_face";
-const SPEAKING = new Set(["SUNSpeedUp", "SUNApply", "SUNLoadAdapter", "SUNSampler"]);
+const SPEAKING = new Set(["SUNSpeedUp", "SUNApply", "SUNLoadAdapter", "SUNSampler", "SUNAdapterInfo"]);
 const HEIGHT = 84; // of four lines; fixed, so that no saved size changes with what a node has to say
 const faces = new WeakMap(); // node -> Face
 

@@ -1,4 +1,4 @@
-/** What a run did, on the node that did it: the server's event "sun.run". */
+/** What a run did, on the node that did it: the server's event "sun.run", and the text of SUN Adapter Info. */
 
 import { api } from "../../../scripts/api.js";
 import { tell } from "./conversion.js";
@@ -19,6 +19,10 @@ export function listenToRuns() {
     if (changes && changes !== before?.changes && announcesAutomatic()) {
       tell("info", word("sun.automatic"), changes);
     }
+  });
+  api.addEventListener("executed", ({ detail: { node: path, output } }) => {
+    const node = nodeAtPath(path);
+    if (node?.comfyClass === "SUNAdapterInfo") showOn(node, { lines: output?.text?.[0]?.split("\n") ?? [] });
   });
 }
 
