@@ -58,4 +58,5 @@ def describe(adapter: SunAdapter) -> str:
         f"Extra positive branch: {'yes' if layout.extra_positive else 'no'}",
         f"Parameters: {parameters:,} ({str(adapter.dtype).removeprefix('torch.')})",
     ]
-    return "\n".join(lines + [f"{key}: {value}" for key, value in adapter.metadata.items() if key != "family"])
+    told = {key: value[:500] for key, value in adapter.metadata.items() if key != "family"}  # a file may say anything
+    return "\n".join(lines + [f"{key}: {value}" for key, value in told.items()])

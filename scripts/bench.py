@@ -18,16 +18,19 @@ TARGETS = {"sampling_speedup": "target: at least 10, limit: 12.5", "forward_rati
 
 
 def main() -> int:
+    environment.exit_on_termination()
     chosen = arguments()
     try:
         environment.enter(environment.prepare())
+        start_comfyui()
+        import measurements  # needs ComfyUI's modules
+
+        figures, machine = measurements.measure(chosen.latent, chosen.repeats)
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1
-    start_comfyui()
-    import measurements  # needs ComfyUI's modules
-
-    figures, machine = measurements.measure(chosen.latent, chosen.repeats)
+    except KeyboardInterrupt:
+        return 130
     print(f"\n{report(figures, machine)}")
     if chosen.json:
         chosen.json.write_text(json.dumps(figures | {"machine": machine}, indent=2) + "\n", encoding="utf-8")
@@ -39,7 +42,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--latent", type=int, default=32, metavar="N", help="latents of N x N; 64 is 512 x 512 pixels")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="how often each thing is measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.repeats < 1 or chosen.latent < 8:
+        parser.error("--repeats must be at least 1, and --latent at least 8")
+    if chosen.json and not chosen.json.absolute().parent.is_dir():
+        parser.error(f"there is no folder {chosen.json.absolute().parent} for --json")  # said now, not after minutes
+    return chosen
 
 
 def start_comfyui() -> None:

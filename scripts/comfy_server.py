@@ -227,7 +227,8 @@ def device_arguments() -> tuple[str, ...]:
     """--cpu where torch finds no accelerator; ComfyUI does not start there without it."""
     import torch  # takes seconds
 
-    found = torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
+    xpu = getattr(torch, "xpu", None)  # younger than some torch that a user's own ComfyUI runs on
+    found = torch.cuda.is_available() or torch.backends.mps.is_available() or (xpu and xpu.is_available())
     return () if found else ("--cpu",)
 
 

@@ -54,7 +54,7 @@ def main() -> int:
         models = demonstration.full_size(chosen.checkpoint.absolute(), chosen.adapter.absolute())
     try:
         demonstration.run(models, chosen.output.absolute(), chosen.port, chosen.serve)
-    except (ServerError, OSError) as error:
+    except (ServerError, environment.SetupError, OSError) as error:
         log = getattr(error, "log", "")
         if os.strerror(errno.ENOSPC) in f"{error} {log}":  # met here or by the server
             return failed(disk_is_full(chosen.output))

@@ -113,13 +113,14 @@ def run(models: Models, output: Path, port: int | None, serve: bool) -> None:
 def serving(models: Models, port: int | None = None) -> Iterator[tuple[ComfyServer, dict[str, Workflow]]]:
     """A server with this pack and `models`, and the example workflows set to them."""
     base = base_folder()
-    fill(base, models)
-    print("Starting ComfyUI ...", flush=True)
-    with ComfyServer(environment.comfyui_path(), base, port, device_arguments()) as server:
-        workflows = examples(models, server.get("/object_info"))
-        for name, workflow in workflows.items():
-            workflow.write(own_workflows(base) / f"{name}.json")
-        yield server, workflows
+    with environment.alone(base.with_suffix(".lock"), "Another demo of this checkout is running: end that one first."):
+        fill(base, models)
+        print("Starting ComfyUI ...", flush=True)
+        with ComfyServer(environment.comfyui_path(), base, port, device_arguments()) as server:
+            workflows = examples(models, server.get("/object_info"))
+            for name, workflow in workflows.items():
+                workflow.write(own_workflows(base) / f"{name}.json")
+            yield server, workflows
 
 
 def examples(models: Models, object_info: dict[str, Any]) -> dict[str, Workflow]:

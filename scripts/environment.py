@@ -302,7 +302,18 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def alone(path: Path, otherwise: str) -> Iterator[None]:
+    """Hold an exclusive lock on `path`, or raise SetupError(otherwise) where another run holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if not _try_lock(file.fileno()):
+            raise SetupError(otherwise)
+        yield
+
+
 def _try_lock(descriptor: int) -> bool:
+    """Whether the lock is ours now; on a file system without locks it always is."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -312,8 +323,8 @@ def _try_lock(descriptor: int) -> bool:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
     return True
 
 

@@ -81,8 +81,8 @@ def adapter_info(adapter: str) -> dict:
             {"id": 1, "type": "SUNLoadAdapter", "pos": [50, 50], "size": [320, 160], "flags": {}, "order": 0, "mode": 0,
              "inputs": [], "outputs": [{"name": "SUN_ADAPTER", "type": "SUN_ADAPTER", "links": [1]}], "properties": {},
              "widgets_values": [adapter]},
-            {"id": 2, "type": "SUNAdapterInfo", "pos": [450, 50], "size": [360, 160], "flags": {}, "order": 1, "mode": 0,
-             "inputs": [{**kind, "link": 1}], "outputs": [{"name": "info", "type": "STRING", "links": []}],
+            {"id": 2, "type": "SUNAdapterInfo", "pos": [450, 50], "size": [360, 160], "flags": {}, "order": 1,
+             "mode": 0, "inputs": [{**kind, "link": 1}], "outputs": [{"name": "info", "type": "STRING", "links": []}],
              "properties": {}, "widgets_values": []},
         ],
     }  # fmt: skip

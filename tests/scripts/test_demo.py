@@ -36,6 +36,9 @@ def test_the_pictures_the_table_and_a_page_to_open(start: Start, ended: Ended, t
     assert side_by_side.width > 1000 and side_by_side.height > 1000
     assert "times faster" in printed
 
+    second, _, complaint = ended(start("demo.py", "--output", str(tmp_path)))
+    assert (second, complaint) == (1, "Another demo of this checkout is running: end that one first.\n")
+
     processes = [demo, *children(demo)]
     demo.send_signal(signal.SIGINT)
     status, _, _ = ended(demo)
@@ -45,7 +48,11 @@ def test_the_pictures_the_table_and_a_page_to_open(start: Start, ended: Ended, t
 
 @pytest.mark.parametrize(
     "ending",
-    [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, id="killed, with no chance to clean up")],
+    [
+        signal.SIGINT,
+        signal.SIGTERM,
+        pytest.param(getattr(signal, "SIGKILL", None), id="killed, with no chance to clean up"),
+    ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_no_process_is_left_behind(start: Start, ended: Ended, tmp_path: Path, ending: signal.Signals) -> None:

@@ -131,7 +131,7 @@ def test_layers_of_several_text_widths_are_refused(refusal, weights):
 
 def test_key_among_others_that_no_adapter_has_is_named(refusal, weights):
     weights["extra.weight"] = torch.zeros(1)
-    assert "such as extra.weight" in refusal(weights)
+    assert 'such as "extra.weight"' in refusal(weights)
 
 
 def test_layer_number_of_thousands_of_digits_is_no_key(refusal):

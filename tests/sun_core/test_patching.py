@@ -1,5 +1,7 @@
 """SUN on a MODEL, through ComfyUI's own U-Net, ModelPatcher and samplers."""
 
+import copy
+
 import comfy.sample
 import comfy.samplers
 import pytest

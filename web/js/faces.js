@@ -15,6 +15,7 @@ document.head.append(
 
 class Face {
   lines = [];
+  output = [];
   run = null;
   badge = null;
   missing = null;
@@ -22,7 +23,7 @@ class Face {
   element = box("sun-face");
 
   draw() {
-    const parts = [...this.lines, ...(this.run ? [this.run] : [])].map((text) => box("sun-line", text));
+    const parts = [...this.lines, ...this.output, ...(this.run ? [this.run] : [])].map((text) => box("sun-line", text));
     if (this.missing) parts.unshift(download(this.missing, this.badge?.detail.includes(this.missing.name)));
     if (this.badge) parts.unshift(remedy(this.badge, this.onFix));
     this.element.replaceChildren(...parts);
@@ -49,7 +50,7 @@ export function badgeOf(node) {
   return faces.get(node)?.badge;
 }
 
-/** Shows what changed of {lines, run, badge: {text, detail, fix}, missing: the adapter to download, onFix}. */
+/** Shows what changed of {lines, output, run, badge: {text, detail, fix}, missing: the adapter to download, onFix}. */
 export function showOn(node, changed) {
   const face = faces.get(node);
   if (!face) return;

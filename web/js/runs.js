@@ -22,7 +22,7 @@ export function listenToRuns() {
   });
   api.addEventListener("executed", ({ detail: { node: path, output } }) => {
     const node = nodeAtPath(path);
-    if (node?.comfyClass === "SUNAdapterInfo") showOn(node, { lines: output?.text?.[0]?.split("\n") ?? [] });
+    if (node?.comfyClass === "SUNAdapterInfo") showOn(node, { output: output?.text?.[0]?.split("\n") ?? [] });
   });
 }
 
