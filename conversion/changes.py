@@ -97,11 +97,14 @@ def changes_for(wanted: Mapping[Setting, Any]) -> dict[Setting, Change]:
     A primitive is set where all that it drives should get one value; else, as with any other node that drives a
     setting, the link is unplugged and the widget set.
     """
-    changes = {}
+    changes: dict[Setting, Change] = {}
     by_input = {(setting.node, setting.widget): value for setting, value in wanted.items()}
+    agreed: dict[tuple[Node, Any], bool] = {}
     for setting, new in wanted.items():
         primitive = setting.primitive
-        if primitive is not None and _agree(primitive, new, by_input):
+        if primitive is not None and (primitive, new) not in agreed:
+            agreed[primitive, new] = _agree(primitive, new, by_input)
+        if primitive is not None and agreed[primitive, new]:
             old = primitive.widgets.get("value")
             change = Change(primitive, "value", old, new)
         else:

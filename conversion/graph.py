@@ -50,7 +50,7 @@ class Node:
     """Type of each output slot; empty where the format does not say."""
     widgets: dict[str, Any] = field(default_factory=dict)
     """Values by name, of the node types whose widgets are known, and of all where the format names them."""
-    texts: list[str] = field(default_factory=list)
+    texts: tuple[str, ...] = ()
     """The file names among the node's widget values."""
     properties: dict[str, Any] = field(default_factory=dict)
     box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
@@ -172,12 +172,13 @@ def widget_order(node_type: str, values: list[Any]) -> list[str]:
     return names
 
 
-def file_names(values: Any) -> list[str]:
+def file_names(values: Any) -> tuple[str, ...]:
     """The file names among widget values, also inside the lists and dicts that some packs save.
 
     What such a dict has switched off ({"on": false, "lora": ...}) does not count.
     """
-    found, waiting = [], [values]
+    found: list[str] = []
+    waiting = [values]
     while waiting and len(found) < 100:
         value = waiting.pop()
         if isinstance(value, str) and is_file_name(value):
@@ -186,4 +187,4 @@ def file_names(values: Any) -> list[str]:
             waiting.extend(value)
         elif isinstance(value, dict) and value.get("on") is not False:
             waiting.extend(value.values())
-    return found
+    return tuple(found)

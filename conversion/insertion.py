@@ -8,7 +8,7 @@ from . import edits
 from .candidate import Candidate
 from .changes import Change
 from .edits import Edit
-from .graph import Consumer, Graph, Source
+from .graph import Consumer, Graph, Node, Source
 from .placement import Box, free_position
 from .record import RECORD, make_record
 from .rules import RELEASED, REROUTES, SPEED_UP
@@ -24,7 +24,7 @@ class Insertion:
     source: Source
     via: int | None
     adapter: str
-    targets: list[Consumer]
+    targets: dict[tuple[Node, str], Consumer]
     candidates: list[Candidate]
 
 
@@ -49,10 +49,9 @@ def by_line(ready: list[Candidate]) -> list[Insertion]:
         source, via = _source(target), target.input.via
         assert candidate.choice is not None and candidate.choice.name is not None
         key = (graph.id, source, via, candidate.choice.name)
-        insertion = insertions.setdefault(key, Insertion(graph, source, via, candidate.choice.name, [], []))
+        insertion = insertions.setdefault(key, Insertion(graph, source, via, candidate.choice.name, {}, []))
         insertion.candidates.append(candidate)
-        if target not in insertion.targets:
-            insertion.targets.append(target)
+        insertion.targets[target.node, target.input.name] = target
     return list(insertions.values())
 
 
@@ -92,7 +91,7 @@ def insert(
     `taken` are the boxes of nodes added so far, by graph; the new one is added.
     """
     graph = insertion.graph
-    beside = min((target.node for target in insertion.targets), key=lambda node: (node.box[0], node.box[1]))
+    beside = min((target.node for target in insertion.targets.values()), key=lambda node: (node.box[0], node.box[1]))
     position = free_position(graph, beside, SPEED_UP["size"], taken.setdefault(graph.id, []))
     width, height = SPEED_UP["size"]
     taken[graph.id].append((position[0], position[1] - TITLE_HEIGHT, position[0] + width, position[1] + height))
@@ -106,5 +105,8 @@ def insert(
     return [
         edits.add(graph, node_id, SPEED_UP["type"], position, SPEED_UP["size"], widgets, properties),
         edits.connect(graph, insertion.source, node_id, "model", insertion.via),
-        *(edits.connect(graph, Source(node_id, 0), target.node.id, target.input.name) for target in insertion.targets),
+        *(
+            edits.connect(graph, Source(node_id, 0), target.node.id, target.input.name)
+            for target in insertion.targets.values()
+        ),
     ]

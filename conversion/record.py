@@ -14,7 +14,7 @@ from .ui_format import is_id, is_index
 
 RECORD = "sun_restore"
 VERSION = 1
-MOST = 256
+MOST = 10_000
 """Entries that are read of a record."""
 
 
@@ -30,14 +30,13 @@ class Former:
 
 
 def make_record(changes: list[Change]) -> dict[str, Any]:
-    settings: list[dict[str, Any]] = []
+    settings: dict[tuple[Node, str], dict[str, Any]] = {}
     for change in changes:
         entry = {"node": change.node.id, "widget": change.widget, "value": change.old}
         if change.unplug is not None:
             entry["plug"] = [change.unplug.node, change.unplug.slot]
-        if entry not in settings:
-            settings.append(entry)
-    return {"version": VERSION, "settings": settings}
+        settings[change.node, change.widget] = entry
+    return {"version": VERSION, "settings": list(settings.values())}
 
 
 def has_record(node: Node) -> bool:

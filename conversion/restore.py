@@ -1,5 +1,7 @@
 """Restore: takes SUNSpeedUp nodes out and brings back the settings that were there before."""
 
+from collections import defaultdict
+
 from . import edits
 from .edits import Edit
 from .graph import Node, Source, Workflow
@@ -21,8 +23,9 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
         )
     formers = list(dict.fromkeys(former for sun in suns for former in read_record(sun)))
     made: list[Edit] = []
+    going = set(suns)
     for sun in suns:
-        made += _take_out(sun, suns)
+        made += _take_out(sun, going)
     for former in formers:
         made += _bring_back(former)
     names = sentences([f"{former.node.label}: {former.widget} {former.value}." for former in formers])
@@ -46,18 +49,22 @@ def _aimed_at(workflow: Workflow, targets: list[Node] | None) -> list[Node]:
 
 def _with_shared_settings(chosen: list[Node], workflow: Workflow) -> list[Node]:
     """Adds the SUNSpeedUp nodes whose record names a widget that the chosen ones bring back."""
-    recorded = {
-        node: {(former.node, former.widget) for former in read_record(node)}
-        for node in workflow.nodes()
-        if has_record(node)
-    }
-    found = list(chosen)
-    for sun in found:
-        found += [other for other, names in recorded.items() if other not in found and names & recorded[sun]]
-    return found
+    named: dict[tuple[Node, str], list[Node]] = defaultdict(list)
+    for node in workflow.nodes():
+        if has_record(node):
+            for former in read_record(node):
+                named[former.node, former.widget].append(node)
+    found, waiting = dict.fromkeys(chosen), list(chosen)
+    while waiting:
+        for former in read_record(waiting.pop()):
+            for other in named.pop((former.node, former.widget), ()):
+                if other not in found:
+                    found[other] = None
+                    waiting.append(other)
+    return list(found)
 
 
-def _take_out(sun: Node, suns: list[Node]) -> list[Edit]:
+def _take_out(sun: Node, suns: set[Node]) -> list[Edit]:
     """Links what the node feeds to what feeds it, over any other node that goes as well."""
     slot = sun.inputs.get("model")
     source = slot.source if slot else None

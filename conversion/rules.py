@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +74,17 @@ def is_file_name(text: str) -> bool:
     return len(text) < 1000 and bool(_file_name.search(text))
 
 
-def family_by_name(file_names: Iterable[str]) -> str | None:
+@lru_cache(maxsize=4096)
+def family_by_name(file_names: tuple[str, ...]) -> str | None:
     """The model family that a file name gives away."""
     return _first(_families, file_names)
 
 
-def distilled_by_name(file_names: Iterable[str]) -> str | None:
+@lru_cache(maxsize=4096)
+def distilled_by_name(file_names: tuple[str, ...]) -> str | None:
     """The method (LCM, Lightning, ...) by whose name a model or LoRA is known as distilled for few steps."""
     return _first(_distilled, file_names)
 
 
-def _first(patterns: list[tuple[re.Pattern[str], str]], names: Iterable[str]) -> str | None:
-    names = list(names)
+def _first(patterns: list[tuple[re.Pattern[str], str]], names: tuple[str, ...]) -> str | None:
     return next((found for pattern, found in patterns if any(pattern.search(name) for name in names)), None)

@@ -34,6 +34,8 @@ def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
                 graph.set_property(edit["node"], edit["name"], edit["value"])
             case unknown:
                 raise ConversionError(f"There is no edit {unknown}.")
+    for graph in graphs.values():
+        graph.finish()
     return data
 
 
@@ -47,6 +49,7 @@ class _Graph:
             if is_id(node.get("id")):
                 self._nodes.setdefault(node["id"], node)
         self._links = read_links(data)
+        self._gone: set[int] = set()
         self._next_link = max([0, *self._links, *self._counters("last_link_id", "lastLinkId")]) + 1
 
     def add(self, edit: Edit) -> None:
@@ -150,14 +153,7 @@ class _Graph:
     def _unlink(self, number: int) -> None:
         """Takes a link out of everything that names it; a native reroute that is left without links goes as well."""
         link = self._links.pop(number)
-        links = self._data["links"]
-        if isinstance(links, dict):
-            for key in [key for key, entry in links.items() if _link_id(entry) == number]:
-                del links[key]
-        else:
-            links[:] = [entry for entry in links if _link_id(entry) != number]
-        extensions = self._extensions()
-        extensions[:] = [entry for entry in extensions if _link_id(entry) != number]
+        self._gone.add(number)
         reroutes = self._reroute_list()
         for reroute in self._chain(link.parent):
             reroute["linkIds"] = [other for other in _list(reroute.get("linkIds")) if other != number]
@@ -169,6 +165,19 @@ class _Graph:
         for slot in dicts(self._nodes.get(link.target, {}).get("inputs")):
             if slot.get("link") == number:
                 slot["link"] = None
+
+    def finish(self) -> None:
+        """Takes the links that are gone out of the lists, once for all."""
+        if not self._gone:
+            return
+        links = self._data["links"]
+        if isinstance(links, dict):
+            self._data["links"] = {key: entry for key, entry in links.items() if _link_id(entry) not in self._gone}
+        else:
+            links[:] = [entry for entry in links if _link_id(entry) not in self._gone]
+        extensions = as_dict(self._data.get("extra")).get("linkExtensions")
+        if isinstance(extensions, list):
+            extensions[:] = [entry for entry in extensions if _link_id(entry) not in self._gone]
 
     def _output_links(self, link: Link) -> list[int] | None:
         """The list of link ids that an output keeps: of a node, or of the subgraph's own input."""
@@ -228,7 +237,7 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _link_id(entry: Any) -> Any:
-    if isinstance(entry, dict):
-        return entry.get("id")
-    return entry[0] if isinstance(entry, list) and entry else None
+def _link_id(entry: Any) -> int | None:
+    """The id in an entry, of whatever style; None where it has none."""
+    number = entry.get("id") if isinstance(entry, dict) else entry[0] if isinstance(entry, list) and entry else None
+    return number if is_index(number) else None
