@@ -34,7 +34,7 @@ def sets(count: int) -> dict[str, list[Job]]:
     """All that is drawn, by `method/kind/style`; the most telling first."""
     wanted = [(name, "pairs", "storybook") for name in unique(BASELINES, EQUAL, PEERS, ABLATIONS)]
     wanted += [(name, "open", "storybook") for name in unique(BASELINES, EQUAL, ["nag"], STRENGTHS.values())]
-    wanted += [(name, "full", "storybook") for name in unique(BASELINES, EQUAL, ["nag", "dpmpp-4", "unipc-4"])]
+    wanted += [(name, "full", "storybook") for name in unique(BASELINES, ["lcm-lora", "nag"])]
     wanted += [(name, "pairs", style) for style in STYLES[1:] for name in GAIN]
     wanted += [(name, "pairs", "storybook") for name in unique(STEPS, curve())]
     return {f"{name}/{kind}/{style}": jobs(name, kind, count, style) for name, kind, style in wanted}

@@ -31,7 +31,7 @@ from training import WORK, without_norm
 from world import SIZE, TEMPLATES, Scene, all_scenes, caption
 
 CHUNK = 4 * BATCH
-TUNING = BATCH
+TUNING = 2 * BATCH
 """Prompts that a peer's settings are chosen on."""
 STYLES = ("storybook", *COMMUNITY, *LORAS)
 SEEDS = {"full": 1000, "pairs": 20_000, "open": 40_000, "tuning": 60_000}

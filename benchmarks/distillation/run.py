@@ -71,12 +71,13 @@ def tune(processes: int) -> None:
     import ways
 
     found = {}
+    candidates_of = {name: tried for name, tried in ways.CANDIDATES.items() if ways.has_weights(name)}
     everything = [measuring.jobs("teacher-25", "tuning", measuring.TUNING)]
-    for name, candidates in ways.CANDIDATES.items():
+    for name, candidates in candidates_of.items():
         everything += [measuring.jobs(name, "tuning", measuring.TUNING, settings=json.dumps(c)) for c in candidates]
     measuring.work_off([job for parts in everything for job in parts], processes)
-    for name, candidates in ways.CANDIDATES.items():
-        tried = [dict(c) | figures.tuning_row(name, json.dumps(c)) for c in candidates]
+    for name, candidates in candidates_of.items():
+        tried = [{**c, **figures.tuning_row(name, json.dumps(c))} for c in candidates]
         best = min(range(len(tried)), key=lambda i: tried[i]["frechet"])
         found[name] = {"best": candidates[best], "tried": tried}
     ways.SETTINGS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -32,7 +32,7 @@ from sun_core.training.losses import cfg_distillation_loss
 WORK = ROOT / "build" / "distillation"
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 LATENTS = WORK / "latents.pt"
-BUDGET = 100
+BUDGET = 300
 """Seconds that each run may take where both of two cores are free; `Run.seconds_per_step` turns them into steps."""
 CURVE_POINTS = 5
 

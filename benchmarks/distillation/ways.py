@@ -82,7 +82,7 @@ PEERS: dict[str, Callable[[Settings], Method]] = {
 """Those with settings of their own."""
 
 SOLVER_SETTINGS = [
-    {"cfg": cfg, "scheduler": scheduler} for cfg in (2.0, CFG) for scheduler in ("normal", "simple", "karras")
+    {"cfg": cfg, "scheduler": scheduler} for cfg in (1.5, 2.0, CFG) for scheduler in ("normal", "simple", "karras")
 ]
 CANDIDATES: dict[str, list[Settings]] = {
     **dict.fromkeys(("dpmpp-4", "dpmpp-8", "unipc-4", "unipc-8"), SOLVER_SETTINGS),
@@ -95,6 +95,11 @@ CANDIDATES: dict[str, list[Settings]] = {
         for scheduler, strength in itertools.product(("simple", "sgm_uniform", "normal"), (0.8, 1.0))
     ],
 }
+
+
+def has_weights(name: str) -> bool:
+    """Whether what `name` needs was trained; a way without training needs nothing."""
+    return name not in RUNS or (WEIGHTS / f"{name}.safetensors").exists()
 
 
 def tuned() -> dict[str, dict]:
@@ -115,7 +120,7 @@ FIXED: dict[str, Method] = {
     **{
         name: sun(run.title, WEIGHTS / f"{name}.safetensors", run.recipe.segments, norm=run.norm)
         for name, run in RUNS.items()
-        if isinstance(run, Run) and (WEIGHTS / f"{name}.safetensors").exists()
+        if isinstance(run, Run) and has_weights(name)
     },
     **{file.stem: sun(file.stem, file) for file in sorted(WEIGHTS.glob("curve-*.safetensors"))},
 }
