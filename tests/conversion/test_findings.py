@@ -1,0 +1,173 @@
+"""What SUN nodes say about themselves, and what Fix does about it."""
+
+from typing import Any
+
+from sun_pack.conversion.check import check
+from sun_pack.conversion.models import Adapter, Installed, ModelFile
+from sun_pack.conversion.plan import convert, make_plan, read
+
+from .test_bad_input import node
+from .test_corpus import load
+
+Json = dict[str, Any]
+SD15 = Adapter("sun_sd15.safetensors", "Stable Diffusion 1.x", ((1, (320, 768)),), 16, 4, 76_800_000)
+SDXL = Adapter("sun_sdxl.safetensors", "SDXL", ((1, (640, 2048)),), 70, 4, 300_000_000)
+BROKEN = Adapter("lora.safetensors", error="lora.safetensors is a LoRA, not a SUN adapter.")
+
+
+def here(*adapters: Adapter, default: str | None = None) -> Installed:
+    """A machine with these adapters, and a model file of SD1.5 for every name that is not another family's."""
+
+    def model_file(names: Any) -> ModelFile | None:
+        name = next(iter(names), "")
+        if "xl" in name:
+            return ModelFile(name, "SDXL", SDXL.layout)
+        if "flux" in name:
+            return ModelFile(name, "Flux or a relative of it")
+        return ModelFile(name, "Stable Diffusion 1.x", SD15.layout)
+
+    return Installed(adapters, default, model_file)
+
+
+def sped_up(adapter: str = SD15.name, settings: str = "automatic", sampler: list[Any] | None = None) -> Json:
+    workflow = load("text_to_image.expected")
+    node(workflow, "SUNSpeedUp")["widgets_values"] = [adapter, 1.0, settings]
+    if sampler:
+        node(workflow, "KSampler")["widgets_values"] = sampler
+    return workflow
+
+
+def entry(workflow: Json, installed: Installed) -> Json:
+    (only,) = check(read(workflow), installed)
+    return only
+
+
+def test_a_face_says_what_was_found_and_what_a_run_will_be() -> None:
+    sampler = [42, "fixed", 4, 7.0, "euler_ancestral", "karras", 1.0]
+    found = entry(sped_up(sampler=sampler), here(SD15))
+    assert found["face"] == [
+        "Stable Diffusion 1.x · 16 layers · 4 steps · 76.8 MB",
+        "fits v1-5-pruned-emaonly-fp16.safetensors",
+        "KSampler (#5): 4 steps, automatic: CFG 7 -> 1, euler_ancestral -> euler, karras -> trailing",
+    ]
+    assert found["badge"] is None, "what automatic settings put right is no warning"
+
+
+def test_without_an_adapter_the_badge_names_the_released_one() -> None:
+    badge = entry(sped_up("sun_adapter_sdv15_4step_addpos.safetensors"), here())["badge"]
+    for what in ("76.8 MB", "MIT", "models/sun", "https://huggingface.co/Williechai/SpeedUpNet"):
+        assert what in badge["detail"]
+    assert badge["fix"] is False
+
+
+def test_an_adapter_of_another_family_is_replaced_by_one_that_fits() -> None:
+    workflow = sped_up(SDXL.name)
+    badge = entry(workflow, here(SDXL, SD15))["badge"]
+    assert badge["text"] == "other family" and badge["fix"]
+    fixed, _ = convert("fix", workflow, None, here(SDXL, SD15))
+    assert node(fixed, "SUNSpeedUp")["widgets_values"][0] == SD15.name
+    assert entry(fixed, here(SDXL, SD15))["badge"] is None
+
+
+def test_an_adapter_of_another_family_stays_where_none_fits() -> None:
+    badge = entry(sped_up(SDXL.name), here(SDXL))["badge"]
+    assert badge["text"] == "other family" and not badge["fix"]
+
+
+def test_a_file_that_is_no_adapter_is_explained_in_its_own_words() -> None:
+    badge = entry(sped_up(BROKEN.name), here(BROKEN, SD15))["badge"]
+    assert badge == {"text": "adapter unusable", "detail": BROKEN.error, "fix": True}
+
+
+def test_many_steps_are_set_to_the_adapters() -> None:
+    workflow = sped_up(sampler=[42, "fixed", 25, 1.0, "ddim", "simple", 1.0])
+    assert entry(workflow, here(SD15))["badge"]["text"] == "25 steps"
+    fixed, _ = convert("fix", workflow, None, here(SD15))
+    assert node(fixed, "KSampler")["widgets_values"][2] == 4
+    assert entry(fixed, here(SD15))["badge"] is None
+
+
+def test_twice_the_adapters_steps_are_no_warning() -> None:
+    workflow = sped_up(sampler=[42, "fixed", 8, 1.0, "ddim", "simple", 1.0])
+    assert entry(workflow, here(SD15))["badge"] is None
+
+
+def test_settings_from_the_sampler_need_cfg_1_and_a_deterministic_sampler() -> None:
+    workflow = sped_up(settings="from sampler", sampler=[42, "fixed", 4, 7.0, "euler_ancestral", "karras", 1.0])
+    badge = entry(workflow, here(SD15))["badge"]
+    assert badge["text"] == "CFG 7 and sampler euler_ancestral" and badge["fix"]
+    fixed, _ = convert("fix", workflow, None, here(SD15))
+    assert node(fixed, "KSampler")["widgets_values"][2:6] == [4, 1.0, "ddim", "simple"]
+    assert entry(fixed, here(SD15))["badge"] is None
+
+
+def test_fix_sets_the_primitive_that_drives_the_steps() -> None:
+    workflow, _ = convert("speed_up", load("primitives_drive_steps_and_cfg"), None, here(SD15))
+    steps = next(one for one in workflow["nodes"] if one.get("title") == "steps")
+    steps["widgets_values"][0] = 30
+    fixed, plan = convert("fix", workflow, None, here(SD15))
+    assert [edit["op"] for edit in plan.edits] == ["set"]
+    assert next(one for one in fixed["nodes"] if one.get("title") == "steps")["widgets_values"][0] == 4
+
+
+def test_a_sun_sampler_without_sun_gets_it() -> None:
+    workflow = load("sun_sampler_without_sun")
+    assert entry(workflow, here(SD15))["badge"] == {
+        "text": "no SUN",
+        "detail": "This sampler needs a MODEL with SUN: put SUN 4-Step Speed-Up or Apply SUN Adapter before it.",
+        "fix": True,
+    }
+    fixed, _ = convert("fix", workflow, None, here(SD15))
+    assert node(fixed, "SUNSpeedUp")["widgets_values"][0] == SD15.name
+
+
+def test_sun_on_flux_says_so() -> None:
+    workflow = sped_up()
+    node(workflow, "CheckpointLoaderSimple")["widgets_values"] = ["flux1-dev-fp8.safetensors"]
+    badge = entry(workflow, here(SD15))["badge"]
+    assert "Flux" in badge["detail"] and not badge["fix"]
+
+
+def test_a_bypassed_sun_node_is_not_doubled() -> None:
+    workflow, _ = convert("speed_up", load("text_to_image"), None, here(SD15))
+    node(workflow, "SUNSpeedUp")["mode"] = 4
+    plan = make_plan("speed_up", workflow, None, here(SD15))
+    assert plan.edits == [] and "bypassed" in plan.detail
+
+
+def test_a_bypassed_sun_node_says_nothing() -> None:
+    workflow = sped_up(SDXL.name)
+    node(workflow, "SUNSpeedUp")["mode"] = 4
+    assert check(read(workflow), here(SDXL)) == []
+
+
+def test_the_users_default_adapter_is_taken_where_it_fits() -> None:
+    other = Adapter("sun_sd15_mine.safetensors", SD15.family, SD15.layout)
+    installed = here(SD15, other, default=other.name)
+    converted, plan = convert("speed_up", load("text_to_image"), None, installed)
+    assert node(converted, "SUNSpeedUp")["widgets_values"][0] == other.name
+    assert plan.severity == "success" and "models" not in node(converted, "SUNSpeedUp")["properties"]
+
+
+def test_the_users_default_adapter_is_passed_over_where_it_does_not_fit() -> None:
+    converted, _ = convert("speed_up", load("text_to_image"), None, here(SD15, SDXL, default=SDXL.name))
+    assert node(converted, "SUNSpeedUp")["widgets_values"][0] == SD15.name
+
+
+def test_sdxl_is_sped_up_where_an_adapter_for_it_is_installed() -> None:
+    converted, _ = convert("speed_up", load("sdxl"), None, here(SD15, SDXL))
+    assert node(converted, "SUNSpeedUp")["widgets_values"][0] == SDXL.name
+
+
+def test_the_header_of_a_model_counts_for_more_than_its_name() -> None:
+    """A Stable Diffusion 1.5 checkpoint that somebody named after Flux."""
+    installed = Installed([SD15], None, lambda names: ModelFile("flux.safetensors", SD15.family, SD15.layout))
+    workflow = load("text_to_image")
+    node(workflow, "CheckpointLoaderSimple")["widgets_values"] = ["flux.safetensors"]
+    assert make_plan("speed_up", workflow, None, installed).edits
+
+
+def test_an_adapter_for_more_steps_sets_these() -> None:
+    eight = Adapter("sun_8.safetensors", SD15.family, SD15.layout, steps=8)
+    converted, _ = convert("speed_up", load("text_to_image"), None, here(eight))
+    assert node(converted, "KSampler")["widgets_values"][2] == 8

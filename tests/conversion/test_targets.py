@@ -1,0 +1,93 @@
+"""What a click on one node means."""
+
+from typing import Any
+
+import pytest
+from sun_pack.conversion.plan import convert, make_plan
+
+from .compare import canonical
+from .test_corpus import load
+
+
+def at(*nodes: Any, graph: str | None = None) -> list[dict[str, Any]]:
+    return [{"graph": graph, "node": node} for node in nodes]
+
+
+def samplers_set(name: str, targets: list[dict[str, Any]]) -> set[Any]:
+    plan = make_plan("speed_up", load(name), targets)
+    return {edit["node"] for edit in plan.edits if edit["op"] == "set"}
+
+
+def test_a_sampler_means_itself_alone() -> None:
+    assert samplers_set("two_samplers_on_one_line", at(6)) == {6}
+
+
+def test_a_loader_means_all_samplers_on_its_model_line() -> None:
+    assert samplers_set("two_samplers_on_one_line", at(1)) == {6, 7}
+    assert samplers_set("two_checkpoints", at(1)) == {8}
+
+
+def test_a_lora_means_the_samplers_below_it() -> None:
+    assert samplers_set("two_samplers_on_one_line", at(3)) == {6, 7}
+
+
+@pytest.mark.parametrize("part", [6, 7, 8, 9])
+def test_each_part_of_a_custom_sampler_means_the_whole(part: int) -> None:
+    assert samplers_set("custom_advanced", at(part)) == {6, 7, 8}
+
+
+def test_a_subgraph_node_means_the_samplers_in_it() -> None:
+    plan = make_plan("speed_up", load("subgraph_in_a_subgraph"), at(5))
+    assert {edit["graph"] for edit in plan.edits} == {"00000001-0000-4000-8000-000000000000"}
+
+
+def test_a_node_off_every_model_line_means_nothing() -> None:
+    plan = make_plan("speed_up", load("text_to_image"), at(7))
+    assert plan.edits == [] and "no sampler here" in plan.summary
+
+
+def test_samplers_that_share_a_schedule_are_changed_together() -> None:
+    assert samplers_set("base_and_refiner", at(8)) == samplers_set("base_and_refiner", at(9))
+    assert len([e for e in make_plan("speed_up", load("split_sigmas"), at(10)).edits if e["op"] == "add"]) == 1
+
+
+def test_a_sampler_beside_one_that_is_sped_up_is_sped_up_later() -> None:
+    once, _ = convert("speed_up", load("two_samplers_on_one_line"), at(6))
+    twice, plan = convert("speed_up", once)
+    assert sum(edit["op"] == "add" for edit in plan.edits) == 1
+    restored, _ = convert("restore", twice)
+    assert canonical(restored) == canonical(load("two_samplers_on_one_line"))
+
+
+def test_restore_of_one_sampler_leaves_the_other() -> None:
+    name = "two_checkpoints"
+    converted, _ = convert("speed_up", load(name))
+    one_left, _ = convert("restore", converted, at(8))
+    only_nine, _ = convert("speed_up", load(name), at(9))
+    kinds = [sum(n["type"] == "SUNSpeedUp" for n in graph["nodes"]) for graph in (one_left, only_nine)]
+    assert kinds == [1, 1]
+    assert canonical(convert("restore", one_left)[0]) == canonical(load(name))
+
+
+def test_restore_brings_back_former_settings_whatever_was_set_since() -> None:
+    converted, _ = convert("speed_up", load("text_to_image"))
+    sampler = next(node for node in converted["nodes"] if node["type"] == "KSampler")
+    sampler["widgets_values"][2] = 6
+    assert canonical(convert("restore", converted)[0]) == canonical(load("text_to_image"))
+
+
+def test_restore_hands_the_model_on_to_whatever_was_added_since() -> None:
+    converted, _ = convert("speed_up", load("two_samplers_on_one_line"), at(6))
+    second = next(node for node in converted["nodes"] if node["id"] == 7)
+    link = next(link for link in converted["links"] if link[0] == second["inputs"][0]["link"])
+    lora = next(node for node in converted["nodes"] if node["id"] == link[1])
+    sun = next(node for node in converted["nodes"] if node["type"] == "SUNSpeedUp")
+    lora["outputs"][0]["links"].remove(link[0])
+    sun["outputs"][0]["links"].append(link[0])
+    link[1], link[2] = sun["id"], 0
+    assert canonical(convert("restore", converted)[0]) == canonical(load("two_samplers_on_one_line"))
+
+
+def test_restore_without_a_record_is_explained() -> None:
+    plan = make_plan("restore", load("sped_up_already"))
+    assert plan.edits == [] and "no record" in plan.detail
