@@ -25,7 +25,7 @@ from ..conversion.compare import meaning
 from .page import CanvasPage
 
 FRONTENDS = ("1.32.9", "1.58.1")  # what the oldest supported ComfyUI asks for, and the newest
-PATIENCE = 120_000  # milliseconds that anything on the page may take on a busy machine
+PATIENCE = 60_000  # milliseconds that anything on the page may take on a busy machine
 PICTURES = environment.REPOSITORY / "build" / "browser"
 CHROMIUM_ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),

@@ -24,8 +24,8 @@ class Face {
 
   draw() {
     const parts = [...this.lines, ...this.output, ...(this.run ? [this.run] : [])].map((text) => box("sun-line", text));
-    if (this.missing) parts.unshift(download(this.missing, this.badge?.detail.includes(this.missing.name)));
-    if (this.badge) parts.unshift(remedy(this.badge, this.onFix));
+    if (this.badge) parts.unshift(remedy(this.badge, this.onFix, this.missing));
+    else if (this.missing) parts.unshift(notInstalled(this.missing));
     this.element.replaceChildren(...parts);
   }
 }
@@ -69,7 +69,7 @@ function takePlace(node, element) {
   element.dataset.place = place;
 }
 
-function remedy(badge, onFix) {
+function remedy(badge, onFix, missing) {
   const line = box("sun-badge");
   line.title = badge.detail;
   line.append(box("sun-short", badge.text), box("sun-detail", badge.detail));
@@ -80,20 +80,26 @@ function remedy(badge, onFix) {
     button.addEventListener("click", onFix);
     line.append(button);
   }
+  if (missing) line.append(downloadLink(missing));
   return line;
 }
 
-/** The link to an adapter, and what it is unless the badge has told already. */
-function download({ name, url, bytes, license, folder }, isTold) {
-  const what = word("sun.missing", { name, license, folder, megabytes: (bytes / 1e6).toFixed(1) });
-  const line = box("sun-missing", isTold ? "" : what);
+/** Where no badge says it. */
+function notInstalled(adapter) {
+  const { name, license, folder, bytes } = adapter;
+  const line = box("sun-missing", word("sun.missing", { name, license, folder, megabytes: (bytes / 1e6).toFixed(1) }));
+  line.append(" ", downloadLink(adapter));
+  return line;
+}
+
+function downloadLink({ url }) {
   const link = document.createElement("a");
+  link.className = "sun-download";
   link.textContent = word("sun.download");
   if (/^https:/.test(url)) link.href = url;
   link.target = "_blank";
   link.rel = "noopener";
-  line.append(" ", link);
-  return line;
+  return link;
 }
 
 /** Text goes in as text: titles and metadata come from other people's files. */

@@ -45,9 +45,15 @@ app.registerExtension({
   },
 });
 
-/** Tells the page's own dialog for missing models where the released adapter comes from. */
+/**
+ * Tells the page's own list of missing models where the released adapter comes from. Where the server has no adapter at
+ * all, its combo offers this name nevertheless, for new nodes to show; newer pages would take it for installed.
+ */
 function nameReleasedAdapter(node) {
-  const isChooser = node.comfyClass?.startsWith("SUN") && node.widgets?.some(({ name }) => name === "adapter_name");
-  if (!isChooser || !released) return;
+  const chooser = node.comfyClass?.startsWith("SUN") && node.widgets?.find(({ name }) => name === "adapter_name");
+  if (!chooser || !released) return;
   node.properties.models = [{ name: released.name, url: released.url, directory: released.folder }];
+  if (!names.includes(released.name) && Array.isArray(chooser.options.values)) {
+    chooser.options.values = chooser.options.values.filter((name) => name !== released.name);
+  }
 }
