@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from comfy.model_base import BaseModel
 from PIL import UnidentifiedImageError
+from tqdm.auto import tqdm
 
 from .pictures import UNREADABLE, BadData, Picture
 from .sampling import Sampler
@@ -49,7 +50,8 @@ def encode_pictures(
     pictures: Iterable[Picture], encoder: PictureEncoder, store: MutableMapping[str, Tensors], bad: BadData
 ) -> list[Example]:
     """All usable pictures as examples."""
-    found = (encoder.encode(picture, store, bad) for picture in pictures)
+    bar = tqdm(pictures, desc="Pictures to latents", unit="picture")
+    found = (encoder.encode(picture, store, bad) for picture in bar)
     return [example for example in found if example is not None]
 
 
@@ -78,7 +80,7 @@ def draw_latents(
         examples.append(Example(f"{drawn}-{of_caption}", caption))
     first_of_ours, processes = share
     missing = [example for example in examples[first_of_ours::processes] if example.latent not in store]
-    for first in range(0, len(missing), rows):
+    for first in tqdm(range(0, len(missing), rows), desc="Drawing pictures", unit="batch", disable=not missing):
         some = missing[first : first + rows]
         pairs, seeds = [(example.caption, "") for example in some], [example.latent for example in some]
         latents = sampler.teacher(sampler.start(pairs, prompts, guidance, seeds))

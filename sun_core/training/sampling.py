@@ -4,6 +4,7 @@ import hashlib
 from itertools import pairwise
 
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
 from torch import Tensor
 
 from ..adapter import SunAdapter
@@ -18,10 +19,11 @@ TEACHER_STEPS = 25
 
 @torch.no_grad()
 def sample(predict: EpsPredictor, noise: Tensor, steps: int, alphas: Tensor) -> Tensor:
-    """x_0 from pure noise (rows, channels, height, width), in `steps` evaluations of `predict`."""
+    """x_0 from pure noise (rows, channels, height, width), in `steps` evaluations of `predict`; can be interrupted."""
     x = noise
     timesteps = [*trailing_timesteps(steps, len(alphas)), CLEAN]
     for now, then in pairwise(timesteps):
+        throw_exception_if_processing_interrupted()
         t, s = (torch.full((len(x),), value, device=x.device) for value in (now, then))
         x = ddim_jump(x, predict(x, t), t, s, alphas)
     return x

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from comfy.model_base import BaseModel
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .tensor_folder import Tensors, content_hash
 
@@ -58,11 +59,11 @@ class Prompts:
 
     def encode(self, texts: Iterable[str]) -> None:
         """Sees to it that all `texts` are in the store."""
-        for text in texts:
-            if (key := self.encoder.key(text)) not in self.store:
-                prompt = self.encoder(text)
-                tensors = {"context": prompt.context} | ({} if prompt.y is None else {"y": prompt.y})
-                self.store[key] = {name: tensor.float().cpu().clone() for name, tensor in tensors.items()}
+        missing = [text for text in texts if self.encoder.key(text) not in self.store]
+        for text in tqdm(missing, desc="Encoding texts", unit="text", disable=not missing):
+            prompt = self.encoder(text)
+            tensors = {"context": prompt.context} | ({} if prompt.y is None else {"y": prompt.y})
+            self.store[self.encoder.key(text)] = {name: t.float().cpu().clone() for name, t in tensors.items()}
 
     def __getitem__(self, text: str) -> Prompt:
         tensors = self.store[self.encoder.key(text)]

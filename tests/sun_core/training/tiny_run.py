@@ -5,6 +5,7 @@ Imported in a fresh process, it loads ComfyUI and the pack by itself (see `serve
 
 import importlib.util
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import sys
 from dataclasses import replace
@@ -23,6 +24,7 @@ import mini_family  # noqa: E402, F401  (registers the family)
 import torch  # noqa: E402
 from sun_pack.sun_core.training.config import TrainingConfig  # noqa: E402
 from sun_pack.sun_core.training.latents import Example  # noqa: E402
+from sun_pack.sun_core.training.prompts import PromptPairs  # noqa: E402
 from sun_pack.sun_core.training.run import claim_folder, train_in_folder  # noqa: E402
 from sun_pack.sun_core.training.setup import Teacher, new_trainer  # noqa: E402
 from sun_pack.sun_core.training.trainer import Trainer, new_accelerator  # noqa: E402
@@ -48,9 +50,17 @@ def mini():
 def tiny_trainer(config: TrainingConfig = CONFIG, **accelerator) -> Trainer:
     model, clip, _, store = mini()
     teacher = Teacher.of(model, clip, config, store)
-    teacher.load()
     examples = [Example(f"latent {i}", caption) for i, caption in enumerate(CAPTIONS)]
     return new_trainer(teacher, examples, store, config, new_accelerator(config, on_cpu=True, **accelerator))
+
+
+def prepare() -> None:
+    """All that a run does before it trains, but for accelerate, which looks once at how its process was launched."""
+    torch.set_num_threads(1)  # a forked process cannot use its parent's threads
+    model, clip, _, store = mini()
+    teacher = Teacher.of(model, clip, CONFIG, store)
+    teacher.load()
+    teacher.prompts.encode(PromptPairs(CAPTIONS, CONFIG.negatives, CONFIG.negative_prompts).texts())
 
 
 def train_to_the_end(folder: Path) -> None:
@@ -73,11 +83,16 @@ def train_as_one_of_two(rank: int, port: int, out: Path) -> None:
     if rank == 0:
         torch.save({"losses": losses, "adapter": trainer.distillation.adapter.state_dict()}, out)
     trainer.accelerator.end_training()
-    torch.distributed.destroy_process_group()
 
 
 def server() -> ForkServerContext:
     """Starts processes by forking one that has imported this module and loaded the models."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tiny_run_preload"])
+    paths = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), paths)))
+    try:
+        multiprocessing.forkserver.ensure_running()  # it does not inherit our sys.path, and looks for the module there
+    finally:
+        os.environ.pop("PYTHONPATH") if paths is None else os.environ.update(PYTHONPATH=paths)
     return context

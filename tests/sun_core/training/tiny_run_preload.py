@@ -1,7 +1,6 @@
 """What the fork server imports once, so that its processes start at once."""
 
 import tiny_run
-import torch
+import torch.utils.tensorboard  # noqa: F401
 
-torch.set_num_threads(1)  # a forked process cannot use its parent's threads
-tiny_run.tiny_trainer()
+tiny_run.prepare()
