@@ -67,6 +67,8 @@ def _text(chunk: Chunk) -> tuple[str, str]:
         if chunk.kind == b"iTXt":
             _, _, text = rest[2:].split(b"\0", 2)
             return name, (_inflate(text) if rest[0] else text).decode("utf-8")
+    except ConversionError:
+        raise
     except (ValueError, IndexError, zlib.error):
         raise ConversionError(f"The {name} in this PNG file is damaged.") from None
     return "", ""

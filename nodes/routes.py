@@ -99,7 +99,7 @@ def describe(name: str) -> dict[str, Any]:
         "family": metadata.get("family") or layout.family or layout.describe(),
         "layers": len(layout.layers),
         "context_dim": layout.context_dim,
-        "steps": _steps(metadata),
+        "steps": steps_of(metadata),
         "extra_positive": layout.extra_positive,
         "bytes": size,
         "dtype": str(dtype).removeprefix("torch."),
@@ -117,7 +117,7 @@ def _adapter(name: str) -> Adapter:
         layout.family or metadata.get("family", ""),
         tuple(layout.layers.items()),
         len(layout.layers),
-        _steps(metadata),
+        steps_of(metadata),
         size,
     )
 
@@ -126,10 +126,10 @@ def _sentence(name: str, error: Exception) -> str:
     return str(error) if isinstance(error, SunError) else f"{name} cannot be read; look at its permissions."
 
 
-def _steps(metadata: dict[str, str]) -> int:
-    """What the file says, if that can be: metadata is anybody's."""
+def steps_of(metadata: dict[str, str]) -> int:
+    """The steps that an adapter's metadata names, if these can be; metadata is anybody's."""
     steps = metadata.get("steps", "")
-    return int(steps) if steps.isascii() and steps.isdigit() and 1 <= int(steps[:4]) <= 100 else STEPS
+    return int(steps) if steps.isascii() and steps.isdigit() and len(steps) < 4 and 1 <= int(steps) <= 100 else STEPS
 
 
 def model_file(names: Any) -> ModelFile | None:

@@ -1,0 +1,135 @@
+"""The page's routes, over HTTP, with the mini family's files in the model folders."""
+
+import asyncio
+import json
+import os
+import shutil
+from pathlib import Path
+
+import folder_paths
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from sun_pack.conversion.rules import RELEASED
+from sun_pack.nodes import routes
+from sun_pack.nodes.adapter_folder import RELEASED_ADAPTER
+
+REPOSITORY = Path(__file__).parent.parent.parent
+WEIGHTS = REPOSITORY / "demo" / "mini_family" / "weights"
+CORPUS = REPOSITORY / "tests" / "conversion" / "corpus"
+ADAPTER, CHECKPOINT = "sun_mini_4step.safetensors", "mini-comic.safetensors"
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Model folders `sun` and `checkpoints` with the mini family in them."""
+    for kind, name in (("sun", ADAPTER), ("checkpoints", CHECKPOINT)):
+        (tmp_path / kind).mkdir()
+        shutil.copy(WEIGHTS / name, tmp_path / kind / name)
+        known = folder_paths.folder_names_and_paths[kind][1]
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], known))
+    folder_paths.filename_list_cache.clear()
+    yield tmp_path
+    folder_paths.filename_list_cache.clear()
+
+
+def ask(method, path, body=None):
+    """Status and JSON of one request to a server that has these routes."""
+
+    async def run():
+        app = web.Application(client_max_size=2**30)
+        app.router.add_get("/sun/adapters", routes.get_adapters)
+        app.router.add_post("/sun/check", routes.post_check)
+        app.router.add_post("/sun/plan", routes.post_plan)
+        async with TestClient(TestServer(app)) as client:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            answer = await client.request(method, f"/sun/{path}", data=None if body is None else data)
+            return answer.status, await answer.json()
+
+    return asyncio.run(run())
+
+
+def workflow(checkpoint=CHECKPOINT, name="text_to_image"):
+    text = (CORPUS / f"{name}.json").read_text(encoding="utf-8")
+    return json.loads(text.replace("v1-5-pruned-emaonly-fp16.safetensors", checkpoint))
+
+
+def plan(**body):
+    return ask("POST", "plan", {"action": "speed_up", "targets": None, "adapter": None, **body})
+
+
+def test_adapters_are_described_by_their_headers(folders):
+    (folders / "sun" / "broken.safetensors").write_bytes(b"x" * 100)
+    status, answer = ask("GET", "adapters")
+    broken, mini = answer["adapters"]
+    assert status == 200 and "broken.safetensors is not a safetensors file" in broken["error"]
+    assert {key: mini[key] for key in ("name", "family", "layers", "context_dim", "steps", "dtype")} == {
+        "name": ADAPTER,
+        "family": "mini",
+        "layers": 7,
+        "context_dim": 64,
+        "steps": 4,
+        "dtype": "float16",
+    }
+    assert mini["bytes"] == os.path.getsize(WEIGHTS / ADAPTER) and mini["extra_positive"] is True
+    assert answer["released"]["name"] == RELEASED_ADAPTER == RELEASED["name"]
+
+
+def test_the_adapter_that_fits_the_checkpoint_is_chosen_by_both_headers(folders):
+    status, answer = plan(workflow=workflow())
+    added = next(edit for edit in answer["edits"] if edit["op"] == "add")
+    assert status == 200 and answer["severity"] == "success"
+    assert added["widgets"]["adapter_name"] == ADAPTER
+
+
+def test_a_replaced_checkpoint_is_looked_into_again(folders):
+    assert plan(workflow=workflow())[1]["edits"]
+    shutil.copy(REPOSITORY / "tests" / "reference" / "unet_ldm_fp16.safetensors", folders / "checkpoints" / CHECKPOINT)
+    _, answer = plan(workflow=workflow())
+    assert answer["edits"] == [] and "no adapter for" in answer["detail"]
+
+
+def test_check_says_that_the_adapter_fits(folders):
+    sped_up = workflow(name="text_to_image.expected")
+    text = json.dumps(sped_up).replace(RELEASED_ADAPTER, ADAPTER)
+    status, answer = ask("POST", "check", {"workflow": json.loads(text)})
+    (entry,) = answer["nodes"]
+    assert status == 200 and entry["graph"] is None and entry["badge"] is None
+    assert entry["face"][:2] == ["mini · 7 layers · 4 steps · 0.4 MB", f"fits {CHECKPOINT}"]
+
+
+def test_a_model_name_does_not_lead_out_of_the_model_folders(folders):
+    (folders / "secret.safetensors").write_bytes((WEIGHTS / CHECKPOINT).read_bytes())
+    assert routes.model_file(["../secret.safetensors"]) is None
+    assert routes.model_file([str(folders / "secret.safetensors")]) is None
+    assert routes.model_file(["\0.safetensors"]) is None
+
+
+@pytest.mark.parametrize("steps", ["", "0", "999999", "4.5", "-4", "four", "٤"])
+def test_steps_that_cannot_be_are_not_believed(steps):
+    assert routes.steps_of({"steps": steps}) == 4
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nonsense",
+        b"[1]",
+        b'{"workflow": {"nodes": 3}}',
+        b"[" * 100_000,
+        b'{"action": [], "workflow": {"nodes": []}}',
+    ],
+)
+@pytest.mark.parametrize("path", ["plan", "check"])
+def test_a_malformed_body_is_answered_with_one_sentence(folders, path, body):
+    status, answer = ask("POST", path, body)
+    if path == "check" and b"[]" in body:
+        assert (status, answer) == (200, {"nodes": []})
+    else:
+        assert status == 400 and answer["error"].endswith(".") and "\n" not in answer["error"]
+
+
+def test_a_body_that_is_too_large_is_refused(folders):
+    status, answer = ask("POST", "plan", b" " * (routes.LARGEST_BODY + 1))
+    assert status == 400 and "too large" in answer["error"]

@@ -1,0 +1,145 @@
+"""scripts/convert.py as it is run: in a process of its own, with nothing but the standard library."""
+
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+REPOSITORY = Path(__file__).parent.parent.parent
+SCRIPT = REPOSITORY / "scripts" / "convert.py"
+CORPUS = REPOSITORY / "tests" / "conversion" / "corpus"
+
+
+def convert(*arguments, folder):
+    """Isolated (-I) and without site packages (-S): what a bare python3 has."""
+    command = [sys.executable, "-I", "-S", str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def corpus(name):
+    return json.loads((CORPUS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(corpus("text_to_image")), encoding="utf-8")
+    return path
+
+
+def picture(path, texts):
+    info = PngInfo()
+    for keyword, value in texts.items():
+        info.add_text(keyword, json.dumps(value, ensure_ascii=False))
+    Image.new("RGB", (8, 8), (200, 30, 30)).save(path, pnginfo=info)
+    return path
+
+
+def test_a_workflow_is_converted_and_restored(workflow, tmp_path):
+    done = convert("graph.json", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "graph.json: KSampler (#5) now needs 4 steps and no CFG pass. Written to graph_sun.json\n"
+    assert json.loads((tmp_path / "graph_sun.json").read_text()) == corpus("text_to_image.expected")
+    assert convert("--restore", "graph_sun.json", "--output", "back.json", folder=tmp_path).returncode == 0
+    back = json.loads((tmp_path / "back.json").read_text())
+    assert [node["widgets_values"] for node in back["nodes"]] == [
+        node["widgets_values"] for node in corpus("text_to_image")["nodes"]
+    ]
+
+
+def test_nothing_is_ever_overwritten(workflow, tmp_path):
+    before = workflow.read_bytes()
+    (tmp_path / "graph_sun.json").write_text("mine")
+    done = convert("graph.json", folder=tmp_path)
+    assert done.returncode == 1 and "is there already" in done.stderr
+    assert convert("graph.json", "--output", "graph.json", folder=tmp_path).returncode == 1
+    assert (tmp_path / "graph_sun.json").read_text() == "mine" and workflow.read_bytes() == before
+
+
+def test_a_folder_is_converted_file_by_file(workflow, tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("api_text_to_image", "flux"):
+        (tmp_path / "deep" / f"{name}.json").write_text(json.dumps(corpus(name)))
+    (tmp_path / "notes.txt").write_text("no workflow")
+    (tmp_path / "broken.json").write_text("{")
+    done = convert(".", "--output", "out", folder=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 3 and "Flux" in done.stdout
+    assert done.stderr == "broken.json: not converted. This is not a ComfyUI workflow: it is no JSON.\n"
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.json"))
+    assert written == ["deep/api_text_to_image_sun.json", "graph_sun.json"]
+    converted = json.loads((tmp_path / "out" / "deep" / "api_text_to_image_sun.json").read_text())
+    assert converted == corpus("api_text_to_image.expected")
+
+
+def test_what_stays_as_it_is_is_no_failure(tmp_path):
+    (tmp_path / "flux.json").write_text(json.dumps(corpus("flux")))
+    done = convert("flux.json", folder=tmp_path)
+    assert done.returncode == 0 and "Flux" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["flux.json"]
+
+
+def test_both_workflows_in_a_picture_are_converted_and_the_picture_stays(tmp_path):
+    texts = {"workflow": corpus("text_to_image"), "prompt": corpus("api_text_to_image")}
+    source = picture(tmp_path / "picture.png", texts)
+    assert convert("picture.png", folder=tmp_path).returncode == 0
+    with Image.open(source) as before, Image.open(tmp_path / "picture_sun.png") as after:
+        assert before.tobytes() == after.tobytes()
+        assert json.loads(after.text["workflow"]) == corpus("text_to_image.expected")
+        assert json.loads(after.text["prompt"]) == corpus("api_text_to_image.expected")
+
+
+@pytest.mark.parametrize("title", ["Grüße", "灯塔"])
+def test_titles_in_any_language_survive(tmp_path, title):
+    """Pillow writes iTXt where Latin-1 does not do."""
+    graph = corpus("text_to_image")
+    graph["nodes"][0]["title"] = title
+    picture(tmp_path / "picture.png", {"workflow": graph})
+    assert convert("picture.png", folder=tmp_path).returncode == 0
+    with Image.open(tmp_path / "picture_sun.png") as after:
+        assert json.loads(after.text["workflow"])["nodes"][0]["title"] == title
+
+
+def test_a_picture_gives_a_workflow_file_where_one_is_asked_for(tmp_path):
+    picture(tmp_path / "picture.png", {"workflow": corpus("text_to_image")})
+    assert convert("picture.png", "--output", "graph.json", folder=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "graph.json").read_text()) == corpus("text_to_image.expected")
+
+
+def test_an_adapter_can_be_named(workflow, tmp_path):
+    convert("graph.json", "--adapter", "mine.safetensors", folder=tmp_path)
+    converted = json.loads((tmp_path / "graph_sun.json").read_text())
+    assert converted["nodes"][-1]["widgets_values"][0] == "mine.safetensors"
+
+
+def bomb():
+    text = zlib.compress(b"x" * 100 * 2**20)
+    data = b"workflow\0\0" + text
+    chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
+    return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", b"", "no JSON"),
+        ("a.json", b"\xff\xfe\x00", "no text file"),
+        ("a.json", b"[" * 200_000, "no JSON"),
+        ("a.json", b"[]", "not a ComfyUI workflow"),
+        ("a.png", b"GIF89a", "no PNG"),
+        ("a.png", b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffIHDR", "cut short"),
+        ("a.png", b"\x89PNG\r\n\x1a\n", "no workflow in this picture"),
+        ("a.png", bomb(), "larger than any workflow"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    done = convert(name, folder=tmp_path)
+    assert done.returncode == 1 and done.stdout == "" and said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
