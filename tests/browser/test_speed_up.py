@@ -42,8 +42,8 @@ def test_from_the_mouse_to_the_picture_and_back(page: CanvasPage, plain: dict, f
     face = page.face(sun["id"])
     expect(face).to_contain_text("4 steps · 4 evaluations · ")
 
-    saved = page.save("sped up")
-    page.reopen("sped up")
+    saved = page.save(f"sped up {drawn_by}")
+    page.reopen(f"sped up {drawn_by}")
     assert content(page.graph()) == content(saved)
     page.select(SAMPLER)
     page.page.locator(".pi-replay").first.click()
