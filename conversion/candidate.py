@@ -7,7 +7,7 @@ from .models import Choice, Model
 from .samplers import Sampler
 
 
-@dataclass
+@dataclass(eq=False)
 class Candidate:
     """A sampler, its model, and either an adapter or the reason why it stays as it is."""
 

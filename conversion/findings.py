@@ -117,7 +117,7 @@ def _model_findings(sun: Node, model: Model) -> list[Finding]:
         detail = f"{model.sun.label} is on this MODEL line already; this one takes its place. Take one of them out."
         return [Finding("SUN twice", detail)]
     if model.refusal is not None:
-        return [Finding("model", f"SUN cannot work here: {model.refusal}.")]
+        return [Finding("cannot work here", f"SUN cannot work here: {model.refusal}.")]
     return []
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from .rules import NODES, REROUTES, is_file_name
 
 NodeId = int | str
+Box = tuple[float, float, float, float]
+"""left, top (of a node's title bar), right, bottom on the canvas."""
 SUBGRAPH_INPUT = -10
 """The node id that stands for a subgraph's own inputs, as in ComfyUI's files."""
 
@@ -53,8 +55,7 @@ class Node:
     texts: tuple[str, ...] = ()
     """The file names among the node's widget values."""
     properties: dict[str, Any] = field(default_factory=dict)
-    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    """left, top (of the title bar), right, bottom on the canvas."""
+    box: Box = (0.0, 0.0, 0.0, 0.0)
 
     @property
     def label(self) -> str:
@@ -80,6 +81,8 @@ class Graph:
     outputs: list[Source | None] = field(default_factory=list)
     """What feeds each output of a subgraph."""
     input_names: list[str] = field(default_factory=list)
+    fixtures: list[Box] = field(default_factory=list)
+    """Where a subgraph's own inputs and outputs stand on the canvas."""
     _consumers: dict[Source, list[Consumer]] | None = None
 
     def consumers(self, source: Source) -> list[Consumer]:

@@ -8,8 +8,8 @@ from . import edits
 from .candidate import Candidate
 from .changes import Change
 from .edits import Edit
-from .graph import Consumer, Graph, Node, Source
-from .placement import Box, free_position
+from .graph import Box, Consumer, Graph, Node, Source
+from .placement import free_position
 from .record import RECORD, make_record
 from .rules import RELEASED, REROUTES, SPEED_UP
 from .samplers import Setting

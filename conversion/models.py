@@ -1,7 +1,7 @@
 """Which model a sampler samples, whether SUN can work on it, and which adapter fits."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .graph import Node
 from .model_line import ModelLine
@@ -68,7 +68,6 @@ class Model:
     """Why SUN cannot speed it up, and what to do, in words."""
     sun: Node | None = None
     """The SUN node that is on the line already."""
-    notes: list[str] = field(default_factory=list)
 
     def fits(self, adapter: Adapter) -> bool | None:
         """None where too little is known of either."""

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable
 
-from .graph import Graph, Node
+from .graph import Box, Graph, Node
 from .ui_format import TITLE_HEIGHT
 
 MARGIN = 20.0
 STEP = 40.0
 REACH = 40
 """How many steps around the best place are tried before any place is taken."""
-
-Box = tuple[float, float, float, float]
 
 
 def free_position(graph: Graph, beside: Node, size: list[float], taken: Iterable[Box] = ()) -> tuple[float, float]:
@@ -21,7 +19,7 @@ def free_position(graph: Graph, beside: Node, size: list[float], taken: Iterable
     width, height = size
     left, top = beside.box[0] - width - 2 * MARGIN, beside.box[1]
     reach = REACH * STEP + width + height + MARGIN
-    boxes = [*(node.box for node in graph.nodes.values()), *taken]
+    boxes = [*(node.box for node in graph.nodes.values()), *graph.fixtures, *taken]
     near = [box for box in boxes if abs(box[0] - left) < reach + (box[2] - box[0]) and box[3] > top - reach]
     near = [box for box in near if box[1] < top + reach + height]
     for x, y in _OFFSETS:

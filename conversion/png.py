@@ -20,7 +20,7 @@ class Chunk(NamedTuple):
 
 def read_texts(png: bytes) -> dict[str, str]:
     """The embedded workflows by keyword. Raises ConversionError where the file is no whole PNG."""
-    texts = {}
+    texts: dict[str, str] = {}
     for chunk in _chunks(png):
         keyword, text = _text(chunk)
         if keyword in KEYWORDS:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from . import edits
 from .edits import Edit
 from .graph import Node, Source, Workflow
-from .model_line import model_line
+from .lines import Lines
 from .models import Installed
 from .record import Former, has_record, read_record
 from .result import Plan, sentences
@@ -13,7 +13,8 @@ from .samplers import find_samplers
 
 
 def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
-    suns = _with_shared_settings(_aimed_at(workflow, targets), workflow)
+    """The plan that takes out the SUNSpeedUp nodes that the targets mean, or all that have a record."""
+    suns = _with_shared_settings(_aimed_at(workflow, targets, installed), workflow)
     if not suns:
         where = "here" if targets else "in this workflow"
         return Plan(
@@ -33,15 +34,15 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
     return Plan(f"{count}, and the former settings are back", names, "success", made)
 
 
-def _aimed_at(workflow: Workflow, targets: list[Node] | None) -> list[Node]:
+def _aimed_at(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> list[Node]:
     """The SUNSpeedUp nodes with a record: all, or those that are targets or on the MODEL line of a sampler that is."""
     recorded = [node for node in workflow.nodes() if has_record(node)]
     if targets is None:
         return recorded
     chosen = {node for node in targets if node in recorded}
+    lines = Lines(workflow, installed)
     for sampler in find_samplers(workflow):
-        source = sampler.model_input.source if sampler.model_input else None
-        passed = model_line(workflow, sampler.graph, source).passed
+        passed = lines.of_sampler(sampler)[0].passed
         if any(target in passed or target in sampler.members for target in targets):
             chosen.update(passed)
     return [node for node in recorded if node in chosen]

@@ -5,18 +5,18 @@ from typing import Any
 from .candidate import Candidate
 from .changes import Change, changes_for, edits_of, wanted_values
 from .edits import Edit
-from .graph import Node, Workflow
+from .graph import Box, Node, Workflow
 from .insertion import by_line, insert
 from .lines import Lines
 from .models import Installed, choose_adapter
 from .partners import partner_groups, with_partners
-from .placement import Box
 from .result import Plan, sentences
 from .rules import SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers
 
 
 def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
+    """The plan for the samplers that the targets mean, or for all; those that cannot be helped stay and are named."""
     lines = Lines(workflow, installed)
     everything = [judge(sampler, lines, installed) for sampler in find_samplers(workflow)]
     samplers = [candidate.sampler for candidate in everything]
@@ -69,11 +69,12 @@ def aimed_at(everything: list[Candidate], targets: list[Node] | None, workflow: 
     the samplers at the lower end of its MODEL line."""
     if targets is None:
         return everything
-    chosen: list[Candidate] = []
+    chosen: set[Candidate] = set()
     for target in targets:
+        inner = _inner_graphs(workflow, target)
         own = [c for c in everything if target in c.sampler.members]
-        inside = [c for c in everything if c.sampler.graph.id in _inner_graphs(workflow, target)]
-        chosen += own or inside or [c for c in everything if target in c.line.passed]
+        inside = [c for c in everything if c.sampler.graph.id in inner]
+        chosen.update(own or inside or [c for c in everything if target in c.line.passed])
     return [c for c in everything if c in chosen]
 
 

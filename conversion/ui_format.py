@@ -7,7 +7,19 @@ files), and, for native reroutes, `parentId` either in the link or in extra.link
 import math
 from typing import Any, NamedTuple, TypeGuard
 
-from .graph import ConversionError, Graph, Input, Node, NodeId, Source, Workflow, as_dict, file_names, widget_values
+from .graph import (
+    Box,
+    ConversionError,
+    Graph,
+    Input,
+    Node,
+    NodeId,
+    Source,
+    Workflow,
+    as_dict,
+    file_names,
+    widget_values,
+)
 
 TITLE_HEIGHT = 30.0
 COLLAPSED_WIDTH = 160.0
@@ -92,6 +104,11 @@ def _read_graph(data: dict[str, Any], graph_id: str | None) -> Graph:
     for link in links.values():
         if link.target == SUBGRAPH_OUTPUT and link.target_slot < len(graph.outputs):
             graph.outputs[link.target_slot] = link.source
+    for key in ("inputNode", "outputNode"):
+        bounding = as_dict(data.get(key)).get("bounding")
+        if isinstance(bounding, list) and len(bounding) == 4:
+            (left, top), (width, height) = pair(bounding[:2]), pair(bounding[2:])
+            graph.fixtures.append((left, top, left + width, top + height))
     return graph
 
 
@@ -118,7 +135,7 @@ def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> N
     return node
 
 
-def _box(value: dict[str, Any]) -> tuple[float, float, float, float]:
+def _box(value: dict[str, Any]) -> Box:
     left, top = pair(value.get("pos"))
     width, height = pair(value.get("size"))
     if as_dict(value.get("flags")).get("collapsed"):

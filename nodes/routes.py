@@ -59,13 +59,18 @@ async def _answer(request: web.Request, answer: Callable[[dict[str, Any]], dict[
     """Runs `answer` on the JSON body, in a thread: it reads files. Whatever is wrong becomes one sentence."""
     try:
         body = await _body(request)
-        return web.json_response(await asyncio.to_thread(answer, body))
+        return web.json_response(await asyncio.to_thread(answer, body), dumps=_dumps)
     except ConversionError as error:
         return web.json_response({"error": str(error)}, status=400)
     except Exception:
         logging.exception("SUN could not work on this workflow.")
         sentence = "SUN could not read this workflow; it stays as it is, and the log says why."
         return web.json_response({"error": sentence}, status=400)
+
+
+def _dumps(answer: dict[str, Any]) -> str:
+    """Strict JSON: Python's NaN would be no JSON for the page."""
+    return json.dumps(answer, allow_nan=False)
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
@@ -96,14 +101,14 @@ def describe(name: str) -> dict[str, Any]:
         return {"name": name, "error": _sentence(name, error)}
     return {
         "name": name,
-        "family": metadata.get("family") or layout.family or layout.describe(),
+        "family": metadata.get("family", "")[:100] or layout.family or layout.describe(),
         "layers": len(layout.layers),
         "context_dim": layout.context_dim,
         "steps": steps_of(metadata),
         "extra_positive": layout.extra_positive,
         "bytes": size,
         "dtype": str(dtype).removeprefix("torch."),
-        "metadata": metadata,
+        "metadata": {key[:100]: value[:2000] for key, value in list(metadata.items())[:100]},
     }
 
 

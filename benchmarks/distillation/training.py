@@ -4,9 +4,8 @@ A run is known by its name, which is that of its file in weights/ as well.
 """
 
 import json
-import shutil
 import unittest.mock
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch.distributed as dist
 from build import BASE, PICTURES_PER_SCENE, ROOT
 from models import MiniModel
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 import sun_core.attention
 from sun_core.adapter import SunAdapter, save_adapter
@@ -33,8 +32,7 @@ WORK = ROOT / "build" / "distillation"
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 LATENTS = WORK / "latents.pt"
 BUDGET = 300
-"""Seconds that each run may take where both of two cores are free; `Run.seconds_per_step` turns them into steps."""
-CURVE_POINTS = 5
+"""Seconds of two processors that each run may take; `seconds_per_step` turns them into steps."""
 
 
 class CfgDistillation(Distillation):
@@ -58,7 +56,7 @@ class Run:
 
     title: str
     seconds_per_step: float
-    """Measured on two free cores (AMD EPYC, AVX2), two processes, 32 rows."""
+    """Of a step of 32 rows in two processes on an AMD EPYC (AVX2): processor time of each, measured over 4 steps."""
     recipe: Recipe = field(default_factory=Recipe)
     extra_positive: bool = True
     norm: bool = True
@@ -68,20 +66,15 @@ class Run:
     def steps(self) -> int:
         return round(BUDGET / self.seconds_per_step)
 
-    def train(self, schedule: loop.Schedule, checkpoint: Path, after_step: Callable[[int], None]) -> None:
+    def train(self, schedule: loop.Schedule, checkpoint: Path) -> None:
         model = base_model()
         start = SunAdapter.for_unet(model.unet, self.extra_positive)
         distillation = self.losses(model.unet, start, teacher.alphas_cumprod(), self.recipe)
         draw = adapter.batches(model, torch.load(LATENTS, weights_only=True))
-
-        def step_done(step: int) -> None:
-            distillation.update_target()
-            after_step(step)
-
         with nullcontext() if self.norm else without_norm():
             loop.optimise(
                 distillation, lambda step: distillation.loss(draw(step)), schedule, checkpoint,
-                after_step=step_done, after_resume=distillation.reset_target,
+                after_step=lambda step: distillation.update_target(), after_resume=distillation.reset_target,
             )  # fmt: skip
 
     def export(self, checkpoint: Path, out: Path) -> None:
@@ -104,7 +97,7 @@ class LcmLora:
     def steps(self) -> int:
         return round(BUDGET / self.seconds_per_step)
 
-    def train(self, schedule: loop.Schedule, checkpoint: Path, after_step: Callable[[int], None]) -> None:
+    def train(self, schedule: loop.Schedule, checkpoint: Path) -> None:
         model = base_model()
         draw = adapter.batches(model, torch.load(LATENTS, weights_only=True))
         with torch.no_grad():
@@ -116,14 +109,14 @@ class LcmLora:
             batch = draw(step)
             return lcm.loss(lora, batch.x0, batch.positive, empty, batch.guidance, alphas)
 
-        loop.optimise(lora, loss, schedule, checkpoint, after_step=after_step)
+        loop.optimise(lora, loss, schedule, checkpoint)
 
     def export(self, checkpoint: Path, out: Path) -> None:
         lcm.save(averaged(torch.load(checkpoint, weights_only=True)), out)
 
 
 RUNS: dict[str, Run | LcmLora] = {
-    "sun": Run("SUN", 1.3),
+    "sun": Run("SUN within the budget", 1.3),
     "lcm-lora": LcmLora("LCM-LoRA", 1.3),
     "cfg-only": Run("CFG distillation alone", 0.85, losses=CfgDistillation),
     "no-cfg-term": Run("SUN without the CFG term", 1.3, Recipe(cfg_weight=0.0)),
@@ -161,31 +154,15 @@ def train(name: str) -> None:
     """Train one run, or go on with it, and write its weights: what each process does."""
     torch.manual_seed(0)
     run, checkpoint = RUNS[name], WORK / f"{name}.pt"
-    schedule = replace(
-        adapter.SCHEDULE, steps=run.steps, warmup=run.steps // 5, save_every=-(-run.steps // CURVE_POINTS)
-    )  # fmt: skip
-
-    def keep(step: int) -> None:
-        """A copy of the checkpoint for the curve, under the steps that it had."""
-        if dist.get_rank() == 0 and step and step % schedule.save_every == 0:
-            shutil.copy(checkpoint, curve_checkpoint(name, step))
-
+    schedule = replace(adapter.SCHEDULE, steps=run.steps, warmup=run.steps // 5, save_every=25)
     if dist.get_rank() == 0:
         print(f"== {name}, {run.steps} steps", flush=True)
-    run.train(schedule, checkpoint, keep)
+    run.train(schedule, checkpoint)
     if dist.get_rank() == 0:
         export(name)
-
-
-def curve_checkpoint(name: str, step: int) -> Path:
-    return WORK / f"{name}-{step}.pt"
 
 
 def export(name: str) -> None:
     """Write what a run has learnt to weights/, as a file that ComfyUI's own loaders or ours read."""
     WEIGHTS.mkdir(exist_ok=True)
     RUNS[name].export(WORK / f"{name}.pt", WEIGHTS / f"{name}.safetensors")
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
