@@ -27,5 +27,6 @@ export function nodeAtPath(path) {
 /** All nodes of the root and of every subgraph's definition. */
 export function allNodes() {
   const root = rootGraph();
+  if (!root) return []; // the page is still starting
   return [root, ...(root.subgraphs?.values() ?? [])].flatMap((graph) => graph.nodes);
 }
