@@ -7,7 +7,7 @@ from demonstration import Models
 
 from .conftest import pixels
 
-SIZE = 32
+SIZE = 64
 TRAIN = {
     "model": ["checkpoint", 0], "clip": ["checkpoint", 1], "vae": ["checkpoint", 2],
     "prompts": "a red cat in the snow\na blue boat at sunset", "negatives": "", "steps": 3, "batch_size": 2,
