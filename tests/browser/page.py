@@ -105,10 +105,13 @@ class CanvasPage:
         self.show_all()
 
     def picture_size(self) -> tuple[int, int]:
-        """Width and height of the picture that a node shows."""
-        script = "app.graph.nodes.find((node) => node.imgs?.length)?.imgs[0]"
-        self.page.wait_for_function(f"{script}?.naturalWidth")
-        width, height = self.page.evaluate(f"(({script})) && [{script}.naturalWidth, {script}.naturalHeight]")
+        """Width and height of the picture that a node shows, on the canvas or as an element."""
+        script = """() => {
+            const node = app.graph.nodes.find((candidate) => candidate.imgs?.length)
+            const picture = node?.imgs[0] ?? document.querySelector(".lg-node img[src*='/view']")
+            return picture?.naturalWidth ? [picture.naturalWidth, picture.naturalHeight] : null
+        }"""
+        width, height = self.page.wait_for_function(script).json_value()
         return width, height
 
     def show_all(self) -> None:
