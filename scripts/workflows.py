@@ -59,7 +59,8 @@ class Workflow:
                 continue
             names = _widget_names(self._object_info[node["type"]])
             values = zip(names, node.get("widgets_values", ()), strict=False)
-            inputs = {name: value for name, value in values if name is not None}
+            inputs = dict.fromkeys(_views(self._object_info[node["type"]]), "")
+            inputs |= {name: value for name, value in values if name is not None}
             for slot in node.get("inputs", ()):
                 if source := self._source(slot, slot["type"]):
                     inputs[slot["name"]] = source
@@ -99,6 +100,16 @@ def _passed_through(node: dict[str, Any], output: int, wanted: str) -> dict[str,
 
 def _title(node: dict[str, Any]) -> str:
     return str(node.get("title", node["type"]))
+
+
+def _views(definition: dict[str, Any]) -> list[str]:
+    """Required inputs that only the page draws, such as ImageCompare's slider: the server wants some value for them."""
+    required = definition["input"].get("required", {})
+    return [
+        name
+        for name, (kind, *options) in required.items()
+        if options and options[0].get("socketless") and kind not in WIDGET_TYPES
+    ]
 
 
 def _widget_names(definition: dict[str, Any]) -> list[str | None]:

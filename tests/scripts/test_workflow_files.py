@@ -62,6 +62,13 @@ def test_a_link_takes_the_place_of_a_widgets_value() -> None:
     assert inputs(Workflow(linked, OBJECT_INFO))["steps"] == ["7", 0]
 
 
+def test_an_input_that_only_the_page_draws_is_queued_with_some_value() -> None:
+    """ImageCompare's slider."""
+    view = {"input": {"required": {"view": ["VIEW", {"socketless": True}]}}, "input_order": {"required": ["view"]}}
+    graph = {"nodes": [{"id": 1, "type": "Compare", "widgets_values": []}], "links": []}
+    assert Workflow(graph, {"Compare": view}).to_api()["1"]["inputs"] == {"view": ""}
+
+
 def test_notes_are_not_queued() -> None:
     assert set(Workflow(GRAPH, OBJECT_INFO).to_api()) == {"7", "3"}
 
