@@ -43,7 +43,7 @@ MATPLOTLIB = (
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")  # names of its command
 CHROMIUM_PACKAGES = ("chromium", "fonts-noto-cjk")  # of Debian
 
-# What training needs beside ComfyUI's requirements; listed with what it needs itself, so that torch is not brought again.
+# What training needs beside ComfyUI, listed with what it needs itself, so that torch is not brought again.
 TRAINING_PACKAGES = (
     "accelerate==1.15.0",
     "webdataset==1.0.2", "braceexpand==0.1.7",
