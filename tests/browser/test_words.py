@@ -27,6 +27,7 @@ def test_template_opens_with_no_node_missing(page: CanvasPage) -> None:
     assert {node["type"] for node in page.graph()["nodes"]} <= known
 
 
+@pytest.mark.usefixtures("frontend")  # which `page` has parameters of
 @pytest.mark.parametrize("locale", ["en", "zh"])
 def test_node_and_its_help_speak_the_users_language(
     settings: dict, locale: str, request: pytest.FixtureRequest
