@@ -48,12 +48,17 @@ def as_the_page_has_it(expected: Graphs, before: Graphs, loaded: Graphs) -> Grap
 def differences(what: str, found: Graphs, expected: Graphs, driven: list[list[Any]]) -> dict[str, Any]:
     """What was found and what was expected, by node and for the links, where they are not the same.
 
-    A widget that is driven by a link shows what the link brings on the page, and an old value in a file.
+    A widget that is driven by a link shows what the link brings on the page, and an old value in a file. What the node of
+    a subgraph lists are values of nodes inside of it, which are compared there; an unplugged one leaves the list.
     """
     for graphs in (found, expected):
         for graph, number, index in driven:
             values = graphs[graph]["nodes"][number]["widgets"]
             values[index : index + 1] = ["driven"] if index < len(values) else []
+        for graph in graphs.values():
+            for node in graph["nodes"].values():
+                if node["type"] in graphs:
+                    node["widgets"] = []
     different = {}
     for name, graph in expected.items():
         if found[name]["links"] != graph["links"]:
