@@ -48,8 +48,8 @@ def as_the_page_has_it(expected: Graphs, before: Graphs, loaded: Graphs) -> Grap
 def differences(what: str, found: Graphs, expected: Graphs, driven: list[list[Any]]) -> dict[str, Any]:
     """What was found and what was expected, by node and for the links, where they are not the same.
 
-    A widget that is driven by a link shows what the link brings on the page, and an old value in a file. What the node of
-    a subgraph lists are values of nodes inside of it, which are compared there; an unplugged one leaves the list.
+    A widget that is driven by a link shows what the link brings on the page, and an old value in a file. What the node
+    of a subgraph lists are values of nodes inside of it, which are compared there; an unplugged one leaves the list.
     """
     for graphs in (found, expected):
         for graph, number, index in driven:
