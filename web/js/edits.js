@@ -44,13 +44,14 @@ const operations = {
     graph.remove(nodeOf(graph, node));
   },
 
-  connect(graph, { from: [origin, slot], to: [target, name] }) {
+  /** `via`: the native reroute that the link runs through last. */
+  connect(graph, { from: [origin, slot], to: [target, name], via }) {
     const node = nodeOf(graph, target);
     const index = inputIndex(node, name);
     const link =
       origin === SUBGRAPH_INPUT
-        ? graph.inputs[slot].connect(node.inputs[index], node)
-        : nodeOf(graph, origin).connect(slot, node, index);
+        ? graph.inputs[slot].connect(node.inputs[index], node, via)
+        : nodeOf(graph, origin).connect(slot, node, index, via);
     if (!link) throw new Error(`${node.title}: its input ${name} cannot be linked to node ${origin}.`);
   },
 
