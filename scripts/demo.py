@@ -38,7 +38,9 @@ def main() -> int:
         if not file.is_file():
             return failed(f"There is no file {file}: check the path that you gave.")
     try:
-        environment.enter(environment.prepare())
+        if not os.environ.get(environment.INSIDE):
+            made = environment.prepare()
+            environment.enter(made, *filter(None, [environment.training_packages(made.python)]))  # for its template
         # From here on we run beside ComfyUI's own packages, which these modules need.
         import demonstration
         from comfy_server import ServerError
