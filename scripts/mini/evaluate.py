@@ -87,7 +87,7 @@ class Family:
 
 
 def unseen_prompts(count: int, seed: int = 0) -> list[tuple[Scene, str]]:
-    """Prompts for combinations that no U-Net drew in training, in a fixed random order, repeated where there are too few."""
+    """Prompts for combinations that no U-Net drew in training, in a fixed random order, repeated where too few."""
     pairs = [(scene, caption(scene, t)) for scene in all_scenes() if scene.held_out for t in TEMPLATES]
     random.Random(seed).shuffle(pairs)
     return list(itertools.islice(itertools.cycle(pairs), count))

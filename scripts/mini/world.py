@@ -54,7 +54,7 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Whether the combination is kept out of what U-Nets draw in training: one in five, spread over all attributes."""
+        """Whether U-Nets never draw the combination in training: one in five, spread over all attributes."""
         triple = SUBJECTS.index(self.subject), list(COLOURS).index(self.colour), list(PLACES).index(self.place)
         return (triple[0] + 2 * triple[1] + 3 * triple[2]) % 5 == 0
 
