@@ -304,7 +304,7 @@ def test_name_that_points_out_of_the_folder_is_not_followed(folder, name):
 
 def test_what_a_run_did_is_told_in_the_log_and_on_the_node(model, sample, monkeypatch, caplog):
     """The messages are read off the queue that ComfyUI's server sends to the page from."""
-    from server import BinaryEventTypes, PromptServer
+    from server import PromptServer
 
     async def run():
         server = PromptServer.__new__(PromptServer)  # the whole server would want a frontend and a port
@@ -323,9 +323,9 @@ def test_what_a_run_did_is_told_in_the_log_and_on_the_node(model, sample, monkey
         return [server.messages.get_nowait() for _ in range(server.messages.qsize())]
 
     caplog.set_level("INFO")
-    text = "SUN: 4 steps without CFG; changed: sampler euler_ancestral -> euler, CFG 7 -> 1"
-    messages = asyncio.run(run())
-    assert ("sun.run", {"node": "12", "text": text}, "page") in messages
-    binary = b"\x00\x00\x00\x02" + b"12" + text.encode()
-    assert (BinaryEventTypes.TEXT, binary, "page") in messages
-    assert text in caplog.text
+    ((event, told, page),) = asyncio.run(run())
+    assert (event, told["node"], page) == ("sun.run", "12", "page")
+    assert told["changes"] == "CFG 7 -> 1, sampler euler_ancestral -> euler"
+    assert told["text"].startswith("4 steps · 4 evaluations · ")
+    assert told["text"].endswith(f" · automatic: {told['changes']}")
+    assert f"SUN: {told['text']}" in caplog.text
