@@ -90,7 +90,7 @@ class SUNTrain(io.ComfyNode):
                 io.Boolean.Input(
                     "gradient_checkpointing",
                     default=True,
-                    tooltip="Needs much less memory, and about a sixth more time.",
+                    tooltip="Needs much less memory, and about a sixth more work.",
                 ),
                 io.Int.Input(
                     "preview_every",
