@@ -49,8 +49,9 @@ def models() -> demonstration.Models:
     return demonstration.mini_family()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """Not for the whole session: while Playwright is on, no other test could run an event loop of its own."""
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=environment.chromium(), args=[*CHROMIUM_ARGUMENTS])
