@@ -8,22 +8,7 @@ import torch
 from sun_pack.sun_core.adapter import SunAdapter, load_adapter, save_adapter
 from sun_pack.sun_core.patching import SunSettings, apply_sun
 
-SD15 = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "context_dim": 768,
-    "use_spatial_transformer": True,
-    "use_linear_in_transformer": False,
-    "use_temporal_attention": False,
-    "adm_in_channels": None,
-}
+from .unet_configs import SD15
 
 
 def randomise(module):

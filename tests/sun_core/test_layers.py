@@ -1,29 +1,8 @@
 import torch
 from sun_pack.sun_core.layers import cross_attention_layers
 
-SD15 = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "context_dim": 768,
-    "use_spatial_transformer": True,
-    "legacy": False,
-    "num_heads": 8,
-}
-SDXL = SD15 | {
-    "num_res_blocks": [2, 2, 2],
-    "channel_mult": [1, 2, 4],
-    "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_middle": 10,
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-    "context_dim": 2048,
-}
+from .unet_configs import SD15, SDXL
+
 MINI = SD15 | {
     "model_channels": 64,
     "num_res_blocks": [1, 1],
