@@ -61,6 +61,7 @@ class Run:
     extra_positive: bool = True
     norm: bool = True
     losses: type[Distillation] = Distillation
+    lr: float = adapter.SCHEDULE.lr
 
     @property
     def steps(self) -> int:
@@ -92,6 +93,7 @@ class LcmLora:
 
     title: str
     seconds_per_step: float
+    lr: float = adapter.SCHEDULE.lr
 
     @property
     def steps(self) -> int:
@@ -118,6 +120,7 @@ class LcmLora:
 RUNS: dict[str, Run | LcmLora] = {
     "sun": Run("SUN within the budget", 1.3),
     "lcm-lora": LcmLora("LCM-LoRA", 1.3),
+    "lcm-lora-slow": LcmLora("LCM-LoRA, a quarter of the learning rate", 1.3, adapter.SCHEDULE.lr / 4),
     "cfg-only": Run("CFG distillation alone", 0.85, losses=CfgDistillation),
     "no-cfg-term": Run("SUN without the CFG term", 1.3, Recipe(cfg_weight=0.0)),
     "no-norm": Run("SUN without norm", 1.3, norm=False),
@@ -154,7 +157,7 @@ def train(name: str) -> None:
     """Train one run, or go on with it, and write its weights: what each process does."""
     torch.manual_seed(0)
     run, checkpoint = RUNS[name], WORK / f"{name}.pt"
-    schedule = replace(adapter.SCHEDULE, steps=run.steps, warmup=run.steps // 5, save_every=25)
+    schedule = replace(adapter.SCHEDULE, steps=run.steps, lr=run.lr, warmup=run.steps // 5, save_every=25)
     if dist.get_rank() == 0:
         print(f"== {name}, {run.steps} steps", flush=True)
     run.train(schedule, checkpoint)

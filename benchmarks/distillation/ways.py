@@ -3,6 +3,7 @@
 What a peer leaves open (scheduler, CFG, strength) is in settings.json, where `run.py --tune` wrote what was best.
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from evaluate import CFG, Way
 from nag import NagSettings, apply_nag
 from safetensors.torch import load_file
-from training import RUNS, WEIGHTS, Run
+from training import RUNS, WEIGHTS, LcmLora, Run
 
 from sun_core.adapter import load_adapter
 from sun_core.patching import SunSettings, apply_sun
@@ -59,8 +60,8 @@ def nag(settings: Settings) -> Method:
     )
 
 
-def lcm_lora(settings: Settings) -> Method:
-    title, weights = RUNS["lcm-lora"].title + ", 4 steps", WEIGHTS / "lcm-lora.safetensors"
+def lcm_lora(name: str, settings: Settings) -> Method:
+    title, weights = RUNS[name].title + ", 4 steps", WEIGHTS / f"{name}.safetensors"
 
     def patch(model: ModelPatcher) -> ModelPatcher:
         from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
@@ -77,12 +78,16 @@ PEERS: dict[str, Callable[[Settings], Method]] = {
     "unipc-4": lambda settings: sampler("UniPC, 4 steps, CFG", "uni_pc", 4, settings),
     "unipc-8": lambda settings: sampler("UniPC, 8 steps, CFG", "uni_pc", 8, settings),
     "nag": nag,
-    "lcm-lora": lcm_lora,
+    **{name: functools.partial(lcm_lora, name) for name, run in RUNS.items() if isinstance(run, LcmLora)},
 }
 """Those with settings of their own."""
 
 SOLVER_SETTINGS = [
     {"cfg": cfg, "scheduler": scheduler} for cfg in (1.5, 2.0, CFG) for scheduler in ("normal", "simple", "karras")
+]
+LCM_SETTINGS = [
+    {"scheduler": scheduler, "strength": strength}
+    for scheduler, strength in itertools.product(("simple", "sgm_uniform", "normal"), (0.8, 1.0))
 ]
 CANDIDATES: dict[str, list[Settings]] = {
     **dict.fromkeys(("dpmpp-4", "dpmpp-8", "unipc-4", "unipc-8"), SOLVER_SETTINGS),
@@ -90,10 +95,7 @@ CANDIDATES: dict[str, list[Settings]] = {
         {"scale": scale, "tau": tau, "alpha": alpha}
         for scale, tau, alpha in itertools.product((2.0, 3.0, 5.0), (1.5, 2.5), (0.25, 0.5))
     ],
-    "lcm-lora": [
-        {"scheduler": scheduler, "strength": strength}
-        for scheduler, strength in itertools.product(("simple", "sgm_uniform", "normal"), (0.8, 1.0))
-    ],
+    **dict.fromkeys(("lcm-lora", "lcm-lora-slow"), LCM_SETTINGS),
 }
 
 
