@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from .graph import ConversionError
@@ -21,7 +21,8 @@ class Chunk(NamedTuple):
 def read_texts(png: bytes) -> dict[str, str]:
     """The embedded workflows by keyword. Raises ConversionError where the file is no whole PNG."""
     texts: dict[str, str] = {}
-    for chunk in _chunks(png):
+    chunks, _ = _chunks(png)
+    for chunk in chunks:
         keyword, text = _text(chunk)
         if keyword in KEYWORDS:
             texts.setdefault(keyword, text)
@@ -30,27 +31,31 @@ def read_texts(png: bytes) -> dict[str, str]:
 
 def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
     """A copy of a PNG with other texts under the keywords that it has; the picture stays bit for bit."""
+    chunks, rest = _chunks(png)
     parts = [SIGNATURE]
-    for chunk in _chunks(png):
+    for chunk in chunks:
         keyword, _ = _text(chunk)
         if keyword in texts:
             chunk = _text_chunk(keyword, texts[keyword])
         checksum = struct.pack(">I", zlib.crc32(chunk.kind + chunk.data))
         parts += [struct.pack(">I", len(chunk.data)), chunk.kind, chunk.data, checksum]
-    return b"".join(parts)
+    return b"".join([*parts, rest])
 
 
-def _chunks(png: bytes) -> Iterator[Chunk]:
+def _chunks(png: bytes) -> tuple[list[Chunk], bytes]:
+    """The chunks of a PNG, and what some programs put behind the last one."""
     if not png.startswith(SIGNATURE):
         raise ConversionError("This is no PNG file, whatever its name says.")
+    chunks: list[Chunk] = []
     place = len(SIGNATURE)
-    while place < len(png):
+    while place < len(png) and not (chunks and chunks[-1].kind == b"IEND"):
         length = int.from_bytes(png[place : place + 4], "big")
         kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
         if len(data) < length or len(kind) < 4:
             raise ConversionError("This PNG file ends in the middle; it was cut short.")
-        yield Chunk(kind, data)
+        chunks.append(Chunk(kind, data))
         place += 12 + length
+    return chunks, png[place:]
 
 
 def _text(chunk: Chunk) -> tuple[str, str]:

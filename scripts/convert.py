@@ -17,7 +17,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -37,12 +37,20 @@ def main(arguments: list[str] | None = None) -> int:
     failures = 0
     for source, target in jobs(options.paths, options.output, "_restored" if options.restore else "_sun"):
         try:
-            print(f"{source}: {convert_file(source, target, action, installed)}")
+            say(f"{source}: {convert_file(source, target, action, installed)}", sys.stdout)
         except (ConversionError, OSError) as error:
             failures += 1
             reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            print(f"{source}: not converted. {reason}", file=sys.stderr)
+            say(f"{source}: not converted. {reason}", sys.stderr)
     return 1 if failures else 0
+
+
+def say(line: str, stream: TextIO) -> None:
+    """Prints a line that quotes file names and other people's workflows: no control characters, and nothing that the
+    stream's encoding lacks."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in line)
+    encoding = stream.encoding or "utf-8"
+    print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -81,8 +89,11 @@ def convert_file(source: Path, target: Path, action: str, installed: Installed) 
         raise ConversionError("There is no workflow in this picture.")
     plans: dict[str, Plan] = {}
     converted: dict[str, dict[str, Any]] = {}
-    for keyword, text in texts.items():
-        converted[keyword], plans[keyword] = convert(action, _json(text), None, installed)
+    try:
+        for keyword, text in texts.items():
+            converted[keyword], plans[keyword] = convert(action, _json(text), None, installed)
+    except RecursionError:
+        raise ConversionError("Something in this workflow is nested too deeply.") from None
     plan = plans.get("workflow") or plans["prompt"]
     if not any(each.edits for each in plans.values()):
         return _one_line(plan)

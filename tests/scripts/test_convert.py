@@ -118,6 +118,30 @@ def test_an_adapter_can_be_named(workflow, tmp_path):
     assert converted["nodes"][-1]["widgets_values"][0] == "mine.safetensors"
 
 
+def test_what_follows_the_picture_in_its_file_stays(tmp_path):
+    source = picture(tmp_path / "picture.png", {"workflow": corpus("text_to_image")})
+    source.write_bytes(source.read_bytes() + b"of another program")
+    assert convert("picture.png", folder=tmp_path).returncode == 0
+    assert (tmp_path / "picture_sun.png").read_bytes().endswith(b"IEND\xaeB`\x82of another program")
+
+
+def test_hostile_words_are_printed_on_one_line_without_control_characters(tmp_path):
+    graph = corpus("flux")
+    unet = next(node for node in graph["nodes"] if node["type"] == "UNETLoader")
+    unet["widgets_values"][0] = "\x1b[2J\ud800\n.safetensors"
+    next(node for node in graph["nodes"] if node["type"] == "ModelSamplingFlux")["mode"] = 4
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    done = convert("graph.json", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and "?[2J" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+def deep():
+    graph = corpus("text_to_image")
+    graph["extra"] = {"deep": json.loads("[" * 600 + "]" * 600)}
+    return json.dumps(graph).encode()
+
+
 def bomb():
     text = zlib.compress(b"x" * 100 * 2**20)
     data = b"workflow\0\0" + text
@@ -132,6 +156,7 @@ def bomb():
         ("a.json", b"\xff\xfe\x00", "no text file"),
         ("a.json", b"[" * 200_000, "no JSON"),
         ("a.json", b"[]", "not a ComfyUI workflow"),
+        ("a.json", deep(), "nested too deeply"),
         ("a.png", b"GIF89a", "no PNG"),
         ("a.png", b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffIHDR", "cut short"),
         ("a.png", b"\x89PNG\r\n\x1a\n", "no workflow in this picture"),
