@@ -10,4 +10,5 @@
     plan.py                    the way in: a workflow and an action make a plan, and a converted copy
     edits.py                   what a plan consists of; ui_edits.py and api_format.py apply it to files
     png.py                     the workflows in pictures
+    words.py                   what messages say in the user's language
 """

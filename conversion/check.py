@@ -10,6 +10,7 @@ from .result import Plan, sentences
 from .rules import DETERMINISTIC, SECTIONS, SUN_ON_MODEL
 from .samplers import Sampler
 from .speed_up import speed_up
+from .words import say, term
 
 SPEAKING = (*SECTIONS["sun"], "SUNSampler")
 
@@ -39,13 +40,14 @@ def fix(workflow: Workflow, targets: list[Node] | None, installed: Installed) ->
     repairs = [finding for _, finding in found if finding.can_fix]
     left = sentences([finding.detail for _, finding in found if not finding.can_fix])
     if not repairs:
-        return Plan("There is nothing that SUN can fix by itself" if found else "There is nothing to fix", left)
+        nothing = say("There is nothing that SUN can fix by itself") if found else say("There is nothing to fix")
+        return Plan(nothing, left)
     unique = {json.dumps(edit): edit for finding in repairs for edit in finding.edits}  # a loader can serve several
     edits = list(unique.values())
     without_sun = [node for node, finding in found if finding.needs_sun]
     if without_sun:
         edits += speed_up(workflow, without_sun, installed).edits
-    summary = "Fixed: " + ", ".join(dict.fromkeys(finding.text for finding in repairs))
+    summary = say("Fixed: {what}", what=", ".join(dict.fromkeys(finding.text for finding in repairs)))
     return Plan(summary, left, "info" if left else "success", edits)
 
 
@@ -60,37 +62,46 @@ def _face(node: Node, around: Surroundings) -> list[str]:
 
 
 def _adapter_line(adapter: Adapter) -> str:
-    family = adapter.family[:40] or "unknown family"
-    return f"{family} · {adapter.layers} layers · {adapter.steps} steps · {adapter.bytes / 1e6:.1f} MB"
+    family = term(adapter.family[:40]) or say("unknown family")
+    size = f"{adapter.bytes / 1e6:.1f} MB"
+    return say(
+        "{family} · {layers} layers · {steps} steps · {size}",
+        family=family,
+        layers=adapter.layers,
+        steps=adapter.steps,
+        size=size,
+    )
 
 
 def _fit_lines(node: Node, adapter: Adapter | None, around: Surroundings) -> list[str]:
     slot = node.inputs.get("model")
     if slot is None or slot.source is None:
-        return ["no MODEL is connected"]
+        return [say("no MODEL is connected")]
     _, model = around.lines.into(node)
     if adapter is None or adapter.error is not None or model.refusal is not None:
         return []
-    name = model.name[:60] or "this MODEL"
+    name = model.name[:60] or say("this MODEL")
     fits = model.fits(adapter)
     if fits is None:
-        return [f"whether it fits {name} is seen when it runs"]
-    return [f"fits {name}" if fits else f"does not fit {name}"]
+        return [say("whether it fits {model} is seen when it runs", model=name)]
+    return [say("fits {model}", model=name) if fits else say("does not fit {model}", model=name)]
 
 
 def _run_lines(node: Node, around: Surroundings) -> list[str]:
     """What a run will be: `KSampler: 4 steps, automatic: CFG 7 -> 1`."""
     samplers = around.fed_by(node)
-    lines = [f"{sampler.node.label}: {_run(sampler, node)}" for sampler in samplers[:1]]
-    return [f"{line} (and {len(samplers) - 1} more)" if len(samplers) > 1 else line for line in lines]
+    if not samplers:
+        return []
+    line = f"{samplers[0].node.label}: {_run(samplers[0], node)}"
+    return [say("{line} (and {count} more)", line=line, count=len(samplers) - 1) if len(samplers) > 1 else line]
 
 
 def _run(sampler: Sampler, node: Node) -> str:
     steps, cfg = sampler.value("steps"), sampler.value("cfg")
     name, scheduler = sampler.value("sampler"), sampler.value("scheduler")
-    said = f"{steps} steps" if isinstance(steps, int) else "steps by link"
+    said = say("{steps} steps", steps=steps) if isinstance(steps, int) else say("steps by link")
     if node.widgets.get("settings") == FROM_SAMPLER:
-        return f"{said}, as set on it"
+        return say("{steps}, as set on it", steps=said)
     changed = []
     if isinstance(cfg, (int, float)) and cfg != 1:
         changed.append(f"CFG {cfg:g} -> 1")
@@ -98,4 +109,6 @@ def _run(sampler: Sampler, node: Node) -> str:
         changed.append(f"{name[:30]} -> euler")
     if isinstance(scheduler, str) and scheduler != "simple":
         changed.append(f"{scheduler[:30]} -> trailing")
-    return f"{said}, automatic" + (f": {', '.join(changed)}" if changed else "")
+    if not changed:
+        return say("{steps}, automatic", steps=said)
+    return say("{steps}, automatic: {changes}", steps=said, changes=", ".join(changed))

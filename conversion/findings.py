@@ -13,6 +13,7 @@ from .partners import with_partners
 from .rules import DETERMINISTIC, RELEASED, STEPS, SUN_ON_MODEL
 from .samplers import Sampler, find_samplers
 from .speed_up import judge
+from .words import say, term
 
 FROM_SAMPLER = "from sampler"
 
@@ -42,7 +43,7 @@ class Surroundings:
 
     def fed_by(self, sun: Node) -> list[Sampler]:
         """The samplers at the lower end of the MODEL line on which a SUN node is."""
-        return [sampler for sampler in self.samplers if sun in self.lines.of_sampler(sampler)[0].passed]
+        return self.lines.samplers_behind(sun, self.samplers)
 
     def has_sun(self, sampler: Sampler) -> bool:
         return self.lines.of_sampler(sampler)[1].sun is not None
@@ -91,16 +92,22 @@ def _adapter_findings(sun: Node, model: Model, around: Surroundings) -> list[Fin
         return []
     adapter = around.installed.adapter(name)
     if adapter is None:
-        folder = f"models/{RELEASED['folder']}"
-        gone = f"{name[:80]} is not in {folder}; put it back, or choose another adapter."
-        text, detail = "adapter missing", released_text() if name == RELEASED["name"] else gone
+        gone = say(
+            "{adapter} is not in models/{folder}; put it back, or choose another adapter.",
+            adapter=name[:80],
+            folder=RELEASED["folder"],
+        )
+        text, detail = say("adapter missing"), released_text() if name == RELEASED["name"] else gone
     elif adapter.error is not None:
-        text, detail = "adapter unusable", adapter.error
+        text, detail = say("adapter unusable"), adapter.error
     elif model.fits(adapter) is False:
-        its = model.family or model.name or "another one"
-        text = "other family"
-        detail = f"{name[:80]} is for {adapter.family[:80] or 'another model'}, and the model is {its[:80]}; choose "
-        detail += "an adapter that was made for it."
+        text = say("other family")
+        detail = say(
+            "{adapter} is for {its}, and the model is {family}; choose an adapter that was made for it.",
+            adapter=name[:80],
+            its=term(adapter.family[:80]) or say("another model"),
+            family=(term(model.family) or model.name or say("another one"))[:80],
+        )
     else:
         return []
     choice = choose_adapter(model, around.installed)
@@ -114,10 +121,13 @@ def _model_findings(sun: Node, model: Model) -> list[Finding]:
     if slot is None or slot.source is None:
         return []
     if model.sun is not None:
-        detail = f"{model.sun.label} is on this MODEL line already; this one takes its place. Take one of them out."
-        return [Finding("SUN twice", detail)]
+        detail = say(
+            "{node} is on this MODEL line already; this one takes its place. Take one of them out.",
+            node=model.sun.label,
+        )
+        return [Finding(say("SUN twice"), detail)]
     if model.refusal is not None:
-        return [Finding("cannot work here", f"SUN cannot work here: {model.refusal}.")]
+        return [Finding(say("cannot work here"), say("SUN cannot work here: {reason}.", reason=model.refusal))]
     return []
 
 
@@ -125,9 +135,11 @@ def _without_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
     line, model = around.lines.of_sampler(sampler)
     if model.sun is not None or not line.loaders:
         return []
-    detail = "This sampler needs a MODEL with SUN: put SUN 4-Step Speed-Up or Apply SUN Adapter before it."
+    detail = say("This sampler needs a MODEL with SUN: put SUN 4-Step Speed-Up or Apply SUN Adapter before it.")
     refusal = judge(sampler, around.lines, around.installed).refusal
-    return [Finding("no SUN", f"{detail} But {refusal}." if refusal else detail, needs_sun=refusal is None)]
+    if refusal is not None:
+        detail = say("{what} But {reason}.", what=detail, reason=refusal)
+    return [Finding(say("no SUN"), detail, needs_sun=refusal is None)]
 
 
 def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
@@ -136,12 +148,18 @@ def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) ->
     far = [sampler for sampler in samplers if _is_far(sampler.value("steps"), steps)]
     if not far:
         return []
-    detail = f"{far[0].node.label} is set to {far[0].value('steps')} steps, and the adapter is made for {steps}: more "
-    detail += f"only take longer, fewer are not enough. Set {steps}."
+    found = far[0].value("steps")
+    detail = say(
+        "{node} is set to {found} steps, and the adapter is made for {steps}: more only take longer, fewer are not "
+        "enough. Set {steps}.",
+        node=far[0].node.label,
+        found=found,
+        steps=steps,
+    )
     together = with_partners(far, around.samplers)
     can_fix = all(around.has_sun(sampler) for sampler in together)
     changed = _changes(together, steps, lambda role: role in ("steps", "boundary")) if can_fix else []
-    return [Finding(f"{far[0].value('steps')} steps", detail, changed)]
+    return [Finding(say("{steps} steps", steps=found), detail, changed)]
 
 
 def _is_far(value: Any, steps: int) -> bool:
@@ -157,11 +175,15 @@ def _sampler_findings(samplers: list[Sampler]) -> list[Finding]:
         if isinstance(cfg, (int, float)) and cfg != 1:
             wrong.append(f"CFG {cfg:g}")
         if isinstance(name, str) and name not in DETERMINISTIC:
-            wrong.append(f"sampler {name[:40]}")
+            wrong.append(say("sampler {name}", name=name[:40]))
         if wrong:
-            what = " and ".join(wrong)
-            detail = f"{sampler.node.label} is set to {what}, and `settings` is `{FROM_SAMPLER}`: SUN needs CFG 1 and "
-            detail += "a deterministic sampler (ddim, euler, dpmpp_2m). Set them, or set `settings` to automatic."
+            what = say("{one} and {other}", one=wrong[0], other=wrong[1]) if len(wrong) == 2 else wrong[0]
+            detail = say(
+                "{node} is set to {what}, and `settings` is `from sampler`: SUN needs CFG 1 and a deterministic "
+                "sampler (ddim, euler, dpmpp_2m). Set them, or set `settings` to automatic.",
+                node=sampler.node.label,
+                what=what,
+            )
             edits = _changes([sampler], STEPS, lambda role: role in ("cfg", "sampler", "scheduler"))
             found.append(Finding(what, detail, edits))
     return found

@@ -148,6 +148,17 @@ class Workflow:
                     self._instances[node.type].append(node)
         return self._instances.get(graph.id or "", [])
 
+    def running_graphs(self) -> set[Graph]:
+        """The root, and the subgraphs that an active node of a running graph stands for."""
+        running, waiting = {self.root}, [self.root]
+        while waiting:
+            for node in waiting.pop().nodes.values():
+                inner = self.inner(node) if node.is_active else None
+                if inner is not None and inner not in running:
+                    running.add(inner)
+                    waiting.append(inner)
+        return running
+
     def inner(self, node: Node) -> Graph | None:
         """The graph that a subgraph node stands for."""
         return self.graphs.get(node.type)

@@ -1,5 +1,7 @@
 """The MODEL lines of a workflow, each walked and judged once."""
 
+from collections.abc import Iterable
+
 from .graph import Graph, Node, Source, Workflow
 from .model_line import ModelLine, model_line
 from .models import Installed, Model, model_of
@@ -20,6 +22,10 @@ class Lines:
 
     def of_sampler(self, sampler: Sampler) -> tuple[ModelLine, Model]:
         return self.of(sampler.graph, sampler.model_input.source if sampler.model_input else None)
+
+    def samplers_behind(self, node: Node, samplers: Iterable[Sampler]) -> list[Sampler]:
+        """Those of `samplers` on whose MODEL line a node is."""
+        return [sampler for sampler in samplers if node in self.of_sampler(sampler)[0].passed]
 
     def into(self, node: Node) -> tuple[ModelLine, Model]:
         """The line that ends at a node's own model input."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from .graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Input, Node, NodeId, Source, Workflow
 from .rules import GET_NODE, REROUTES, SET_NODE
+from .words import say
 
 MODEL = "MODEL"
 
@@ -24,7 +25,7 @@ def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> Model
     """Walks up from the output `source`; every node once, so that a circle ends the walk."""
     line = ModelLine()
     if source is None:
-        line.breaks.append("nothing is connected to its model input")
+        line.breaks.append(say("nothing is connected to its model input"))
         return line
     waiting: list[tuple[Graph, Source]] = [(graph, source)]
     seen: set[tuple[str | None, NodeId, int]] = set()
@@ -38,11 +39,11 @@ def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> Model
             continue
         node = graph.nodes.get(source.node)
         if node is None:
-            line.breaks.append(f"its MODEL line comes from node #{source.node}, which is not there")
+            line.breaks.append(say("its MODEL line comes from node #{node}, which is not there", node=source.node))
             continue
         _pass_node(workflow, node, source.slot, waiting, line)
     if not line.loaders and not line.breaks:
-        line.breaks.append("its MODEL line runs in a circle")
+        line.breaks.append(say("its MODEL line runs in a circle"))
     return line
 
 
@@ -50,11 +51,11 @@ def _pass_node(workflow: Workflow, node: Node, slot: int, waiting: list[tuple[Gr
     line.passed.add(node)
     inner = workflow.inner(node)
     if node.mode == MUTED:
-        line.breaks.append(f"its MODEL line runs through {node.label}, which is muted")
+        line.breaks.append(say("its MODEL line runs through {node}, which is muted", node=node.label))
     elif inner is not None and node.mode != BYPASSED:
         source = inner.outputs[slot] if slot < len(inner.outputs) else None
         if source is None:
-            line.breaks.append(f"its MODEL line comes from an output of {node.label} that nothing feeds")
+            line.breaks.append(say("its MODEL line comes from an output of {node} that nothing feeds", node=node.label))
         else:
             waiting.append((inner, source))
     elif node.type == GET_NODE:
@@ -72,7 +73,7 @@ def _climb(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> 
     if linked:
         waiting.extend((node.graph, source) for source in (linked[:1] if node.mode == BYPASSED else reversed(linked)))
     elif inputs or node.mode == BYPASSED:
-        line.breaks.append(f"its MODEL line ends at {node.label}, which gets no MODEL")
+        line.breaks.append(say("its MODEL line ends at {node}, which gets no MODEL", node=node.label))
     else:
         line.loaders.append(node)
 
@@ -93,7 +94,7 @@ def _leave_subgraph(
             line.passed.add(instance)
             waiting.append((instance.graph, outer.source))
     if not found:
-        line.breaks.append("its MODEL line comes from outside the subgraph, where nothing is connected")
+        line.breaks.append(say("its MODEL line comes from outside the subgraph, where nothing is connected"))
 
 
 def instance_input(instance: Node, graph: Graph, slot: int) -> Input | None:
@@ -112,4 +113,4 @@ def _follow_name(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLin
             if source is not None:
                 waiting.append((node.graph, source))
                 return
-    line.breaks.append(f"its MODEL line comes from {node.label}, for which there is no Set node")
+    line.breaks.append(say("its MODEL line comes from {node}, for which there is no Set node", node=node.label))

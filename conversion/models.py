@@ -15,6 +15,7 @@ from .rules import (
     distilled_by_name,
     family_by_name,
 )
+from .words import say, term
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,10 @@ def _look_at(loader: Node, model: Model, installed: Installed) -> None:
     if model.refusal is not None:
         return
     if family is None and loader.type in UNKNOWN_UNLESS_NAMED:
-        model.refusal = (
-            f"its model, {model.name[:80] or 'which is not named'}, cannot be looked into here, and few of those that "
-            f"{loader.type} loads are U-Nets"
+        model.refusal = say(
+            "its model, {name}, cannot be looked into here, and few of those that {loader} loads are U-Nets",
+            name=model.name[:80] or say("which is not named"),
+            loader=loader.type,
         )
     elif family is not None and family not in UNET_FAMILIES:
         model.refusal = _not_for(family)
@@ -118,7 +120,7 @@ def _look_at(loader: Node, model: Model, installed: Installed) -> None:
 
 
 def _not_for(family: str) -> str:
-    return f"its model is {family}, and SUN is for U-Nets such as Stable Diffusion 1.5"
+    return say("its model is {family}, and SUN is for U-Nets such as Stable Diffusion 1.5", family=term(family))
 
 
 def _few_steps_already(line: ModelLine) -> str | None:
@@ -128,9 +130,15 @@ def _few_steps_already(line: ModelLine) -> str | None:
         if node.type == "ModelSamplingDiscrete" and node.widgets.get("sampling") == "lcm":
             method = "LCM"
         if method and node in line.loaders:
-            return f"its model is a few-step one already ({method}); load the ordinary one to use SUN"
+            return say(
+                "its model is a few-step one already ({method}); load the ordinary one to use SUN", method=method
+            )
         if method:
-            return f"{node.label} makes its model a few-step one already ({method}); take that out to use SUN"
+            return say(
+                "{node} makes its model a few-step one already ({method}); take that out to use SUN",
+                node=node.label,
+                method=method,
+            )
     return None
 
 
@@ -152,17 +160,24 @@ def choose_adapter(model: Model, installed: Installed) -> Choice:
             return Choice(adapter.name, adapter.steps)
     for fit, adapter in candidates:
         if fit is None and (not model.family or adapter.layout is None):
-            note = f"Whether {adapter.name} fits is seen when it runs: the model file could not be looked into."
+            note = say(
+                "Whether {adapter} fits is seen when it runs: the model file could not be looked into.",
+                adapter=adapter.name,
+            )
             return Choice(adapter.name, adapter.steps, note)
     if model.family in ("", RELEASED["family"]) and installed.adapter(RELEASED["name"]) is None:
         return Choice(RELEASED["name"], note=released_text(), is_missing=True)
-    what = model.family or "this model"
-    return Choice(None, note=f"no adapter for {what} is installed; distil one with SUN Train, or use another model")
+    note = say(
+        "no adapter for {family} is installed; distil one with Train SUN Adapter, or use another model",
+        family=term(model.family) or say("this model"),
+    )
+    return Choice(None, note=note)
 
 
 def released_text() -> str:
     """What to get and where to put it."""
-    return (
-        f"The adapter is not here yet: download {RELEASED['name']} ({RELEASED['bytes'] / 1e6:.1f} MB, "
-        f"{RELEASED['license']}) from {RELEASED['url']} into models/{RELEASED['folder']} and press R."
+    return say(
+        "The adapter is not here yet: download {name} ({size}, {license}) from {url} into models/{folder} and press R.",
+        **RELEASED,
+        size=f"{RELEASED['bytes'] / 1e6:.1f} MB",
     )

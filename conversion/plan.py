@@ -11,6 +11,7 @@ from .result import Plan
 from .speed_up import speed_up
 from .ui_edits import apply_to_ui
 from .ui_format import is_id, read_ui
+from .words import say
 
 ACTIONS = {"speed_up": speed_up, "restore": restore, "fix": fix}
 LARGEST = 20_000
@@ -20,10 +21,12 @@ LARGEST = 20_000
 def read(data: Any) -> Workflow:
     """The view of a workflow in either format. Raises ConversionError for anything else."""
     if not isinstance(data, dict):
-        raise ConversionError("This is not a ComfyUI workflow: it is no JSON object.")
+        raise ConversionError(say("This is not a ComfyUI workflow: it is no JSON object."))
     workflow = read_api(data) if "nodes" not in data and is_api(data) else read_ui(data)
     if sum(len(graph.nodes) for graph in workflow.graphs.values()) > LARGEST:
-        raise ConversionError(f"This workflow has more than {LARGEST:,} nodes; split it to convert its parts.")
+        raise ConversionError(
+            say("This workflow has more than {most} nodes; split it to convert its parts.", most=f"{LARGEST:,}")
+        )
     return workflow
 
 
@@ -51,7 +54,7 @@ def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
         graph = workflow.graphs.get(graph_id) if graph_id is None or isinstance(graph_id, str) else None
         node = graph.nodes.get(node_id) if graph is not None and is_id(node_id) else None
         if node is None:
-            raise ConversionError("A node that was chosen is not in the workflow any more; choose it again.")
+            raise ConversionError(say("A node that was chosen is not in the workflow any more; choose it again."))
         found.append(node)
     return found
 

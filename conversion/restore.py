@@ -7,57 +7,76 @@ from .edits import Edit
 from .graph import Node, Source, Workflow
 from .lines import Lines
 from .models import Installed
-from .record import Former, has_record, read_record
+from .record import Former, entries_of, has_record, read_record
 from .result import Plan, sentences
-from .samplers import find_samplers
+from .samplers import Sampler, find_samplers
+from .words import say
+
+Records = dict[Node, list[Former]]
+"""The SUNSpeedUp nodes that have a record, and the former settings in it."""
 
 
 def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
     """The plan that takes out the SUNSpeedUp nodes that the targets mean, or all that have a record."""
-    suns = _with_shared_settings(_aimed_at(workflow, targets, installed), workflow)
+    lines, samplers = Lines(workflow, installed), find_samplers(workflow)
+
+    def parts(sun: Node) -> list[Node]:
+        behind = [sampler for sampler in lines.samplers_behind(sun, samplers) if sampler.graph is sun.graph]
+        return list(dict.fromkeys(part for sampler in behind for part in sampler.parts()))
+
+    records = {node: read_record(node, parts) for node in workflow.nodes() if has_record(node)}
+    suns = _with_shared_settings(_aimed_at(records, targets, lines, samplers), records)
     if not suns:
-        where = "here" if targets else "in this workflow"
+        here = say("There is nothing to restore here")
         return Plan(
-            f"There is nothing to restore {where}",
-            "Restore takes out the SUN 4-Step Speed-Up that Speed up with SUN put in. One that was put in by hand has "
-            "no record of what was there before; bypass it (Ctrl+B) or delete it.",
+            here if targets else say("There is nothing to restore in this workflow"),
+            say(
+                "Restore takes out the SUN 4-Step Speed-Up that Speed up with SUN put in. One that was put in by hand "
+                "has no record of what was there before; bypass it (Ctrl+B) or delete it."
+            ),
         )
-    formers = list(dict.fromkeys(former for sun in suns for former in read_record(sun)))
+    formers = list(dict.fromkeys(former for sun in suns for former in records[sun]))
     made: list[Edit] = []
     going = set(suns)
     for sun in suns:
         made += _take_out(sun, going)
     for former in formers:
         made += _bring_back(former)
-    names = sentences([f"{former.node.label}: {former.widget} {former.value}." for former in formers])
-    count = "SUN is out" if len(suns) == 1 else f"{len(suns)} SUN nodes are out"
-    return Plan(f"{count}, and the former settings are back", names, "success", made)
+    brought_back = [f"{former.node.label}: {former.widget} {former.value}." for former in formers]
+    if any(len(records[sun]) < len(entries_of(sun)) for sun in suns):
+        brought_back.append(say("Some of the nodes that were set are gone, and their settings with them."))
+    return Plan(_summary(len(suns), bool(formers)), sentences(brought_back), "success", made)
 
 
-def _aimed_at(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> list[Node]:
+def _summary(count: int, are_settings_back: bool) -> str:
+    if not are_settings_back:
+        return say("SUN is out") if count == 1 else say("{count} SUN nodes are out", count=count)
+    if count == 1:
+        return say("SUN is out, and the former settings are back")
+    return say("{count} SUN nodes are out, and the former settings are back", count=count)
+
+
+def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, samplers: list[Sampler]) -> list[Node]:
     """The SUNSpeedUp nodes with a record: all, or those that are targets or on the MODEL line of a sampler that is."""
-    recorded = [node for node in workflow.nodes() if has_record(node)]
     if targets is None:
-        return recorded
-    chosen = {node for node in targets if node in recorded}
-    lines = Lines(workflow, installed)
-    for sampler in find_samplers(workflow):
+        return list(records)
+    chosen = {node for node in targets if node in records}
+    for sampler in samplers:
         passed = lines.of_sampler(sampler)[0].passed
         if any(target in passed or target in sampler.members for target in targets):
             chosen.update(passed)
-    return [node for node in recorded if node in chosen]
+    return [node for node in records if node in chosen]
 
 
-def _with_shared_settings(chosen: list[Node], workflow: Workflow) -> list[Node]:
+def _with_shared_settings(chosen: list[Node], records: Records) -> list[Node]:
     """Adds the SUNSpeedUp nodes whose record names a widget that the chosen ones bring back."""
     named: dict[tuple[Node, str], list[Node]] = defaultdict(list)
-    for node in workflow.nodes():
-        if has_record(node):
-            for former in read_record(node):
-                named[former.node, former.widget].append(node)
+    for node, formers in records.items():
+        for former in formers:
+            named[former.node, former.widget].append(node)
     found, waiting = dict.fromkeys(chosen), list(chosen)
     while waiting:
-        for former in read_record(waiting.pop()):
+        for former in records[waiting.pop()]:
             for other in named.pop((former.node, former.widget), ()):
                 if other not in found:
                     found[other] = None

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .edits import Edit
+from .words import say
 
 
 @dataclass
@@ -22,5 +23,5 @@ def sentences(parts: list[str], most: int = 12) -> str:
     """The different parts, one a line; a graph with a hundred samplers is not listed whole."""
     unique = list(dict.fromkeys(part for part in parts if part))
     if len(unique) > most:
-        unique = [*unique[:most], f"... and {len(unique) - most} more."]
+        unique = [*unique[:most], say("... and {count} more.", count=len(unique) - most)]
     return "\n".join(unique)

@@ -5,6 +5,7 @@ from typing import Any
 
 from .graph import SUBGRAPH_INPUT, Consumer, Graph, Input, Node, Source, Workflow
 from .rules import NODES, NOT_SUPPORTED, PRIMITIVES, SAMPLERS, SECTIONS, Role
+from .words import say, term
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Sampler:
     def graph(self) -> Graph:
         return self.node.graph
 
+    def parts(self) -> list[Node]:
+        """Its nodes, and the primitives that drive them."""
+        primitives = [setting.primitive for setting in self.settings]
+        return [*self.members, *(primitive for primitive in primitives if primitive is not None)]
+
     @property
     def model_input(self) -> Input | None:
         if self.model_node is None:
@@ -67,11 +73,12 @@ class Sampler:
 
 
 def find_samplers(workflow: Workflow) -> list[Sampler]:
-    """The active samplers of all graphs. A subgraph whose nodes are all muted or bypassed has none."""
+    """The active samplers of all graphs that run: a subgraph whose nodes are all muted or bypassed has none."""
+    running = workflow.running_graphs()
     return [
         _sampler(node)
         for graph in workflow.graphs.values()
-        if graph.id is None or any(instance.is_active for instance in workflow.instances(graph))
+        if graph in running
         for node in graph.nodes.values()
         if node.type in SAMPLERS and node.is_active
     ]
@@ -106,11 +113,18 @@ def _sampler(node: Node) -> Sampler:
 def _unknown(name: str, source: Source | None, found: Node | None) -> str:
     verb = "come" if name.endswith("s") else "comes"
     if found is not None:
-        why = NOT_SUPPORTED.get(found.type, "SUN does not know")
-        return f"its {name} {verb} from {found.label}, of the type {found.type[:60]}, which {why}"
+        why = term(NOT_SUPPORTED[found.type]) if found.type in NOT_SUPPORTED else say("SUN does not know")
+        return say(
+            "its {input} {verb} from {node}, of the type {type}, which {why}",
+            input=name,
+            verb=verb,
+            node=found.label,
+            type=found.type[:60],
+            why=why,
+        )
     if source is not None and source.node == SUBGRAPH_INPUT:
-        return f"its {name} {verb} from outside the subgraph"
-    return f"nothing is connected to its {name} input"
+        return say("its {input} {verb} from outside the subgraph", input=name, verb=verb)
+    return say("nothing is connected to its {input} input", input=name)
 
 
 def consumers_of_primitive(primitive: Node) -> list[Consumer]:

@@ -13,6 +13,7 @@ from .partners import partner_groups, with_partners
 from .result import Plan, sentences
 from .rules import SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers
+from .words import say
 
 
 def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
@@ -24,17 +25,23 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
     together = set(with_partners(aimed, samplers))
     chosen = [candidate for candidate in everything if candidate.sampler in together]
     if not chosen:
-        where = "here" if targets else "in this workflow"
+        here = say("There is no sampler here that SUN knows")
         return Plan(
-            f"There is no sampler {where} that SUN knows",
-            "SUN speeds up KSampler, KSamplerAdvanced, SamplerCustom and SamplerCustomAdvanced with a CFGGuider. "
-            "Where a pack samples in a node of its own, put SUN 4-Step Speed-Up before it by hand and set 4 steps.",
+            here if targets else say("There is no sampler in this workflow that SUN knows"),
+            say(
+                "SUN speeds up KSampler, KSamplerAdvanced, SamplerCustom and SamplerCustomAdvanced with a CFGGuider. "
+                "Where a pack samples in a node of its own, put SUN 4-Step Speed-Up before it by hand and set 4 steps."
+            ),
         )
     _keep_partners_alike(chosen)
     ready = [candidate for candidate in chosen if candidate.refusal is None]
-    left = [f"{c.sampler.node.label} stays as it is: {c.refusal}." for c in chosen if c.refusal is not None]
+    left = [
+        say("{node} stays as it is: {reason}.", node=candidate.sampler.node.label, reason=candidate.refusal)
+        for candidate in chosen
+        if candidate.refusal is not None
+    ]
     if not ready:
-        return Plan("SUN left this workflow as it is", sentences(left))
+        return Plan(say("SUN left this workflow as it is"), sentences(left))
     return _plan(workflow, ready, left)
 
 
@@ -44,13 +51,15 @@ def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
     candidate = Candidate(sampler, line, model, refusal=sampler.problem)
     bypassed = next((node for node in line.passed if node.type in SUN_ON_MODEL and not node.is_active), None)
     if model.sun is not None:
-        candidate.refusal = f"{model.sun.label} is on its MODEL line already"
+        candidate.refusal = say("{node} is on its MODEL line already", node=model.sun.label)
     elif bypassed is not None:
-        candidate.refusal = f"{bypassed.label} is on its MODEL line already, but bypassed; enable it (Ctrl+B)"
+        candidate.refusal = say(
+            "{node} is on its MODEL line already, but bypassed; enable it (Ctrl+B)", node=bypassed.label
+        )
     elif model.refusal is not None and (sampler.problem is None or line.loaders):
         candidate.refusal = model.refusal
     elif candidate.refusal is None and _has_unknown_cut(sampler):
-        candidate.refusal = "how many steps it has comes from another node, so its start and end cannot be scaled"
+        candidate.refusal = say("how many steps it has comes from another node, so its start and end cannot be scaled")
     if candidate.refusal is None:
         candidate.choice = choose_adapter(model, installed)
         if candidate.choice.name is None:
@@ -96,12 +105,17 @@ def _keep_partners_alike(chosen: list[Candidate]) -> None:
     for candidate in chosen:
         partner = refused.get(groups[candidate.sampler])
         if partner is not None and candidate.refusal is None:
-            candidate.refusal = f"it shares its schedule with {partner.sampler.node.label}, which has to stay as it is"
+            candidate.refusal = say(
+                "it shares its schedule with {node}, which has to stay as it is", node=partner.sampler.node.label
+            )
 
 
 def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
-    steps = min(candidate.choice.steps for candidate in ready if candidate.choice)
-    changes = changes_for(wanted_values([candidate.sampler for candidate in ready], steps))
+    steps = _steps_of(ready)
+    wanted: dict[Setting, Any] = {}
+    for number in set(steps.values()):
+        wanted |= wanted_values([c.sampler for c in ready if steps[c.sampler] == number], number)
+    changes = changes_for(wanted)
     made: list[Edit] = []
     taken: dict[str | None, list[Box]] = {}
     node_id = workflow.next_id
@@ -112,15 +126,28 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     return Plan(
         edits=made,
         severity="warn" if any(c.choice.is_missing for c in ready if c.choice) else "info" if left else "success",
-        summary=_summary(ready, steps),
+        summary=_summary(ready, sorted(set(steps.values()))),
         detail=sentences([*_notes(ready), *_described(ready, changes), *left]),
     )
 
 
-def _summary(ready: list[Candidate], steps: int) -> str:
+def _steps_of(ready: list[Candidate]) -> dict[Sampler, int]:
+    """For each sampler what its adapter is made for; where samplers share a schedule, the fewest of theirs."""
+    groups = partner_groups([candidate.sampler for candidate in ready])
+    fewest: dict[Sampler, int] = {}
+    for candidate in ready:
+        assert candidate.choice is not None
+        group = groups[candidate.sampler]
+        fewest[group] = min(fewest.get(group, candidate.choice.steps), candidate.choice.steps)
+    return {sampler: fewest[group] for sampler, group in groups.items()}
+
+
+def _summary(ready: list[Candidate], steps: list[int]) -> str:
+    needed = " / ".join(map(str, steps))
     if len(ready) == 1:
-        return f"{ready[0].sampler.node.label} now needs {steps} steps and no CFG pass"
-    return f"{len(ready)} samplers now need {steps} steps and no CFG pass"
+        node = ready[0].sampler.node.label
+        return say("{node} now needs {steps} steps and no CFG pass", node=node, steps=needed)
+    return say("{count} samplers now need {steps} steps and no CFG pass", count=len(ready), steps=needed)
 
 
 def _notes(ready: list[Candidate]) -> list[str]:

@@ -49,6 +49,7 @@ class _Graph:
             if is_id(node.get("id")):
                 self._nodes.setdefault(node["id"], node)
         self._links = read_links(data)
+        self._has_link_objects = _has_link_objects(data)
         self._gone: set[int] = set()
         self._next_link = max([0, *self._links, *self._counters("last_link_id", "lastLinkId")]) + 1
 
@@ -138,7 +139,7 @@ class _Graph:
         entry = link.as_object(number) if via is None else {**link.as_object(number), "parentId": via}
         if isinstance(links, dict):
             links[str(number)] = entry
-        elif self._has_link_objects(links):
+        elif self._has_link_objects:
             links.append(entry)
         else:
             links.append([number, *link.source, link.target, link.target_slot, link.type])
@@ -197,12 +198,6 @@ class _Graph:
         own = self._data.get("reroutes")
         return own if isinstance(own, list) and own else _list(as_dict(self._data.get("extra")).get("reroutes"))
 
-    def _has_link_objects(self, links: list[Any]) -> bool:
-        """Root graphs of version 0.4 have lists; subgraphs and newer files have objects."""
-        if links:
-            return all(isinstance(entry, dict) for entry in links)
-        return "inputNode" in self._data or self._data.get("version") == 1
-
     def _extensions(self) -> list[Any]:
         """Which link ends at which native reroute, where links are lists and have no room for it."""
         extra = self._data.get("extra")
@@ -231,6 +226,13 @@ class _Graph:
         for owner, key in ((self._data, name), (as_dict(self._data.get("state")), state_name)):
             if is_index(owner.get(key)):
                 owner[key] = max(owner[key], number)
+
+
+def _has_link_objects(graph: dict[str, Any]) -> bool:
+    """Root graphs of version 0.4 have lists; subgraphs and newer files have objects."""
+    if links := _list(graph.get("links")):
+        return all(isinstance(entry, dict) for entry in links)
+    return "inputNode" in graph or graph.get("version") == 1
 
 
 def _list(value: Any) -> list[Any]:

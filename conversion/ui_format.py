@@ -20,6 +20,7 @@ from .graph import (
     file_names,
     widget_values,
 )
+from .words import say
 
 TITLE_HEIGHT = 30.0
 COLLAPSED_WIDTH = 160.0
@@ -42,7 +43,7 @@ class Link(NamedTuple):
 def read_ui(data: dict[str, Any]) -> Workflow:
     """The view of a workflow in the UI's format. Raises ConversionError where there is no list of nodes."""
     if not isinstance(data.get("nodes"), list):
-        raise ConversionError("This is not a ComfyUI workflow: it has no list of nodes.")
+        raise ConversionError(say("This is not a ComfyUI workflow: it has no list of nodes."))
     definitions = as_dict(data.get("definitions")).get("subgraphs")
     graphs: dict[str | None, Graph] = {None: _read_graph(data, None)}
     for definition in dicts(definitions):

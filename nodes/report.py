@@ -8,7 +8,8 @@ from server import PromptServer
 from ..sun_core.run_report import RunReport
 
 RUN_EVENT = "sun.run"
-"""Sent to the page with {"node": id, "text": what the run did, "changes": what the automatic settings overrode}."""
+"""Sent to the page with {"node": id, "text": what the run did, "changes": what the automatic settings overrode,
+"steps", "evaluations", "seconds"}."""
 
 
 def run_report(node_id: str | None) -> Callable[[RunReport], None]:
@@ -18,7 +19,8 @@ def run_report(node_id: str | None) -> Callable[[RunReport], None]:
         logging.info(f"SUN: {run}")
         server = getattr(PromptServer, "instance", None)
         if server is not None and node_id is not None:
-            told = {"node": node_id, "text": str(run), "changes": ", ".join(run.changes)}
+            counts = {"steps": run.steps, "evaluations": run.evaluations, "seconds": run.seconds}
+            told = {"node": node_id, "text": str(run), "changes": ", ".join(run.changes), **counts}
             server.send_sync(RUN_EVENT, told, server.client_id)
 
     return report

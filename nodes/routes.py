@@ -17,6 +17,7 @@ from ..conversion.graph import ConversionError
 from ..conversion.models import Adapter, Installed, ModelFile
 from ..conversion.plan import make_plan, read
 from ..conversion.rules import RELEASED, STEPS
+from ..conversion.words import speaking
 from ..sun_core.adapter_file import read_layout
 from ..sun_core.errors import SunError
 from ..sun_core.fit import ModelHeader, read_model_header
@@ -36,7 +37,7 @@ async def get_adapters(request: web.Request) -> web.Response:
 
 
 async def post_check(request: web.Request) -> web.Response:
-    """POST /sun/check {"workflow"}: what each SUN node of it shows on its face."""
+    """POST /sun/check {"workflow", "locale"}: what each SUN node of it shows on its face."""
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
         return {"nodes": check(read(body.get("workflow")), installed(None))}
@@ -45,7 +46,7 @@ async def post_check(request: web.Request) -> web.Response:
 
 
 async def post_plan(request: web.Request) -> web.Response:
-    """POST /sun/plan {"action", "workflow", "targets", "adapter"}: edits, and what to say about them."""
+    """POST /sun/plan {"action", "workflow", "targets", "adapter", "locale"}: edits, and what to say about them."""
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
         adapter = body.get("adapter")
@@ -59,7 +60,8 @@ async def _answer(request: web.Request, answer: Callable[[dict[str, Any]], dict[
     """Runs `answer` on the JSON body, in a thread: it reads files. Whatever is wrong becomes one sentence."""
     try:
         body = await _body(request)
-        return web.json_response(await asyncio.to_thread(answer, body), dumps=_dumps)
+        with speaking(body.get("locale")):
+            return web.json_response(await asyncio.to_thread(answer, body), dumps=_dumps)
     except ConversionError as error:
         return web.json_response({"error": str(error)}, status=400)
     except Exception:

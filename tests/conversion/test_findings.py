@@ -167,6 +167,17 @@ def test_the_header_of_a_model_counts_for_more_than_its_name() -> None:
     assert make_plan("speed_up", workflow, None, installed).edits
 
 
+def test_each_sampler_gets_the_steps_of_its_own_adapter() -> None:
+    eight = Adapter("sun_sdxl_8.safetensors", "SDXL", SDXL.layout, steps=8)
+    workflow = load("sd15_beside_flux")
+    loaders = [one for one in workflow["nodes"] if one["type"] == "CheckpointLoaderSimple"]
+    loaders[1]["widgets_values"] = ["sd_xl_base_1.0.safetensors"]
+    converted, plan = convert("speed_up", workflow, None, here(SD15, eight))
+    samplers = [one for one in converted["nodes"] if one["type"] == "KSampler"]
+    assert [one["widgets_values"][2] for one in samplers] == [4, 8]
+    assert plan.summary == "2 samplers now need 4 / 8 steps and no CFG pass"
+
+
 def test_an_adapter_for_more_steps_sets_these() -> None:
     eight = Adapter("sun_8.safetensors", SD15.family, SD15.layout, steps=8)
     converted, _ = convert("speed_up", load("text_to_image"), None, here(eight))

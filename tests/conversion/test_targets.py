@@ -1,5 +1,6 @@
 """What a click on one node means."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -86,6 +87,64 @@ def test_restore_hands_the_model_on_to_whatever_was_added_since() -> None:
     sun["outputs"][0]["links"].append(link[0])
     link[1], link[2] = sun["id"], 0
     assert canonical(convert("restore", converted)[0]) == canonical(load("two_samplers_on_one_line"))
+
+
+def with_ids_shifted(workflow: dict[str, Any], nodes: set[Any], links: set[int], by: int) -> dict[str, Any]:
+    """These nodes and links of a workflow under other ids, as a page gives them; what SUN wrote down stays as it is."""
+    workflow = copy.deepcopy(workflow)
+    for node in workflow["nodes"]:
+        node["id"] += by if node["id"] in nodes else 0
+        for slot in node["inputs"]:
+            slot["link"] = slot["link"] + by if slot["link"] in links else slot["link"]
+        for slot in node["outputs"]:
+            slot["links"] = [number + by if number in links else number for number in slot["links"]]
+    for link in workflow["links"]:
+        link[1] += by if link[1] in nodes else 0
+        link[3] += by if link[3] in nodes else 0
+        link[0] += by if link[0] in links else 0
+    return workflow
+
+
+def values(workflow: dict[str, Any], node: int) -> list[Any]:
+    return next(entry["widgets_values"] for entry in workflow["nodes"] if entry["id"] == node)
+
+
+def test_restore_of_a_copied_sampler_leaves_the_original_alone() -> None:
+    """SUN and its KSampler, copied and pasted with the links that they had."""
+    converted, _ = convert("speed_up", load("text_to_image"))
+    (sun,) = [node["id"] for node in converted["nodes"] if node["type"] == "SUNSpeedUp"]
+    copied = {sun, 5}
+    inner = {link[0] for link in converted["links"] if link[3] in copied}
+    pasted = with_ids_shifted(converted, copied, inner, 100)
+    for key, mine in (("nodes", lambda node: node["id"] > 100), ("links", lambda link: link[0] > 100)):
+        converted[key] += [entry for entry in pasted[key] if mine(entry)]
+    restored, _ = convert("restore", converted, at(sun + 100))
+    assert values(restored, 105) == values(load("text_to_image"), 5)
+    assert values(restored, 5) == values(converted, 5)
+    assert [node["id"] for node in restored["nodes"] if node["type"] == "SUNSpeedUp"] == [sun]
+
+
+def test_restore_finds_the_samplers_whose_ids_a_page_has_changed() -> None:
+    """As when a subgraph is unpacked."""
+    before, converted = load("two_samplers_on_one_line"), convert("speed_up", load("two_samplers_on_one_line"))[0]
+    everything = {node["id"] for node in converted["nodes"]}
+    restored, plan = convert("restore", with_ids_shifted(converted, everything, set(), 100))
+    assert canonical(restored) == canonical(with_ids_shifted(before, everything, set(), 100))
+    assert "gone" not in plan.detail
+
+
+def test_restore_says_what_it_could_not_bring_back() -> None:
+    converted, _ = convert("speed_up", load("text_to_image"))
+    converted["nodes"] = [node for node in converted["nodes"] if node["type"] != "KSampler"]
+    plan = make_plan("restore", converted)
+    assert plan.summary == "SUN is out" and "gone" in plan.detail
+
+
+def test_a_sampler_inside_of_a_muted_subgraph_does_not_run() -> None:
+    workflow = load("subgraph_in_a_subgraph")
+    next(node for node in workflow["nodes"] if node["id"] == 5)["mode"] = 2
+    plan = make_plan("speed_up", workflow)
+    assert plan.edits == [] and "no sampler" in plan.summary
 
 
 def test_restore_without_a_record_is_explained() -> None:

@@ -7,6 +7,7 @@ import { address, allNodes, rootGraph } from "./graphs.js";
 import { showRun } from "./runs.js";
 import { ask } from "./server.js";
 import { showsBadges } from "./settings.js";
+import { locale } from "./words.js";
 
 const QUIET = 250; // milliseconds without a change
 let timer = null;
@@ -36,7 +37,7 @@ async function check() {
 
 async function findings() {
   try {
-    const { nodes } = await ask("check", { workflow: rootGraph().serialize() });
+    const { nodes } = await ask("check", { workflow: rootGraph().serialize(), locale });
     return new Map(nodes.map((entry) => [key(entry), entry]));
   } catch (error) {
     console.warn(`SUN: ${error.message}`);

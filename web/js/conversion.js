@@ -5,16 +5,17 @@ import { applyEdits } from "./edits.js";
 import { rootGraph } from "./graphs.js";
 import { ask } from "./server.js";
 import { defaultAdapter } from "./settings.js";
-import { word } from "./words.js";
+import { locale, word } from "./words.js";
 
 const SECONDS_SHOWN = { success: 6, info: 9, warn: 12, error: 15 };
 
 /** `action` is "speed_up", "restore" or "fix"; `targets` are addresses of nodes, null for the whole graph. */
 export async function convert(action, targets) {
-  const asked = openWorkflow();
+  const open = openWorkflow();
   try {
-    const plan = await ask("plan", { action, targets, workflow: rootGraph().serialize(), adapter: defaultAdapter() });
-    if (openWorkflow() !== asked) throw new Error(word("sun.switched"));
+    const asked = { action, targets, workflow: rootGraph().serialize(), adapter: defaultAdapter(), locale };
+    const plan = await ask("plan", asked);
+    if (openWorkflow() !== open) throw new Error(word("sun.switched"));
     await applyEdits(plan.edits);
     tell(plan.severity, plan.summary, plan.detail);
   } catch (error) {

@@ -7,14 +7,15 @@ import { address, nodeAtPath, rootGraph } from "./graphs.js";
 import { announcesAutomatic } from "./settings.js";
 import { word } from "./words.js";
 
-const told = new Map(); // node -> {text, changes} of its last run; kept here as undo makes nodes anew
+const told = new Map(); // node -> what its last run did; kept here as undo makes nodes anew
 
 export function listenToRuns() {
-  api.addEventListener("sun.run", ({ detail: { node: path, text, changes } }) => {
-    const node = nodeAtPath(path);
+  api.addEventListener("sun.run", ({ detail: run }) => {
+    const node = nodeAtPath(run.node);
     if (!node) return;
+    const { changes } = run;
     const before = told.get(key(node));
-    told.set(key(node), { text, changes });
+    told.set(key(node), run);
     showRun(node);
     if (changes && changes !== before?.changes && announcesAutomatic()) {
       tell("info", word("sun.automatic"), changes);
@@ -29,7 +30,13 @@ export function listenToRuns() {
 /** Shows the last run of a node, also after it was made anew. */
 export function showRun(node) {
   const run = told.get(key(node));
-  if (run) showOn(node, { run: run.text });
+  if (run) showOn(node, { run: inWords(run) });
+}
+
+/** The server's own text is English. */
+function inWords({ text, steps, evaluations, seconds, changes }) {
+  const automatic = changes && word("sun.ranAutomatic", { changes }, "");
+  return word("sun.ran", { steps, evaluations, seconds: seconds.toFixed(1), automatic }, text);
 }
 
 function key(node) {

@@ -1,0 +1,87 @@
+"""What messages say in other languages: all of them, and nothing that a workflow holds is taken for one."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sun_pack
+from sun_pack.conversion.check import check
+from sun_pack.conversion.models import Installed
+from sun_pack.conversion.plan import make_plan, read
+from sun_pack.conversion.rules import NOT_SUPPORTED, OTHER_NODES, RULES
+from sun_pack.conversion.words import say, speaking, term
+
+from .test_bad_input import node
+from .test_corpus import load
+
+PACK = Path(sun_pack.__file__).parent
+LANGUAGES = sorted(file.parent.name for file in PACK.glob("locales/*/messages.json"))
+NAMES = {"SD3", "SDXL", "Flux", "Chroma", "Stable Cascade", "Stable Video Diffusion"}
+"""Of models, the same in every language."""
+
+
+def messages(language: str) -> dict[str, str]:
+    return json.loads((PACK / "locales" / language / "messages.json").read_text(encoding="utf-8"))
+
+
+def texts() -> Iterator[str]:
+    """Every text that the code says."""
+    for file in sorted((PACK / "conversion").glob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "say":
+                assert isinstance(call.args[0], ast.Constant), f"{file.name}:{call.lineno}"
+                yield call.args[0].value
+
+
+def terms() -> set[str]:
+    """Every name that the rules have words in."""
+    families = {name for _, name in RULES["families_by_name"]}
+    return {name for name in {*NOT_SUPPORTED.values(), *OTHER_NODES.values(), *families} if name not in NAMES}
+
+
+def test_there_is_chinese() -> None:
+    assert LANGUAGES == ["zh"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_has_every_text_and_every_name(language: str) -> None:
+    said, names = set(texts()), {name for name in terms() if not name.startswith("Stable Diffusion")}
+    assert len(said) > 60
+    assert said | names <= messages(language).keys()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_translation_fills_in_what_its_english_does(language: str) -> None:
+    for english, translated in messages(language).items():
+        assert set(re.findall(r"\{.*?\}", translated)) | {"{verb}"} == set(re.findall(r"\{.*?\}", english)) | {"{verb}"}
+
+
+def test_chinese_is_chinese() -> None:
+    for text in messages("zh").values():
+        words = re.sub(r"\{.*?\}", "", text)
+        assert re.search("[\u4e00-\u9fff]", words) or not re.search("[A-Za-z]", words), text
+
+
+def test_a_plan_and_a_face_speak_the_users_language() -> None:
+    with speaking("zh"):
+        assert "它的模型是 Flux" in make_plan("speed_up", load("flux")).detail
+        (entry,) = check(read(load("text_to_image.expected")), Installed())
+        assert entry["badge"]["text"] == "缺少适配器" and entry["face"] == ["KSampler (#5): 4 步，自动"]
+    assert "its model is Flux" in make_plan("speed_up", load("flux")).detail
+
+
+@pytest.mark.parametrize("language", [None, 3, [], "", "../zh", "xx"])
+def test_a_language_that_is_none_is_english(language: object) -> None:
+    with speaking(language):
+        assert say("SUN is out") == "SUN is out"
+
+
+def test_what_a_workflow_holds_is_filled_in_as_it_is() -> None:
+    workflow = load("flux")
+    node(workflow, "KSampler")["title"] = "{node} {0.__class__}"
+    with speaking("zh"):
+        assert "{node} {0.__class__} (#" in make_plan("speed_up", workflow).detail
+        assert term("{node}") == "{node}"
