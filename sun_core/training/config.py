@@ -71,8 +71,13 @@ class TrainingConfig:
             _require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         for name in ("width", "height"):
             _require(getattr(self, name) % 8 == 0, name, "a multiple of 8", getattr(self, name))
+        recipe = self.recipe
         _require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
-        _require(0 <= self.ema < 1, "ema", "at least 0 and below 1", self.ema)
+        _require(self.gradient_clip > 0, "gradient_clip", "above 0", self.gradient_clip)
+        _require(recipe.teacher_stride >= 1, "recipe.teacher_stride", "1 or more", recipe.teacher_stride)
+        _require(0 <= recipe.rollout_share <= 1, "recipe.rollout_share", "from 0 to 1", recipe.rollout_share)
+        for name, decay in (("ema", self.ema), ("recipe.target_ema", recipe.target_ema)):
+            _require(0 <= decay < 1, name, "at least 0 and below 1", decay)
         _require(self.guidance[0] <= self.guidance[1], "guidance", "a range from low to high", list(self.guidance))
         for name, known in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS), ("on_bad_data", ON_BAD_DATA)):
             _require(getattr(self, name) in known, name, " or ".join(known), getattr(self, name))
@@ -115,6 +120,7 @@ def _like(example: Any, value: Any, name: str) -> Any:
     if isinstance(example, float):
         return _number(value, name)
     if isinstance(example, str):
+        value = "no" if value is False else value  # as YAML reads it
         _require(isinstance(value, str), name, "a word", value)
         return value
     if name == "guidance":

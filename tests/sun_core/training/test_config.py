@@ -23,6 +23,10 @@ def test_a_number_that_yaml_reads_as_text_is_a_number():
     assert TrainingConfig().with_values(yaml.safe_load("learning_rate: 1e-4")).learning_rate == 1e-4
 
 
+def test_the_precision_no_is_what_it_says_in_yaml_too():
+    assert TrainingConfig().with_values(yaml.safe_load("precision: no")).precision == "no"
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -35,6 +39,10 @@ def test_a_number_that_yaml_reads_as_text_is_a_number():
         ({"steps": True}, "a whole number"),
         ({"width": 500}, "a multiple of 8"),
         ({"learning_rate": "fast"}, "a number"),
+        ({"gradient_clip": 0}, "gradient_clip is 0.0, and must be above 0"),
+        ({"recipe": {"teacher_stride": 0}}, r"recipe\.teacher_stride is 0, and must be 1 or more"),
+        ({"recipe": {"rollout_share": 1.5}}, "from 0 to 1"),
+        ({"recipe": {"target_ema": 1}}, r"recipe\.target_ema is 1\.0, and must be at least 0 and below 1"),
         ({"guidance": [9, 5]}, "from low to high"),
         ({"guidance": [1, 2, 3]}, "a number or two"),
         ({"precision": "fp64"}, "auto or no or fp16 or bf16"),
