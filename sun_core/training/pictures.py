@@ -88,20 +88,20 @@ def _folder(folder: Path, bad: BadData) -> Iterator[Picture]:
             bad.report(f"The picture {path} has no caption: {caption.name} is missing")
             continue
         try:
-            yield Picture(str(path), caption.read_text(encoding="utf-8").strip(), path.read_bytes())
+            yield Picture(str(path), caption.read_text(encoding="utf-8-sig").strip(), path.read_bytes())
         except (OSError, UnicodeDecodeError) as error:
             bad.report(f"{path} or its caption cannot be read ({error})")
 
 
 def _metadata(folder: Path, bad: BadData) -> Iterator[Picture]:
     """Pictures that the lines of metadata.jsonl name: {"file_name": ..., "text": ...}."""
-    for number, line in enumerate((folder / METADATA).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate((folder / METADATA).read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
         where = f"line {number} of {folder / METADATA}"
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
+            entry = json.loads(line.decode("utf-8-sig"))
+        except ValueError as error:  # neither UTF-8 nor JSON
             bad.report(f"{where} is not JSON ({error})")
             continue
         name, caption = (entry.get("file_name"), _caption(entry)) if isinstance(entry, dict) else (None, None)

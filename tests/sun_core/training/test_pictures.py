@@ -58,6 +58,17 @@ def test_pictures_come_with_their_captions(make, tmp_path):
     assert pictures[0].pixels(8, 8).shape == (1, 8, 8, 3)
 
 
+def test_text_as_windows_editors_write_it_is_read(tmp_path):
+    folder_of_pictures(tmp_path)
+    (tmp_path / "a.txt").write_bytes("\ufeffcaption a\r\n".encode())
+    assert next(iter(read_pictures(tmp_path, BadData(stops=True)))).caption == "caption a"
+    lines = [{"file_name": "a.png", "text": "a line\u2028of two"}, {"file_name": "b.png", "text": "caption b"}]
+    text = "\ufeff" + "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "metadata.jsonl").write_bytes(text.encode())
+    captions = [picture.caption for picture in read_pictures(tmp_path, BadData(stops=True))]
+    assert captions == ["a line\u2028of two", "caption b"]
+
+
 def caption_without_picture(data: Path) -> None:
     (data / "lost.txt").write_text("a caption")
 
@@ -91,6 +102,12 @@ def line_that_is_no_json(data: Path) -> None:
     metadata(data)
     with open(data / "metadata.jsonl", "a") as file:
         file.write('\n{"file_name": "lost.p')
+
+
+def line_that_is_no_text(data: Path) -> None:
+    metadata(data)
+    with open(data / "metadata.jsonl", "ab") as file:
+        file.write(b'\n{"file_name": "lost.png", "text": "\xff"}')
 
 
 def line_without_caption(data: Path) -> None:
@@ -137,7 +154,7 @@ def sample_without_picture(data: Path) -> None:
 
 BAD = [
     caption_without_picture, picture_without_caption, damaged_picture, no_picture_at_all, undecodable_caption,
-    missing_picture, line_that_is_no_json, line_without_caption, picture_outside_of_the_folder,
+    missing_picture, line_that_is_no_json, line_that_is_no_text, line_without_caption, picture_outside_of_the_folder,
     truncated_shard, shard_with_a_damaged_header, shard_that_is_no_archive, sample_without_caption,
     sample_without_picture,
 ]  # fmt: skip
