@@ -19,7 +19,7 @@ from .distillation import Distillation
 from .evaluation import Evaluation
 from .latents import Example
 from .sampling import Sampler
-from .teacher import EpsUNet, alphas_of, check_teacher, usable_for_autograd
+from .teacher import EpsUNet, alphas_of, check_teacher, usable_for_autograd, with_weights_that_stay
 from .tensor_folder import Tensors
 from .text import Prompts, TextEncoder
 from .trainer import Trainer
@@ -50,6 +50,7 @@ class Teacher:
         Raises SunError where no adapter can be trained on this MODEL.
         """
         check_teacher(model)
+        model = with_weights_that_stay(model)
         unet = model.model.diffusion_model
         adapter = SunAdapter.for_unet(unet, config.extra_positive)
         if start is not None:
@@ -68,8 +69,11 @@ class Teacher:
             yield
 
     def load(self) -> None:
-        """Brings the U-Net (back) to its device, whole; another model may have taken its place there."""
-        comfy.model_management.load_models_gpu([self.model], force_full_load=True)
+        """Brings the U-Net (back) to its device, whole; another model may have taken its place there.
+
+        All others leave the device, as for core's Train LoRA: activations need the memory.
+        """
+        comfy.model_management.load_models_gpu([self.model], memory_required=1e20, force_full_load=True)
         device = self.model.load_device
         self.distillation.adapter.to(device)
         self.distillation.target.to(device)

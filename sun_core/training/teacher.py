@@ -16,6 +16,8 @@ from ..errors import SunError
 from ..layers import cross_attention_layers
 from ..patching import has_sun
 
+TIMESTEPS = 1000  # LCM's schedule, whose prediction is none of noise, has 50
+
 
 class EpsUNet(nn.Module):
     """A MODEL's U-Net as a noise predictor on DDPM's variance-preserving scale, whatever it predicts itself.
@@ -65,9 +67,8 @@ def check_teacher(model: ModelPatcher) -> None:
             "from before that node."
         )
     kinds = comfy.model_sampling
-    if not isinstance(sampling, kinds.ModelSamplingDiscrete) or not isinstance(sampling, kinds.EPS) or isinstance(
-        sampling, (kinds.X0, kinds.EDM)
-    ):  # fmt: skip
+    predicts_noise = isinstance(sampling, kinds.EPS) and not isinstance(sampling, (kinds.X0, kinds.EDM))
+    if not isinstance(sampling, kinds.ModelSamplingDiscrete) or not predicts_noise or len(sampling.sigmas) != TIMESTEPS:
         raise SunError(
             "This MODEL's noise schedule is not Stable Diffusion's (1000 timesteps, eps or v prediction), which SUN "
             "needs; connect the MODEL without a ModelSampling node, or another checkpoint."
@@ -89,26 +90,50 @@ def key_shapes_hash(unet: nn.Module) -> str:
 def usable_for_autograd(module: nn.Module) -> Iterator[None]:
     """Within, weights that were loaded in inference mode, as ComfyUI's nodes load them, can take part in autograd.
 
-    They are shown to autograd as ordinary tensors over the same memory; afterwards all is as before.
+    They are shown to autograd as ordinary tensors over the same memory; afterwards all is as before. No weight is held
+    on to: ComfyUI may move them meanwhile, and that must free the memory that they leave.
     """
-    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    replaced = list(_of_inference_mode(module))
+    for weights, name in replaced:
+        weights[name] = _anew(weights[name])
+    try:
+        yield
+    finally:
+        with torch.inference_mode():
+            for weights, name in replaced:
+                weights[name] = _anew(weights[name])
+
+
+def _of_inference_mode(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where the weights that were loaded in inference mode lie: a part's dictionary, and the name in it."""
     for part in module.modules():
         all_weights: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
         for weights in all_weights:
             for name, weight in weights.items():
                 if weight is not None and weight.is_inference():
-                    replaced.append((weights, name, weight))
-                    weights[name] = _ordinary(weight)
-    try:
-        yield
-    finally:
-        for weights, name, weight in replaced:
-            if weights[name].device == weight.device:  # else ComfyUI has moved it meanwhile
-                weights[name] = weight
+                    yield weights, name
 
 
-def _ordinary(weight: Tensor) -> Tensor:
-    """`weight` (made in inference mode) as an ordinary frozen tensor; the memory is shared."""
+def _anew(weight: Tensor) -> Tensor:
+    """`weight` as a frozen tensor of the mode that we are in, inference or not; the memory is shared."""
     plain = torch.empty(0, dtype=weight.dtype, device=weight.device)
     plain.set_(weight.untyped_storage(), weight.storage_offset(), weight.size(), weight.stride())
     return nn.Parameter(plain, requires_grad=False) if isinstance(weight, nn.Parameter) else plain
+
+
+def with_weights_that_stay(model: ModelPatcher) -> ModelPatcher:
+    """`model` in a copy that is loaded as a whole, where ComfyUI streams its weights (dynamic VRAM, since 0.33).
+
+    Streamed weights may be gone from the device by the time of the backward pass.
+    Raises SunError where the loader of this MODEL cannot be asked for a copy.
+    """
+    is_dynamic = getattr(model, "is_dynamic", None)
+    if is_dynamic is None or not is_dynamic():
+        return model
+    try:
+        return model.clone(disable_dynamic=True)
+    except RuntimeError as error:
+        raise SunError(
+            "This MODEL comes from a loader that cannot load it without dynamic VRAM, which training needs; use Load "
+            "Checkpoint or Load Diffusion Model, or start ComfyUI with --disable-dynamic-vram."
+        ) from error

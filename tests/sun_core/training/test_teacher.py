@@ -1,16 +1,26 @@
 """The U-Net of a MODEL as a noise predictor, for each kind of prediction and family."""
 
+import weakref
+
 import comfy.model_base
 import comfy.model_patcher
 import comfy.model_sampling
 import comfy.supported_models
 import pytest
 import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.training.distillation import Batch, Distillation, Recipe
 from sun_pack.sun_core.training.losses import add_noise
-from sun_pack.sun_core.training.teacher import EpsUNet, alphas_of, check_teacher, key_shapes_hash, usable_for_autograd
+from sun_pack.sun_core.training.teacher import (
+    EpsUNet,
+    alphas_of,
+    check_teacher,
+    key_shapes_hash,
+    usable_for_autograd,
+    with_weights_that_stay,
+)
 from sun_pack.sun_core.training.text import TextEncoder
 
 CPU = torch.device("cpu")
@@ -129,13 +139,44 @@ def test_sdxl_learns_with_its_vector_of_pooled_text_and_size(sdxl, x):
 def test_weights_loaded_in_inference_mode_take_part_in_autograd_and_are_as_before_afterwards():
     with torch.inference_mode():
         module = torch.nn.Linear(3, 3)
-    weight = module.weight
+    memory, weight = module.weight.data_ptr(), module.weight.detach().clone()
     x = torch.randn(2, 3, requires_grad=True)
     with usable_for_autograd(module):
-        assert module.weight.data_ptr() == weight.data_ptr()
+        assert module.weight.data_ptr() == memory and not module.weight.is_inference()
         module(x).sum().backward()
-    torch.testing.assert_close(x.grad, weight.detach().sum(0).expand(2, 3))
-    assert module.weight is weight
+    torch.testing.assert_close(x.grad, weight.sum(0).expand(2, 3))
+    assert module.weight.data_ptr() == memory and module.weight.is_inference()
+
+
+def test_weights_that_are_moved_meanwhile_leave_no_memory_behind():
+    with torch.inference_mode():
+        module = torch.nn.Linear(3, 3)
+    memory = weakref.ref(module.weight.untyped_storage())
+    with usable_for_autograd(module):
+        module.to(torch.float64)  # as a move to another device does, which is not to be had here
+        assert memory() is None
+    assert module.weight.dtype == torch.float64
+
+
+def test_a_streamed_model_is_copied_whole(model):
+    """A stand-in for ComfyUI's dynamic VRAM, which needs a GPU: what it answers, and what it is asked."""
+
+    class Streamed(comfy.model_patcher.ModelPatcher):
+        def is_dynamic(self):
+            return True
+
+        def clone(self, disable_dynamic=False):
+            assert disable_dynamic
+            if self.model is None:
+                raise RuntimeError("Cannot create non-dynamic delegate: cached_patcher_init is not initialized.")
+            return model
+
+    assert with_weights_that_stay(model) is model
+    assert with_weights_that_stay(Streamed(model.model, CPU, CPU)) is model
+    orphan = Streamed(model.model, CPU, CPU)
+    orphan.model = None
+    with pytest.raises(SunError, match="Load Checkpoint"):
+        with_weights_that_stay(orphan)
 
 
 def test_what_cannot_be_a_teacher_is_told_why(model):
@@ -144,8 +185,12 @@ def test_what_cannot_be_a_teacher_is_told_why(model):
 
     flow = model.clone()
     flow.add_object_patch("model_sampling", Flow())
-    with pytest.raises(SunError, match="noise schedule"):
-        check_teacher(flow)
+    (lcm,) = ModelSamplingDiscrete().patch(model, "lcm", zsnr=False)
+    for schedule in (flow, lcm):
+        with pytest.raises(SunError, match="noise schedule"):
+            check_teacher(schedule)
+    for known in ("eps", "v_prediction"):
+        check_teacher(ModelSamplingDiscrete().patch(model, known, zsnr=True)[0])
 
 
 def test_the_hash_of_key_shapes_tells_families_not_fine_tunes(model, sdxl):
