@@ -25,7 +25,7 @@ class TrainingData:
     def __init__(
         self, examples: Sequence[Example], latents: Mapping[str, Tensors], prompts: Prompts, config: TrainingConfig
     ):
-        """Encodes all texts that batches can ask for. Raises SunError where there are no examples."""
+        """`prompts` must know all texts of `pairs` before the first batch. SunError where there are no examples."""
         if not examples:
             raise SunError("There is nothing to train on: no captioned picture and no prompt was found in the data.")
         self.examples, self.latents, self.prompts, self.config = list(examples), latents, prompts, config

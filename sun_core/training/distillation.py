@@ -73,6 +73,9 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(None if tensor is None else tensor.to(device) for tensor in self._tensors()))  # type: ignore[arg-type]
 
+    def is_finite(self) -> bool:
+        return all(bool(tensor.isfinite().all()) for tensor in self._tensors() if tensor is not None)
+
     def _tensors(self) -> tuple[Tensor | None, ...]:
         return self.x0, self.positive, self.negative, self.guidance, self.positive_y, self.negative_y
 
@@ -122,7 +125,7 @@ class Distillation(nn.Module):
         All that is random comes from `generator` (a CPU one), so that it is the same on every device.
         """
         n = len(batch.x0)
-        own = round(n * self.recipe.rollout_share)
+        own = _whole(n * self.recipe.rollout_share, generator)
         x_own, t_own = self.rolled_out(batch.rows(slice(0, own)), generator)
         x_data, t_data = self.noised(batch.rows(slice(own, n)), generator)
         x, t = torch.cat([x_own, x_data]), torch.cat([t_own, t_data])
@@ -177,6 +180,12 @@ class Distillation(nn.Module):
     def _move_target(self, share: float) -> None:
         for slow, fast in zip(self.target.parameters(), self.adapter.parameters(), strict=True):
             slow.lerp_(fast, share)
+
+
+def _whole(rows: float, generator: torch.Generator | None) -> int:
+    """A whole number of rows, drawn where `rows` is between two, so that batches of one have their share too."""
+    below = int(rows)
+    return below if rows == below else below + int(torch.rand((), generator=generator) < rows - below)
 
 
 def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.training.distillation import Batch, Distillation, Recipe
+from sun_pack.sun_core.training.text import Prompt
 
 ROWS = 4
 
@@ -57,6 +58,44 @@ def test_the_target_follows_by_its_ema(distillation):
     distillation.update_target()
     for old, new in zip(before, distillation.target.parameters(), strict=True):
         torch.testing.assert_close(new - old, torch.full_like(old, 1 - distillation.recipe.target_ema))
+
+
+def test_the_teacher_is_the_plain_model_with_cfg(distillation, batch):
+    x, t, w = batch.x0, torch.tensor([999, 700, 400, 100]), batch.guidance.view(-1, 1, 1, 1)
+    negative, positive = (distillation.unet(x, t.float(), context=c) for c in (batch.negative, batch.positive))
+    expected = negative + w * (positive - negative)
+    torch.testing.assert_close(distillation.teacher(batch)(x, t), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_student_reads_the_negative_as_sun_does(distillation, batch):
+    """With alphas of 0 nothing is left of the prompts but the plain model with the positive."""
+    x, t = batch.x0, torch.tensor([999, 700, 400, 100])
+    plain = distillation.unet(x, t.float(), context=batch.positive)
+    with_negative = distillation.student(batch, distillation.adapter)(x, t)
+    assert not torch.allclose(with_negative, plain, atol=1e-2)
+    with torch.no_grad():
+        for name, parameter in distillation.adapter.named_parameters():
+            if name.endswith("to_k_neg_alpha") or name.endswith("to_k_extra_pos_alpha"):
+                parameter.zero_()
+    torch.testing.assert_close(distillation.student(batch, distillation.adapter)(x, t), plain, rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_is_made_of_positives_and_then_negatives(batch):
+    both = Prompt(torch.cat([batch.positive, batch.negative]), torch.arange(2.0 * ROWS).view(-1, 1))
+    made = Batch.of(batch.x0, both, batch.guidance)
+    assert torch.equal(made.positive, batch.positive) and torch.equal(made.negative, batch.negative)
+    assert made.positive_y.flatten().tolist() == [0, 1, 2, 3] and made.negative_y.flatten().tolist() == [4, 5, 6, 7]
+
+
+def test_batches_of_one_have_their_share_of_rollouts(distillation, batch, monkeypatch):
+    rolled = []
+    monkeypatch.setattr(
+        Distillation, "rolled_out", lambda self, rows, generator: rolled.append(len(rows.x0)) or self.noised(rows)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        distillation.loss(batch.rows(slice(0, 1)), generator)
+    assert set(rolled) == {0, 1}
 
 
 def test_rolled_out_rows_stand_at_segment_starts_and_the_first_are_pure_noise(distillation, batch):
