@@ -1,24 +1,26 @@
 """What Train SUN Adapter does between its inputs and its outputs. Needs accelerate, which a ComfyUI may lack."""
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from itertools import cycle, islice
 from typing import Any
 
 import comfy.utils
 import torch
-from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
+from comfy.model_management import throw_exception_if_processing_interrupted
 from PIL import Image
 from torch import Tensor
 
-from ..sun_core.adapter import SunAdapter, save_adapter
+from ..sun_core.adapter import SunAdapter, save_adapter, unet_layout
 from ..sun_core.errors import SunError
-from ..sun_core.training.config import TrainingConfig
+from ..sun_core.layers import cross_attention_layers
+from ..sun_core.training.config import TrainingConfig, defaults_for
 from ..sun_core.training.evaluation import Evaluation
 from ..sun_core.training.latents import Example, draw_latents
 from ..sun_core.training.loss_curve import loss_curve
 from ..sun_core.training.result import described
 from ..sun_core.training.setup import Teacher, new_evaluation, new_trainer
+from ..sun_core.training.teacher import check_teacher
 from ..sun_core.training.tensor_folder import Tensors
 from ..sun_core.training.trainer import Trainer, new_accelerator
 from .new_adapter_file import new_adapter_file
@@ -31,10 +33,11 @@ PREVIEW_SIZE = 512
 def train(inputs: dict[str, list], report: Callable[[str], None]) -> tuple[SunAdapter, Image.Image]:
     """Trains as Train SUN Adapter's inputs say, which are lists all of them; the adapter, and its loss as a picture.
 
-    Must run outside of inference mode. An interrupt writes what was learned to a file and goes on its way.
-    Raises SunError where the inputs do not go together or training has to stop.
+    Must run outside of inference mode. Whatever ends the training early, as an interrupt does, goes on its way after
+    what was learned is in a file. Raises SunError where the inputs do not go together or training has to stop.
     """
     one = {name: values[0] for name, values in inputs.items() if values}
+    check_teacher(one["model"])
     config = _config(one, _lines(inputs["negatives"]))
     captions = _lines(inputs["prompts"])
     if not captions:
@@ -56,28 +59,35 @@ def train(inputs: dict[str, list], report: Callable[[str], None]) -> tuple[SunAd
         accelerator = new_accelerator(config, on_cpu=one["model"].load_device.type == "cpu")
         trainer = new_trainer(teacher, examples, store, config, accelerator)
         evaluation = new_evaluation(teacher, examples, one["vae"], config) if one.get("vae") else None
-        _run(trainer, evaluation, report)
-        adapter = described(trainer, evaluation.figures(trainer.averaged_adapter()) if evaluation else {})
+        with _saved_if_ended_early(trainer, report):
+            _run(trainer, evaluation)
+            adapter = described(trainer, evaluation.figures(trainer.averaged_adapter()) if evaluation else {})
     report(f"Trained {trainer.done} steps on {len(examples)} pictures; the loss is {trainer.losses[-1]:.4g} now.")
     return adapter, loss_curve(trainer.losses)
 
 
-def _run(trainer: Trainer, evaluation: Evaluation | None, report: Callable[[str], None]) -> None:
+def _run(trainer: Trainer, evaluation: Evaluation | None) -> None:
     """The steps, with progress and comparisons on the node."""
     config, bar = trainer.config, comfy.utils.ProgressBar(trainer.config.steps)
+    with closing(trainer.steps()) as steps:
+        for step in steps:
+            preview = None
+            if evaluation and config.sample_every and step.number % config.sample_every == 0:
+                preview = ("JPEG", evaluation.grid(trainer.averaged_adapter()), PREVIEW_SIZE)
+            bar.update_absolute(step.number, preview=preview)
+            throw_exception_if_processing_interrupted()
+
+
+@contextmanager
+def _saved_if_ended_early(trainer: Trainer, report: Callable[[str], None]) -> Iterator[None]:
+    """Within, an interrupt or an error leaves a file of what was learned, where there is something."""
     try:
-        with closing(trainer.steps()) as steps:
-            for step in steps:
-                preview = None
-                if evaluation and config.sample_every and step.number % config.sample_every == 0:
-                    preview = ("JPEG", evaluation.grid(trainer.averaged_adapter()), PREVIEW_SIZE)
-                bar.update_absolute(step.number, preview=preview)
-                throw_exception_if_processing_interrupted()
-    except InterruptProcessingException:
-        if trainer.done:
+        yield
+    except BaseException:
+        if trainer.done and all(weight.isfinite().all() for weight in trainer.ema.values()):
             path = new_adapter_file(f"unfinished_{trainer.done}_steps")
             save_adapter(described(trainer, {}), path, {})
-            report(f"Interrupted after {trainer.done} steps; what was learned is in {path.name}.")
+            report(f"Ended after {trainer.done} steps; what was learned is in {path.name}.")
         raise
 
 
@@ -85,7 +95,8 @@ def _config(one: dict[str, Any], negatives: list[str]) -> TrainingConfig:
     model = one["model"]
     computes_in = model.model.manual_cast_dtype or model.model_dtype()
     precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(computes_in, "no")
-    return TrainingConfig().with_values(
+    family = unet_layout(cross_attention_layers(model.model.diffusion_model)).family
+    return defaults_for(family).with_values(
         {
             "steps": one["steps"],
             "batch_size": one["batch_size"],

@@ -1,8 +1,10 @@
 """Train SUN Adapter and Save SUN Adapter, on the mini family at a size of few pixels; executed as ComfyUI does it."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.sd
@@ -15,6 +17,8 @@ from sun_pack.nodes.train import SUNSaveAdapter, SUNTrain
 from sun_pack.sun_core.adapter import SunAdapter, load_adapter
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.patching import SunSettings, apply_sun
+from sun_pack.sun_core.training.evaluation import Evaluation
+from sun_pack.sun_core.training.trainer import Trainer
 
 DEMO = Path(__file__).parents[2] / "demo"
 SIZE = 32
@@ -134,19 +138,73 @@ def test_a_model_with_sun_cannot_be_the_teacher(mini):
 def test_an_interrupt_saves_what_was_learned_and_ends_the_run(mini, folder, monkeypatch):
     shown = []
 
-    def interrupt_after_two(value, total, preview, **_):
+    def interrupt(value, total, preview, **_):
         shown.append((value, total))
-        if value == 2:
-            comfy.model_management.interrupt_current_processing()
+        comfy.model_management.interrupt_current_processing()
 
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", interrupt_after_two)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", interrupt)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         train(mini, steps=50, batch_size=1)
-    assert shown == [(1, 50), (2, 50)]
+    assert shown == [(1, 50)]
     (file,) = folder.iterdir()
     adapter = load_adapter(file)
-    assert adapter.metadata["unfinished"] == "2 of 50 training steps"
+    assert adapter.metadata["unfinished"] == "1 of 50 training steps"
     assert not any(weight.is_inference() and weight.requires_grad for weight in adapter.parameters())
+
+
+def test_an_interrupt_of_the_last_comparison_saves_what_was_learned(mini, folder, monkeypatch):
+    figures = Evaluation.figures
+
+    def interrupted(*args):
+        comfy.model_management.interrupt_current_processing()
+        return figures(*args)
+
+    monkeypatch.setattr(Evaluation, "figures", interrupted)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        train(mini, steps=1, batch_size=1)
+    (file,) = folder.iterdir()
+    assert json.loads(load_adapter(file).metadata["recipe"])["steps_done"] == 1
+
+
+def test_an_error_saves_what_was_learned_unless_that_is_broken(mini, folder, monkeypatch):
+    step = Trainer._optimise
+
+    def failing(trainer):
+        if trainer.done == 1:
+            raise SunError("The second step fails.")
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "_optimise", failing)
+    with pytest.raises(SunError, match="The second step fails"):
+        train(mini, batch_size=1, vae=None)
+    (file,) = folder.iterdir()
+    assert load_adapter(file).metadata["unfinished"] == "1 of 2 training steps"
+    file.unlink()
+
+    def breaking(trainer):
+        trainer.ema["1.to_k_neg_alpha"].fill_(float("nan"))
+        return failing(trainer)
+
+    monkeypatch.setattr(Trainer, "_optimise", breaking)
+    with pytest.raises(SunError, match="The second step fails"):
+        train(mini, batch_size=1, vae=None)
+    assert not list(folder.iterdir())
+
+
+def test_sdxl_adapters_get_no_extra_positive_branch():
+    """From the shapes of SDXL's 70 layers: SDXL itself is not to be had here."""
+    attention = SimpleNamespace(to_q=SimpleNamespace(out_features=640), to_k=SimpleNamespace(in_features=2048))
+    blocks = SimpleNamespace(transformer_blocks=[SimpleNamespace(attn2=attention)] * 70)
+    unet = SimpleNamespace(input_blocks=[[blocks]], output_blocks=[])
+    base = SimpleNamespace(manual_cast_dtype=torch.bfloat16, diffusion_model=unet)
+    widgets = {
+        "model": SimpleNamespace(model=base), "steps": 1, "batch_size": 1, "grad_accumulation_steps": 1,
+        "learning_rate": 1e-4, "guidance": 6.0, "segments": "4", "width": 1024, "height": 1024,
+        "gradient_checkpointing": True, "preview_every": 0, "seed": 0,
+    }  # fmt: skip
+    config = importlib.import_module("sun_pack.nodes.training")._config(widgets, [])
+    assert not config.extra_positive
+    assert (config.guidance, config.precision, config.batch_size) == ((6.0, 6.0), "bf16", 1)
 
 
 def test_the_comparison_of_teacher_and_student_is_shown_while_it_runs(mini, monkeypatch):
