@@ -40,10 +40,11 @@ class Surroundings:
         self.workflow, self.installed = workflow, installed
         self.lines = Lines(workflow, installed)
         self.samplers = find_samplers(workflow)
+        self._behind = self.lines.samplers_behind(self.samplers)
 
     def fed_by(self, sun: Node) -> list[Sampler]:
         """The samplers at the lower end of the MODEL line on which a SUN node is."""
-        return self.lines.samplers_behind(sun, self.samplers)
+        return self._behind.get(sun, [])
 
     def has_sun(self, sampler: Sampler) -> bool:
         return self.lines.of_sampler(sampler)[1].sun is not None

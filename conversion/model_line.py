@@ -20,6 +20,10 @@ class ModelLine:
     breaks: list[str] = field(default_factory=list)
     """Where it leads nowhere, in words."""
 
+    def continued(self, way: list[Node]) -> "ModelLine":
+        """The line that runs on through active nodes, the nearest first."""
+        return ModelLine([*way, *self.nodes], self.loaders, {*way, *self.passed}, self.breaks)
+
 
 def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> ModelLine:
     """Walks up from the output `source`; every node once, so that a circle ends the walk."""
@@ -76,6 +80,15 @@ def _climb(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> 
         line.breaks.append(say("its MODEL line ends at {node}, which gets no MODEL", node=node.label))
     else:
         line.loaders.append(node)
+
+
+def next_above(workflow: Workflow, graph: Graph, source: Source | None) -> Source | None:
+    """What feeds the node behind `source`, where it hands on the one MODEL that it gets; None for any other."""
+    node = graph.nodes.get(source.node) if source is not None else None
+    if node is None or not node.is_active or node.type in (GET_NODE, *REROUTES) or workflow.inner(node) is not None:
+        return None
+    linked = [slot.source for slot in model_inputs(node) if slot.source is not None]
+    return linked[0] if len(linked) == 1 else None
 
 
 def model_inputs(node: Node) -> list[Input]:

@@ -1,6 +1,7 @@
 """Restore: takes SUNSpeedUp nodes out and brings back the settings that were there before."""
 
 from collections import defaultdict
+from functools import cache
 
 from . import edits
 from .edits import Edit
@@ -20,9 +21,13 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
     """The plan that takes out the SUNSpeedUp nodes that the targets mean, or all that have a record."""
     lines, samplers = Lines(workflow, installed), find_samplers(workflow)
 
+    @cache
+    def behind() -> dict[Node, list[Sampler]]:
+        return lines.samplers_behind(samplers)
+
     def parts(sun: Node) -> list[Node]:
-        behind = [sampler for sampler in lines.samplers_behind(sun, samplers) if sampler.graph is sun.graph]
-        return list(dict.fromkeys(part for sampler in behind for part in sampler.parts()))
+        here = [sampler for sampler in behind().get(sun, []) if sampler.graph is sun.graph]
+        return list(dict.fromkeys(part for sampler in here for part in sampler.parts()))
 
     records = {node: read_record(node, parts) for node in workflow.nodes() if has_record(node)}
     suns = _with_shared_settings(_aimed_at(records, targets, lines, samplers), records)
