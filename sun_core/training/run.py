@@ -3,6 +3,7 @@
 Killed at any moment, it goes on from its last checkpoint when it is started again with the same settings.
 """
 
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,10 @@ def resume(trainer: Trainer, checkpoint: Path) -> None:
         return
     try:
         state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0].rstrip(". ")
         raise SunError(
-            f"The checkpoint {checkpoint} cannot be read ({error}); delete it to start this run anew."
+            f"The checkpoint {checkpoint} cannot be read ({reason}); delete it to start this run anew."
         ) from error
     trainer.load_state_dict(state)
 

@@ -17,6 +17,7 @@ from .config import TrainingConfig
 from .data import TrainingData
 from .distillation import Distillation
 from .gradient_checkpointing import gradient_checkpointing
+from .tensor_folder import content_hash
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,13 @@ def chosen_precision(precision: str, on_cpu: bool) -> str:
 
 
 def new_accelerator(config: TrainingConfig, on_cpu: bool = False, **kwargs: Any) -> Accelerator:
-    """accelerate, which knows how the processes of this run were launched, in the run's precision."""
+    """accelerate, which knows how the processes of this run were launched, in the run's precision.
+
+    Raises SunError for fp16 on a CPU, where torch cannot train in it.
+    """
     precision = chosen_precision(config.precision, on_cpu)
+    if precision == "fp16" and on_cpu:
+        raise SunError("Training in fp16 needs a GPU, and this is a CPU; set precision to no, or to bf16.")
     AcceleratorState._reset_state()  # a ComfyUI that trains a second time may do so in another precision
     return Accelerator(
         cpu=on_cpu,
@@ -96,6 +102,7 @@ class Trainer:
         optimizer = new_optimizer(self.parameters, config)
         self.model, self.optimizer = accelerator.prepare(distillation, optimizer, device_placement=[False, False])
         self.ema = {name: p.detach().clone() for name, p in distillation.adapter.named_parameters()}
+        self.teacher = content_hash(distillation.unet)
         self.done = 0
         self.losses: list[float] = []
 
@@ -139,8 +146,9 @@ class Trainer:
 
     def _clip(self) -> Tensor:
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.gradient_clip)
-        scaled = getattr(self.accelerator, "scaler", None) is not None  # which leaves out a step that overflowed
-        if not torch.isfinite(norm) and not scaled:
+        # the scaler of fp16 leaves out a step that overflowed, and scales less from then on
+        scaler = getattr(self.accelerator, "scaler", None)
+        if not torch.isfinite(norm) and (scaler is None or scaler.get_scale() < 1):
             raise SunError(self._cause("gradient"))
         return norm
 
@@ -152,8 +160,8 @@ class Trainer:
             return f"{begun}, because the adapter's weights are not ({broken[0]}); lower learning_rate."
         if not all(torch.isfinite(p).all() for p in self.distillation.unet.parameters()):
             return f"{begun}, because the MODEL itself has weights that are not; choose another checkpoint."
-        batch, _ = self.data.batch(self.done, 0, 1)
-        if not torch.isfinite(batch.x0).all() or not torch.isfinite(batch.positive).all():
+        of_step = self.config.accumulation * self.accelerator.num_processes
+        if not all(self.data.batch(self.done, number, of_step)[0].is_finite() for number in range(of_step)):
             return f"{begun}, because the data has values that are not; delete the cached latents and texts."
         precision = {"no": "full"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
         return (
@@ -180,6 +188,7 @@ class Trainer:
             "done": self.done,
             "losses": torch.tensor(self.losses, dtype=torch.float64),
             "data": self.data.digest,
+            "teacher": self.teacher,
             "adapter": self.distillation.adapter.state_dict(),
             "target": self.distillation.target.state_dict(),
             "ema": self.ema,
@@ -188,7 +197,12 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`; SunError where that was trained on other data."""
+        """Goes on from `state`; SunError where that was trained on other data or with another teacher."""
+        if state["teacher"] != self.teacher:
+            raise SunError(
+                "This run was begun with another checkpoint as the teacher, or in another precision; start it with "
+                "those again, or start anew in another folder."
+            )
         if state["data"] != self.data.digest:
             raise SunError(
                 "The training data has changed since this run's last checkpoint; put it back as it was, or start anew "

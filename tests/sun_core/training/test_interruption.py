@@ -104,11 +104,13 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(tmp_path):
     assert not unfinished.is_symlink()
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
+@pytest.mark.parametrize("content", [b"PK\x03\x04 and no more", b"", b"no checkpoint", b"cos\nsystem\n(S'exit 1'\ntR."])
+def test_a_damaged_checkpoint_is_named(content, tmp_path):
     checkpoint = tmp_path / CHECKPOINT
-    checkpoint.write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(SunError, match=r"checkpoint\.pt cannot be read"):
+    checkpoint.write_bytes(content)
+    with pytest.raises(SunError, match=r"checkpoint\.pt cannot be read") as refused:
         resume(tiny_run.tiny_trainer(), checkpoint)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_run_does_not_go_on_with_other_settings(tmp_path):
@@ -123,3 +125,15 @@ def test_a_run_does_not_go_on_with_other_data():
     state = trainer.state_dict() | {"data": "another"}
     with pytest.raises(SunError, match="training data has changed"):
         trainer.load_state_dict(state)
+
+
+def test_a_run_does_not_go_on_with_another_teacher():
+    state = tiny_run.tiny_trainer().state_dict()
+    weight = tiny_run.mini()[0].model.diffusion_model.out[2].weight
+    kept = weight.detach().clone()
+    weight.data.mul_(2)
+    try:
+        with pytest.raises(SunError, match="another checkpoint as the teacher"):
+            tiny_run.tiny_trainer().load_state_dict(state)
+    finally:
+        weight.data.copy_(kept)

@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 import torch
 from sun_pack.sun_core.errors import SunError
-from sun_pack.sun_core.training.trainer import learning_rate_at
+from sun_pack.sun_core.training.trainer import learning_rate_at, new_accelerator
 
 
 def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):
@@ -69,6 +69,11 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
     assert learning_rate_at(110, config) == pytest.approx(0.02)
 
 
+def test_fp16_on_a_cpu_is_refused_in_words():
+    with pytest.raises(SunError, match="needs a GPU"):
+        new_accelerator(replace(tiny_run.CONFIG, precision="fp16"), on_cpu=True)
+
+
 def nan_in(parameter):
     with torch.no_grad():
         parameter.view(-1)[0] = float("nan")
@@ -99,6 +104,25 @@ def test_a_loss_that_is_no_number_stops_with_the_data_as_the_cause():
     trainer.data.latents = {f"latent {i}": {"latent": torch.full((4, 2, 2), float("inf"))} for i in range(4)}
     with pytest.raises(SunError, match="the data has values"):
         next(trainer.steps())
+
+
+def test_the_data_is_looked_for_in_all_of_the_steps_batches():
+    trainer = tiny_run.tiny_trainer(replace(tiny_run.CONFIG, accumulation=2))
+    last = trainer.data._example(3).latent  # the second row of the second batch
+    trainer.data.latents = {**trainer.data.latents, last: {"latent": torch.full((4, 2, 2), float("inf"))}}
+    with pytest.raises(SunError, match="the data has values"):
+        next(trainer.steps())
+
+
+def test_fp16_that_overflows_at_every_scale_is_named():
+    trainer = tiny_run.tiny_trainer()
+    for parameter in trainer.parameters:
+        parameter.grad = torch.full_like(parameter, float("inf"))
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    assert not trainer._clip().isfinite(), "the scaler leaves out this step"
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=0.5)
+    with pytest.raises(SunError, match="the gradient is not a number"):
+        trainer._clip()
 
 
 def test_a_learning_rate_that_is_far_too_high_is_named():
