@@ -10,7 +10,7 @@ from comfy.model_base import BaseModel
 from PIL import UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from .pictures import UNREADABLE, BadData, Picture
+from .pictures import BadData, Picture
 from .sampling import Sampler
 from .tensor_folder import Tensors, content_hash
 from .text import Prompts
@@ -37,7 +37,7 @@ class PictureEncoder:
         if key not in store:
             try:
                 pixels = picture.pixels(self.width, self.height)
-            except UNREADABLE as error:
+            except Exception as error:  # Pillow lets through what its decoders raise
                 reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
                 bad.report(f"The picture {picture.name} is damaged, or is none{reason}")
                 return None

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..errors import SunError
@@ -34,16 +34,12 @@ class Picture:
     def pixels(self, width: int, height: int) -> Tensor:
         """(1, height, width, 3) in 0..1, scaled to cover that size and cropped in the middle.
 
-        Raises OSError and the like where the content is no whole picture.
+        Raises whatever Pillow's decoders raise where the content is no whole picture.
         """
         with Image.open(io.BytesIO(self.content)) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
         return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255).unsqueeze(0)
-
-
-UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for files that are no whole pictures."""
 
 
 @dataclass

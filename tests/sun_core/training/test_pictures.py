@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_run
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.training.latents import PictureEncoder, encode_pictures
 from sun_pack.sun_core.training.pictures import BadData, read_pictures
@@ -79,6 +79,16 @@ def picture_without_caption(data: Path) -> None:
 
 def damaged_picture(data: Path) -> None:
     (data / "lost.png").write_bytes(png(size=(200, 200))[:-40])
+    (data / "lost.txt").write_text("a caption")
+
+
+def picture_with_damaged_exif(data: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.ImageDescription] = 6, "a text"
+    content = io.BytesIO()
+    Image.new("RGB", (24, 16)).save(content, format="JPEG", exif=exif)
+    damaged = content.getvalue().replace(b"\x01\x0e\x00\x02", b"\x01\x01\x00\x02")  # the text as a picture's height
+    (data / "lost.jpg").write_bytes(damaged)
     (data / "lost.txt").write_text("a caption")
 
 
@@ -153,7 +163,8 @@ def sample_without_picture(data: Path) -> None:
 
 
 BAD = [
-    caption_without_picture, picture_without_caption, damaged_picture, no_picture_at_all, undecodable_caption,
+    caption_without_picture, picture_without_caption, damaged_picture, picture_with_damaged_exif, no_picture_at_all,
+    undecodable_caption,
     missing_picture, line_that_is_no_json, line_that_is_no_text, line_without_caption, picture_outside_of_the_folder,
     truncated_shard, shard_with_a_damaged_header, shard_that_is_no_archive, sample_without_caption,
     sample_without_picture,
