@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import textwrap
@@ -75,7 +76,8 @@ def run(chosen: argparse.Namespace) -> None:
     subject = chosen_subject(chosen)
     model, clip, vae = load(subject.checkpoint)
     adapter = load_adapter(subject.adapter)
-    steps = int(adapter.metadata.get("steps", 4))
+    told = adapter.metadata.get("steps", "")
+    steps = int(told) if re.fullmatch("[1-9][0-9]?", told) else 4  # a file may say anything
     ways = (
         Way(f"{TEACHER_STEPS} steps, CFG {subject.cfg:g}", TEACHER_STEPS, subject.cfg, model, "dpmpp_2m", "normal"),
         Way(f"plain, {steps} steps", steps, 1.0, model),
@@ -95,7 +97,10 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 def chosen_subject(chosen: argparse.Namespace) -> Subject:
-    lines = chosen.prompts.read_text(encoding="utf-8").splitlines() if chosen.prompts else list(MINI_PROMPTS)
+    try:
+        lines = chosen.prompts.read_text(encoding="utf-8-sig").splitlines() if chosen.prompts else list(MINI_PROMPTS)
+    except UnicodeDecodeError as error:
+        raise EvaluationError(f"{chosen.prompts} is not a text in UTF-8 ({error}); save it as one.") from error
     pairs = [read_pair(line) for line in lines if line.strip()]
     if not pairs:
         raise EvaluationError(f"{chosen.prompts} holds no prompts: write one on each line.")
@@ -117,7 +122,8 @@ def load(checkpoint: Path) -> tuple[ModelPatcher, Any, Any]:
     try:
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), embedding_directory=None)
     except Exception as error:  # ComfyUI raises what its readers of files raise
-        raise EvaluationError(f"ComfyUI cannot load {checkpoint.name}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise EvaluationError(f"ComfyUI cannot load {checkpoint.name} ({reason}); choose a checkpoint.") from error
     if model is None or clip is None or vae is None:
         raise EvaluationError(f"{checkpoint.name} is no whole checkpoint: it needs a U-Net, a CLIP and a VAE.")
     return model, clip, vae
@@ -129,7 +135,7 @@ def draw(way: Way, subject: Subject, clip: Any, vae: Any, seed: int) -> tuple[Te
     pictures, seconds = [], []
     empty = torch.zeros(1, 4, subject.size // 8, subject.size // 8)
     texts = {text for pair in subject.pairs for text in pair}
-    conditionings = {text: [[clip.encode_from_tokens(clip.tokenize(text)), {}]] for text in texts}
+    conditionings = {text: clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in texts}
     for index, (positive, negative) in enumerate(subject.pairs):
         noise = comfy.sample.prepare_noise(empty, seed + index)
 
