@@ -16,31 +16,17 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 
+import comfy_page
 import demonstration
 import environment
 from comfy_server import ComfyServer
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from ..conversion.compare import meaning
 from .page import CanvasPage
 
 FRONTENDS = ("1.32.9", "1.58.1")  # what the oldest supported ComfyUI asks for, and the newest
-PATIENCE = 60_000  # milliseconds that anything on the page may take on a busy machine
 PICTURES = environment.REPOSITORY / "build" / "browser"
-CHROMIUM_ARGUMENTS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
-SETTINGS = {
-    "Comfy.TutorialCompleted": True,
-    "Comfy.Locale": "en",
-    "Comfy.Minimap.Visible": False,
-    "Comfy.Graph.CanvasInfo": False,
-    "Comfy.Notification.ShowVersionUpdates": False,
-    "Comfy.EnableTooltips": False,
-    "Comfy.Workflow.ShowMissingModelsWarning": False,
-    "Comfy.UseNewMenu": "Top",
-}
 DRAWN_BY = {"litegraph": False, "vue": True}  # the setting Comfy.VueNodes.Enabled
 
 
@@ -52,11 +38,9 @@ def models() -> demonstration.Models:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Not for the whole session: while Playwright is on, no other test could run an event loop of its own."""
-    expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=environment.chromium(), args=[*CHROMIUM_ARGUMENTS])
+    expect.set_options(timeout=comfy_page.PATIENCE)
+    with comfy_page.chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session", params=FRONTENDS)
@@ -84,7 +68,7 @@ def drawn_by(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def settings(drawn_by: str) -> dict[str, object]:
     """Of the page's user, for a test to add to before it asks for the page."""
-    return {**SETTINGS, "Comfy.VueNodes.Enabled": DRAWN_BY[drawn_by]}
+    return {**comfy_page.SETTINGS, "Comfy.VueNodes.Enabled": DRAWN_BY[drawn_by]}
 
 
 @pytest.fixture
@@ -96,13 +80,8 @@ def page(
     request: pytest.FixtureRequest,
 ) -> Iterator[CanvasPage]:
     """The page with an empty graph. No error may be thrown in it during the test."""
-    user = server.base / "user" / "default"
-    user.mkdir(parents=True, exist_ok=True)
-    (user / "comfy.settings.json").write_text(json.dumps({**settings, "Comfy.InstalledVersion": frontend}))
-    context = chromium.new_context(viewport={"width": 1500, "height": 900})
-    context.add_init_script("localStorage.vueNodesBannerDismissed = 'true'")
-    context.set_default_timeout(PATIENCE)
-    context.route("**/*", lambda route: route.continue_() if is_local(route.request.url) else route.abort())
+    comfy_page.write_settings(server.base, {**settings, "Comfy.InstalledVersion": frontend})
+    context = comfy_page.new_window(chromium, 1500, 900)
     page = CanvasPage(context.new_page(), server)
     page.open()
     yield page
@@ -110,10 +89,6 @@ def page(
     page.page.screenshot(path=PICTURES / f"{re.sub(r'[^a-z0-9.]+', '-', request.node.name)}.png")
     context.close()
     assert page.errors == []
-
-
-def is_local(url: str) -> bool:
-    return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
 
 
 CORPUS = Path(__file__).parents[1] / "conversion" / "corpus"

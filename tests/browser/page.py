@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from comfy_page import FRAMES, READY
 from comfy_server import ComfyServer
 from playwright.sync_api import Locator, Page
 
-READY = "window.app?.extensionManager?.workflow?.activeWorkflow && app.extensionManager.spinner === false"
 TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
-FRAMES = """async (count) => { for (let i = 0; i < count; i++) await new Promise(requestAnimationFrame) }"""
 
 
 class CanvasPage:

@@ -34,6 +34,44 @@ def test_wrong_settings_raise_a_badge_that_fixes_them(page: CanvasPage, sped_up:
     expect(page.face(sped_up).locator(".sun-badge")).to_contain_text("30")
 
 
+def test_fix_is_offered_in_the_menu_or_the_toolbox_and_as_a_command(
+    page: CanvasPage, sped_up: int, frontend: str, drawn_by: str
+) -> None:
+    page.set_value(SAMPLER, "steps", 30)
+    expect(page.face(sped_up).locator(".sun-badge")).to_contain_text("30")
+    if (frontend, drawn_by) == ("1.32.9", "vue"):  # whose menu leaves out what packs offer
+        page.select(sped_up)
+        page.page.locator(".selection-toolbox .pi-wrench, .pi-wrench").first.click()
+    else:
+        page.right_click(*page.point_of(sped_up))
+        page.choose("Fix: 30 steps")
+    expect(page.page.locator(".p-toast-message", has_text="Fixed: 30 steps")).to_be_visible()
+    assert page.values(SAMPLER)["steps"] == 4
+    page.undo()
+    assert page.values(SAMPLER)["steps"] == 30
+    expect(page.face(sped_up).locator(".sun-badge")).to_contain_text("30")
+    page.command("SUN.Fix")
+    page.page.wait_for_function("(id) => app.graph.getNodeById(id).widgets.some((w) => w.value === 4)", arg=SAMPLER)
+    assert page.values(SAMPLER)["steps"] == 4
+
+
+@pytest.mark.usefixtures("frontend")  # which `page` has parameters of
+@pytest.mark.parametrize("announced", [True, False])
+def test_automatic_settings_announce_themselves_where_they_are_let(
+    settings: dict, announced: bool, plain: dict, request: pytest.FixtureRequest
+) -> None:
+    settings["SUN.AnnounceAutomatic"] = announced
+    page: CanvasPage = request.getfixturevalue("page")
+    sun: int = request.getfixturevalue("sped_up")
+    page.set_value(SAMPLER, "cfg", 7)
+    page.run_workflow()
+    expect(page.face(sun)).to_contain_text("automatic: CFG 7 -> 1")
+    announcement = page.page.locator(".p-toast-message", has_text="SUN's automatic settings")
+    expect(announcement).to_have_count(1 if announced else 0)
+    if announced:
+        expect(announcement).to_contain_text("CFG 7 -> 1")
+
+
 def test_missing_adapter_is_named_with_size_license_folder_and_link(page: CanvasPage, no_adapter: None) -> None:
     page.load(corpus("text_to_image"))
     page.refresh_definitions()
@@ -60,6 +98,17 @@ def test_hostile_words_are_shown_and_never_run(page: CanvasPage, plain: dict) ->
     page.set_value(SAMPLER, "steps", 30)
     expect(page.face(sun["id"]).locator(".sun-badge")).to_contain_text("30")
     assert page.face(sun["id"]).locator("img, script").count() == 0
+    assert page.page.evaluate("window.injected") is None
+
+
+def test_hostile_words_in_a_badge_are_no_part_of_the_menus_page(page: CanvasPage, sped_up: int) -> None:
+    """A badge quotes the sampler's name, and the menu the badge."""
+    page.set_value(sped_up, "settings", "from sampler")
+    page.set_value(SAMPLER, "sampler_name", "<img src=x onerror=window.injected=1>")
+    expect(page.face(sped_up).locator(".sun-badge")).to_contain_text("sampler <img src=x")
+    page.right_click(*page.point_of(sped_up))
+    page.frames(10)
+    assert page.page.locator(".litecontextmenu img, [role=menu] img[src=x]").count() == 0
     assert page.page.evaluate("window.injected") is None
 
 

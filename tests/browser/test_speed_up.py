@@ -62,6 +62,19 @@ def test_key_speeds_up_what_is_selected_and_has_no_other_use(page: CanvasPage, p
     assert page.undo_steps() == 1
 
 
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_each_part_of_a_custom_sampler_offers_to_speed_it_up(page: CanvasPage) -> None:
+    for part in ("CFGGuider", "KSamplerSelect", "BasicScheduler", "SamplerCustomAdvanced"):
+        page.load(corpus("custom_advanced"))
+        page.show_all()
+        (node,) = page.nodes(part)
+        page.right_click(*page.point_of(node["id"]))
+        page.choose("Speed up with SUN")
+        page.page.wait_for_function("app.graph.nodes.some((node) => node.type === 'SUNSpeedUp')")
+        (guider,) = page.nodes("CFGGuider")
+        assert guider["widgets_values"] == [1]
+
+
 def test_canvas_menu_speeds_up_the_whole_graph(page: CanvasPage) -> None:
     page.load(corpus("two_checkpoints"))
     page.show_all()
@@ -97,8 +110,16 @@ def test_what_cannot_be_helped_stays_and_is_explained(page: CanvasPage, name: st
     assert page.undo_steps() == 0
 
 
-def test_edits_of_which_one_does_not_fit_change_nothing(page: CanvasPage, plain: dict) -> None:
+@pytest.mark.parametrize("steps_before", [0, 50])  # as many as the page keeps
+def test_edits_of_which_one_does_not_fit_change_nothing(page: CanvasPage, plain: dict, steps_before: int) -> None:
     page.load(plain)
+    page.page.evaluate(
+        """(count) => {
+            const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
+            for (let i = 0; i < count; i++) tracker.undoQueue.push(structuredClone(tracker.activeState))
+        }""",
+        steps_before,
+    )
     edits = [
         {"op": "set", "graph": None, "node": SAMPLER, "widget": "steps", "value": 4},
         {"op": "remove", "graph": None, "node": 1},
@@ -111,4 +132,5 @@ def test_edits_of_which_one_does_not_fit_change_nothing(page: CanvasPage, plain:
     said = page.page.evaluate(script, ["/extensions/sun-for-comfyui/js/edits.js", edits])
     assert "no node 555" in said
     assert content(page.graph()) == content(plain)
-    assert page.undo_steps() == 0
+    if not steps_before:
+        assert page.undo_steps() == 0

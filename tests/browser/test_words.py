@@ -47,6 +47,7 @@ def test_node_and_its_help_speak_the_users_language(
     }"""
     assert page.page.evaluate(script, node) == [title, strength, command]
     page.select(node)
+    expect(page.face(node)).to_contain_text({"en": "7 layers", "zh": "7 层"}[locale])
     page.page.get_by_test_id("info-button").click()
     text = {"en": "negative", "zh": "负面"}[locale]
     expect(page.page.locator(".node-help-content").last).to_contain_text(text)

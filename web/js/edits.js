@@ -8,7 +8,7 @@ const SUBGRAPH_INPUT = -10; // the id that a subgraph's input node has in links
 /** Throws an Error, with the graph as it was, where an edit does not fit the graph. */
 export async function applyEdits(edits) {
   const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
-  const steps = tracker.undoQueue.length;
+  const last = tracker.undoQueue.at(-1); // not how many there are: the page keeps no more than fifty
   let failure = null;
   app.canvas.emitBeforeChange();
   try {
@@ -20,7 +20,7 @@ export async function applyEdits(edits) {
     app.canvas.setDirty(true, true);
   }
   if (!failure) return;
-  if (tracker.undoQueue.length > steps) {
+  if (tracker.undoQueue.at(-1) !== last) {
     await tracker.undo();
     tracker.redoQueue.pop();
   }

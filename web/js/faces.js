@@ -64,7 +64,7 @@ export function showOn(node, changed) {
 function takePlace(node, element) {
   const { graph, node: id } = address(node);
   const place = `${graph ?? "root"}:${id}`;
-  const before = document.querySelector(`.sun-face[data-place="${place}"]`);
+  const before = document.querySelector(`.sun-face[data-place="${CSS.escape(place)}"]`);
   if (before && !element.isConnected) before.replaceWith(element);
   element.dataset.place = place;
 }

@@ -18,7 +18,7 @@ export function nodeMenu(node) {
     if (nodes.length) items.push({ content: text, callback: () => convert(action, nodes.map(address)) });
   };
   const badge = badgeOf(node);
-  if (badge?.fix) offer(`${word("sun.fixMenu")}: ${badge.text}`, "fix", [node]);
+  if (badge?.fix) offer(`${word("sun.fixMenu")}: ${withoutTags(badge.text)}`, "fix", [node]);
   offer(word("sun.speedUp"), "speed_up", startingPoints(node));
   offer(word("sun.restore"), "restore", restorablePoints(node));
   return items;
@@ -46,10 +46,10 @@ function selected(points) {
   return nodes.length ? nodes.map(address) : null;
 }
 
-/** The samplers and loaders that a node stands for: itself, or those inside of a subgraph. */
+/** The samplers, their parts and loaders that a node stands for: itself, or those inside of a subgraph. */
 function startingPoints(node) {
   if (node.subgraph) return node.subgraph.nodes.flatMap(startingPoints);
-  return isSampler(node) || isLoader(node) ? [node] : [];
+  return isSampler(node) || isPartOfSampler(node) || isLoader(node) ? [node] : [];
 }
 
 function restorablePoints(node) {
@@ -63,8 +63,16 @@ function fixable(node) {
 }
 
 function isSampler(node) {
-  const isOurs = node.type.startsWith("SUN");
-  return !isOurs && node.inputs.some(isA("MODEL", "GUIDER")) && node.outputs.some(isA("LATENT"));
+  return !isOurs(node) && node.inputs.some(isA("MODEL", "GUIDER")) && node.outputs.some(isA("LATENT"));
+}
+
+/** Guider, schedule and choice of sampler of SamplerCustom and SamplerCustomAdvanced. */
+function isPartOfSampler(node) {
+  return !isOurs(node) && node.outputs.some(isA("GUIDER", "SIGMAS", "SAMPLER"));
+}
+
+function isOurs(node) {
+  return node.type.startsWith("SUN");
 }
 
 function isLoader(node) {
@@ -81,6 +89,11 @@ function isRestorable(node) {
 
 function hasRestorable() {
   return allNodes().some(isRestorable);
+}
+
+/** Older pages put what a menu says into the page as HTML, and a badge can quote what stands in a workflow. */
+function withoutTags(text) {
+  return text.replace(/[<>&]/g, "");
 }
 
 function command(id, icon, run) {

@@ -1,0 +1,56 @@
+"""ComfyUI's page in Chromium, as the browser tests and the screenshots open it."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import environment
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
+
+PATIENCE = 60_000  # milliseconds that anything on the page may take on a busy machine
+READY = "window.app?.extensionManager?.workflow?.activeWorkflow && app.extensionManager.spinner === false"
+FRAMES = """async (count) => { for (let i = 0; i < count; i++) await new Promise(requestAnimationFrame) }"""
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Locale": "en",
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Notification.ShowVersionUpdates": False,
+    "Comfy.EnableTooltips": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "Comfy.UseNewMenu": "Top",
+}
+ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=environment.chromium(), args=[*ARGUMENTS])
+        yield browser
+        browser.close()
+
+
+def write_settings(base: Path, settings: Mapping[str, Any]) -> None:
+    """Of the one user of the server whose base folder this is."""
+    user = base / "user" / "default"
+    user.mkdir(parents=True, exist_ok=True)
+    (user / "comfy.settings.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def new_window(browser: Browser, width: int, height: int) -> BrowserContext:
+    """A window of a new user, which reaches nothing but this machine."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.add_init_script("localStorage.vueNodesBannerDismissed = 'true'")
+    context.set_default_timeout(PATIENCE)
+    context.route("**/*", lambda route: route.continue_() if _is_local(route.request.url) else route.abort())
+    return context
+
+
+def _is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
