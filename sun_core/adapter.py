@@ -84,14 +84,14 @@ class SunAdapter(nn.ModuleDict):
         """
         layers = cross_attention_layers(unet)
         adapter = cls(unet_layout(layers, extra_positive))
-        branches = ("neg", "extra_pos") if extra_positive else ("neg",)
-        with torch.no_grad():
-            for layer in layers:
-                sun_layer = adapter[str(layer.number)]
-                for branch in branches:
-                    getattr(sun_layer, f"to_k_{branch}").weight.copy_(layer.attention.to_k.weight)
-                    getattr(sun_layer, f"to_v_{branch}").weight.copy_(layer.attention.to_v.weight)
-                    getattr(sun_layer, f"to_k_{branch}_alpha").fill_(alpha)
+        state: dict[str, Tensor] = {}
+        for layer in layers:
+            for branch in ("neg", "extra_pos") if extra_positive else ("neg",):
+                for kv, own in (("k", layer.attention.to_k), ("v", layer.attention.to_v)):
+                    state[f"{layer.number}.to_{kv}_{branch}.weight"] = own.weight.detach().to("cpu", torch.float32)
+                state[f"{layer.number}.to_k_{branch}_alpha"] = torch.full((layer.hidden_dim,), alpha)
+                state[f"{layer.number}.to_k_{branch}_beta"] = torch.zeros(layer.hidden_dim)
+        adapter.load_state_dict(state)  # with dynamic VRAM, ComfyUI's layers have no weights before
         return adapter
 
     @property

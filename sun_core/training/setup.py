@@ -56,7 +56,7 @@ class Teacher:
         if start is not None:
             check_fit(start, cross_attention_layers(unet))
             adapter = SunAdapter(start.layout)
-            adapter.load_state_dict(start.state_dict())
+            adapter.load_state_dict({key: weight.float() for key, weight in start.state_dict().items()})
         distillation = Distillation(EpsUNet(model.model), adapter, alphas_of(model), config.recipe)
         encoder = TextEncoder(clip, model.model, (config.height // 8, config.width // 8))
         return cls(model, distillation, Prompts(encoder, store), Sampler(distillation))
