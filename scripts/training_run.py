@@ -44,7 +44,6 @@ def main(chosen: argparse.Namespace) -> int:
 
 
 def run(chosen: argparse.Namespace) -> None:
-    import comfy.sd
     import torch
     from accelerate import PartialState
     from accelerate.utils import is_tensorboard_available
@@ -65,9 +64,7 @@ def run(chosen: argparse.Namespace) -> None:
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(
         chosen_precision(given.get("precision", "auto"), on_cpu), torch.float32
     )
-    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(chosen.checkpoint), model_options={"dtype": dtype})
-    if chosen.unet:
-        model = comfy.sd.load_diffusion_model(str(chosen.unet), model_options={"dtype": dtype})
+    model, clip, vae = load(chosen, dtype)
     check_teacher(model)
     family = unet_layout(cross_attention_layers(model.model.diffusion_model)).family
     config = defaults_for(family).with_values(given)
@@ -93,6 +90,26 @@ def run(chosen: argparse.Namespace) -> None:
     say(f"The adapter is {out}; put it into models/sun.")
 
 
+def load(chosen: argparse.Namespace, dtype: Any) -> tuple[Any, Any, Any]:
+    """MODEL in `dtype`, CLIP and VAE."""
+    import comfy.sd
+
+    from sun_core.errors import SunError
+
+    file, options = chosen.checkpoint, {"dtype": dtype}
+    try:
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(file), model_options=options)
+        if chosen.unet:
+            file = chosen.unet
+            model = comfy.sd.load_diffusion_model(str(file), model_options=options)
+    except Exception as error:  # ComfyUI raises what its readers of files raise
+        raise SunError(f"ComfyUI cannot load {file} ({' '.join(str(error).split())}); choose a model file.") from error
+    for part, name in ((model, "U-Net"), (clip, "CLIP"), (vae, "VAE")):
+        if part is None:
+            raise SunError(f"{chosen.checkpoint} holds no {name}; choose a whole checkpoint, with U-Net, CLIP and VAE.")
+    return model, clip, vae
+
+
 def settings(chosen: argparse.Namespace) -> dict[str, Any]:
     """The settings of --config, with those of --set in their place."""
     import yaml
@@ -100,7 +117,7 @@ def settings(chosen: argparse.Namespace) -> dict[str, Any]:
     from sun_core.errors import SunError
 
     try:
-        values = yaml.safe_load(chosen.config.read_text(encoding="utf-8")) if chosen.config else {}
+        values = yaml.safe_load(chosen.config.read_bytes()) if chosen.config else {}
     except yaml.YAMLError as error:
         raise SunError(f"{chosen.config} is neither YAML nor JSON ({' '.join(str(error).split())}).") from error
     if not isinstance(values, dict):
@@ -113,7 +130,12 @@ def settings(chosen: argparse.Namespace) -> dict[str, Any]:
         group = values
         for part in groups:
             group = group.setdefault(part, {})
-        group[name] = yaml.safe_load(value)
+            if not isinstance(group, dict):
+                raise SunError(f"--set {setting} is for a group of settings, and {part} was given as {group!r}.")
+        try:
+            group[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SunError(f"--set {setting} is not YAML ({' '.join(str(error).split())}).") from error
     return values
 
 
@@ -140,7 +162,11 @@ def make_data(
         if bad.found:
             say(f"{len(bad.found)} of the data could not be used and was left out.")
         return examples
-    prompts = [line.strip() for line in chosen.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = chosen.prompts.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SunError(f"{chosen.prompts} is not a text in UTF-8 ({error}); save it as one.") from error
+    prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise SunError(f"{chosen.prompts} holds no prompts; write one on each line.")
     captions = list(islice(cycle(prompts), max(chosen.pictures, len(prompts))))

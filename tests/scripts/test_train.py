@@ -18,9 +18,11 @@ Ended = Callable[[subprocess.Popen[str]], tuple[int, str, str]]
 
 @pytest.fixture
 def train(start: Start, ended: Ended) -> Callable[..., tuple[int, str, str]]:
-    def train(*arguments: str | Path, settings: tuple[str, ...] = SETTINGS) -> tuple[int, str, str]:
+    def train(
+        *arguments: str | Path, settings: tuple[str, ...] = SETTINGS, checkpoint: Path = CHECKPOINT
+    ) -> tuple[int, str, str]:
         sets = [word for setting in settings for word in ("--set", setting)]
-        return ended(start("train.py", "--checkpoint", str(CHECKPOINT), "--cpu", *map(str, arguments), *sets))
+        return ended(start("train.py", "--checkpoint", str(checkpoint), "--cpu", *map(str, arguments), *sets))
 
     return train
 
@@ -55,6 +57,34 @@ def test_a_dry_run_tells_memory_and_time_and_leaves_nothing(train: Callable, tmp
     for what in ("U-Net", "adapter", "images/s", "time for 2 steps"):
         assert what in printed
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("steps=[2",), "--set steps=[2 is not YAML"),
+        (("recipe=3", "recipe.segments=2"), "--set recipe.segments=2 is for a group of settings"),
+        (("precision=fp16",), "needs a GPU"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(
+    settings: tuple[str, ...], says: str, train: Callable, tmp_path: Path
+) -> None:
+    code, _, complaints = train("--out", tmp_path, "--dry-run", settings=settings)
+    assert code == 1
+    assert says in complaints.splitlines()[-1], complaints
+
+
+def test_files_of_another_kind_are_named(train: Callable, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_bytes(b"a caf\xe9\n")
+    code, _, complaints = train("--prompts", prompts, "--out", tmp_path / "out")
+    assert code == 1
+    assert complaints.splitlines()[-1].startswith(f"{prompts} is not a text in UTF-8"), complaints
+    adapter = ROOT / "tests" / "reference" / "sun_adapter_fp16.safetensors"
+    code, _, complaints = train("--out", tmp_path / "out", "--dry-run", checkpoint=adapter)
+    assert code == 1
+    assert complaints.splitlines()[-1].startswith(f"ComfyUI cannot load {adapter}"), complaints
 
 
 def test_a_file_that_is_not_there_is_named_before_anything_is_installed(start: Start, ended: Ended) -> None:
