@@ -186,9 +186,13 @@ class CanvasPage:
     def redo(self) -> None:
         self.press("Control", "y")
 
+    def messages(self, text: str | None = None) -> Locator:
+        """The messages that show, or those of them with a text."""
+        return self.page.locator(".p-toast-message, [data-testid=toast]", has_text=text)
+
     def toast(self) -> str:
         """The text of the message that shows, once one does."""
-        message = self.page.locator(".p-toast-message, [data-testid=toast]").last
+        message = self.messages().last
         message.wait_for()
         return message.inner_text()
 
