@@ -161,8 +161,10 @@ def test_weights_that_are_moved_meanwhile_leave_no_memory_behind():
     assert module.weight.dtype == torch.float64
 
 
-def test_a_streamed_model_is_copied_whole(model):
+def test_a_streamed_model_is_copied_whole(model, new_model, reference):
     """A stand-in for ComfyUI's dynamic VRAM, which needs a GPU: what it answers, and what it is asked."""
+    copied = new_model(reference.unet_config)
+    copied.model.diffusion_model.out[2].half()
 
     class Streamed(comfy.model_patcher.ModelPatcher):
         def is_dynamic(self):
@@ -172,10 +174,11 @@ def test_a_streamed_model_is_copied_whole(model):
             assert disable_dynamic
             if self.model is None:
                 raise RuntimeError("Cannot create non-dynamic delegate: cached_patcher_init is not initialized.")
-            return model
+            return copied
 
     assert with_weights_that_stay(model) is model
-    assert with_weights_that_stay(Streamed(model.model, CPU, CPU)) is model
+    assert with_weights_that_stay(Streamed(model.model, CPU, CPU)) is copied
+    assert {weight.dtype for weight in copied.model.diffusion_model.parameters()} == {torch.float32}
     orphan = Streamed(model.model, CPU, CPU)
     orphan.model = None
     with pytest.raises(SunError, match="Load Checkpoint"):
