@@ -93,7 +93,7 @@ CANDIDATES: dict[str, list[Settings]] = {
     **dict.fromkeys(("dpmpp-4", "dpmpp-8", "unipc-4", "unipc-8"), SOLVER_SETTINGS),
     "nag": [
         {"scale": scale, "tau": tau, "alpha": alpha}
-        for scale, tau, alpha in itertools.product((2.0, 3.0, 5.0), (1.5, 2.5), (0.25, 0.5))
+        for scale, tau, alpha in itertools.product((2.0, 3.0, 5.0, 8.0), (1.5, 2.5, 5.0), (0.25, 0.5, 1.0))
     ],
     **dict.fromkeys(("lcm-lora", "lcm-lora-slow"), LCM_SETTINGS),
 }
