@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from sun_core.adapter import SunAdapter, load_adapter, save_adapter
 from sun_core.patching import RUN_KEY, SunSettings, apply_sun
 
 PLAIN_STEPS, PLAIN_CFG, SUN_STEPS = 25, 7.0, 4
-FORWARD_ROUNDS = 3  # in each repeat: forwards are cheap and their ratio is close to 1
+FORWARD_STEPS = 12  # in each repeat: forwards are cheap and their ratio is close to 1
+FORWARDS = ("plain", "sun", "sun_uncached")
 SD15_UNET = {
     "image_size": 32,
     "in_channels": 4,
@@ -77,8 +79,7 @@ def measure(latent_size: int, repeats: int) -> tuple[dict[str, dict[str, float |
     sampler(sun, 1, 1.0)
     for repeat in range(repeats):
         print(f"Measuring, {repeat + 1} of {repeats} ...", flush=True)
-        for _ in range(FORWARD_ROUNDS):
-            measure_forwards(sampler, plain, sun, figures)
+        measure_forwards(sampler, sun, figures)
         measure_sampling(sampler, plain, sun, figures)
     return figures.summary(), machine(plain, latent_size, repeats)
 
@@ -92,16 +93,45 @@ def load_and_patch(plain: ModelPatcher, file: Path, figures: Figures) -> ModelPa
     return sun
 
 
-def measure_forwards(sampler: "Sampler", plain: ModelPatcher, sun: ModelPatcher, figures: Figures) -> None:
-    """One evaluation of the model for one picture: the median of those after a run's first, which fills SUN's cache."""
-    seconds = {}
-    for name, model, caching in (("plain", plain, True), ("sun", sun, True), ("sun_uncached", sun, False)):
-        forwards: list[float] = []
-        sampler(with_timed_forwards(model, forwards, caching), SUN_STEPS, 1.0)
-        seconds[name] = statistics.median(forwards[1:])
-        figures.add(f"forward_{name}", seconds[name], "s")
-    figures.add("forward_ratio", seconds["sun"] / seconds["plain"], "x")
-    figures.add("forward_ratio_uncached", seconds["sun_uncached"] / seconds["plain"], "x")
+def measure_forwards(sampler: "Sampler", sun: ModelPatcher, figures: Figures) -> None:
+    """One evaluation of the model for one picture: with SUN, without its caching, and without SUN.
+
+    On each input of a run the three follow each other, in an order that turns: machines change their speed in seconds.
+    """
+
+    inputs = 0
+
+    def forward(apply_model: Callable[..., torch.Tensor], arguments: dict[str, Any]) -> torch.Tensor:
+        nonlocal inputs
+        with_sun = arguments["c"]["transformer_options"]
+        results, seconds = {}, {}
+
+        def evaluate(what: str) -> None:
+            if what == "sun_uncached":
+                with_sun[RUN_KEY].forget()
+            options = {"transformer_options": without_sun(with_sun) if what == "plain" else with_sun}
+            evaluation = partial(apply_model, arguments["input"], arguments["timestep"], **arguments["c"] | options)
+            results[what], seconds[what] = timed(evaluation)
+
+        if inputs == 0:
+            evaluate("sun")  # fills SUN's cache
+        for i in range(len(FORWARDS)):
+            evaluate(FORWARDS[(inputs + i) % len(FORWARDS)])
+        inputs += 1
+        for what in FORWARDS:
+            figures.add(f"forward_{what}", seconds[what], "s")
+        figures.add("forward_ratio", seconds["sun"] / seconds["plain"], "x")
+        figures.add("forward_ratio_uncached", seconds["sun_uncached"] / seconds["plain"], "x")
+        return results["sun"]
+
+    clone = sun.clone()
+    clone.set_model_unet_function_wrapper(forward)
+    sampler(clone, FORWARD_STEPS, 1.0)
+
+
+def without_sun(transformer_options: dict[str, Any]) -> dict[str, Any]:
+    """What a run's evaluations get where SUN is not on the MODEL."""
+    return {key: value for key, value in transformer_options.items() if key not in ("wrappers", "patches_replace")}
 
 
 def measure_sampling(sampler: "Sampler", plain: ModelPatcher, sun: ModelPatcher, figures: Figures) -> None:
@@ -132,24 +162,6 @@ class Sampler:
         options = {"sampler_name": "dpmpp_2m", "scheduler": "simple", "disable_pbar": True}
         conds = {"positive": self.positive, "negative": self.negative}
         return comfy.sample.sample(model, self.noise, steps, cfg, **options, **conds, latent_image=self.latent)
-
-
-def with_timed_forwards(model: ModelPatcher, seconds: list[float], caching: bool = True) -> ModelPatcher:
-    """A clone of `model` that appends the time of each evaluation to `seconds`, everything that SUN does included.
-
-    Without `caching` SUN forgets before each evaluation what it computed for the run.
-    """
-
-    def forward(apply_model: Callable[..., torch.Tensor], arguments: dict[str, Any]) -> torch.Tensor:
-        if not caching:
-            arguments["c"]["transformer_options"][RUN_KEY].forget()
-        result, elapsed = timed(lambda: apply_model(arguments["input"], arguments["timestep"], **arguments["c"]))
-        seconds.append(elapsed)
-        return result
-
-    clone = model.clone()
-    clone.set_model_unet_function_wrapper(forward)
-    return clone
 
 
 def random_unet() -> dict[str, torch.Tensor]:

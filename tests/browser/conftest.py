@@ -20,7 +20,7 @@ import comfy_page
 import demonstration
 import environment
 from comfy_server import ComfyServer
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from ..conversion.compare import meaning
 from .page import CanvasPage
@@ -41,6 +41,14 @@ def chromium() -> Iterator[Browser]:
     expect.set_options(timeout=comfy_page.PATIENCE)
     with comfy_page.chromium() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def window(chromium: Browser) -> Iterator[BrowserContext]:
+    """One for many tests, as it remembers the files of the page, which take seconds to fetch."""
+    context = comfy_page.new_window(chromium, 1500, 900)
+    yield context
+    context.close()
 
 
 @pytest.fixture(scope="session", params=FRONTENDS)
@@ -73,21 +81,21 @@ def settings(drawn_by: str) -> dict[str, object]:
 
 @pytest.fixture
 def page(
-    chromium: Browser,
+    window: BrowserContext,
     server: ComfyServer,
     frontend: str,
     settings: dict[str, object],
     request: pytest.FixtureRequest,
 ) -> Iterator[CanvasPage]:
-    """The page with an empty graph. No error may be thrown in it during the test."""
+    """The page of a new user with an empty graph. No error may be thrown in it during the test."""
     comfy_page.write_settings(server.base, {**settings, "Comfy.InstalledVersion": frontend})
-    context = comfy_page.new_window(chromium, 1500, 900)
-    page = CanvasPage(context.new_page(), server)
+    page = CanvasPage(window.new_page(), server)
+    page.forget_the_user()
     page.open()
     yield page
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.page.screenshot(path=PICTURES / f"{re.sub(r'[^a-z0-9.]+', '-', request.node.name)}.png")
-    context.close()
+    page.page.close()
     assert page.errors == []
 
 

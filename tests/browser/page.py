@@ -20,6 +20,13 @@ class CanvasPage:
         self._steps_when_loaded = 0
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
+    def forget_the_user(self) -> None:
+        """Remove what the page keeps in the browser: open workflows, drafts, the layout."""
+        session = self.page.context.new_cdp_session(self.page)
+        kept = "cookies,local_storage,indexeddb,cache_storage"
+        session.send("Storage.clearDataForOrigin", {"origin": self.server.url, "storageTypes": kept})
+        session.detach()
+
     def open(self, query: str = "") -> None:
         self.page.goto(f"{self.server.url}/{query}")
         self.page.wait_for_function(READY)
