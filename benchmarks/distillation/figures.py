@@ -5,20 +5,23 @@ from typing import Any
 
 import numpy as np
 import ways
-from frechet import bootstrap_interval, frechet_distance, wilson_interval
-from measuring import STYLES, TUNING, Job, collected, jobs
-from training import RUNS
+from frechet import Z95, bootstrap_interval, frechet_distance, wilson_interval
+from measuring import STYLES, TUNING, Job, collected, jobs, prompts
+from training import RUNS, LcmLora
 
 Row = dict[str, Any]
 
 REFERENCE = "teacher-25"
 SUN = "sun-shipped"
 BASELINES = (REFERENCE, "teacher-4", "plain-4", SUN)
-EQUAL = ("sun", "lcm-lora", "lcm-lora-slow", "cfg-only")
+LCM = tuple(name for name, run in RUNS.items() if isinstance(run, LcmLora))
+EQUAL = ("sun", *LCM, "cfg-only")
 """Trained for equally long."""
-PEERS = ("lcm-lora", "lcm-lora-slow", "cfg-only", "nag", "dpmpp-4", "dpmpp-8", "unipc-4", "unipc-8")
-ABLATIONS = ("sun", "no-norm", "cfg-only", "no-cfg-term", "no-extra-positive")
-"""The first is whole; CFG distillation alone is the one without MSC."""
+NEGATIVE = ("sun", "cfg-only", "nag")
+"""Peers that read a negative prompt, without CFG."""
+PEERS = (*LCM, "cfg-only", "nag", "dpmpp-4", "dpmpp-8", "unipc-4", "unipc-8")
+ABLATIONS = ("sun", "no-norm", "cfg-only", "no-rollouts", "no-cfg-term", "no-extra-positive")
+"""The first is whole; CFG distillation alone is the one without MSC and its rollouts."""
 STEPS = ("sun-1-step", "sun-2-steps", "sun", "sun-8-steps", "sun-shipped-1", "sun-shipped-2", SUN, "sun-shipped-8")
 STRENGTHS = {0.0: "sun-strength-0", 0.5: "sun-strength-0.5", 1.0: SUN, 1.5: "sun-strength-1.5"}
 GAIN = (REFERENCE, "plain-4", SUN)
@@ -33,8 +36,8 @@ def unique(*groups: Iterable[str]) -> list[str]:
 def sets(count: int) -> dict[str, list[Job]]:
     """All that is drawn, by `method/kind/style`; the most telling first."""
     wanted = [(name, "pairs", "storybook") for name in unique(BASELINES, EQUAL, PEERS, ABLATIONS)]
-    wanted += [(name, "open", "storybook") for name in unique(BASELINES, EQUAL, ["nag"], STRENGTHS.values())]
-    wanted += [(name, "full", "storybook") for name in unique(BASELINES, ["lcm-lora", "lcm-lora-slow", "nag"])]
+    wanted += [(name, "open", "storybook") for name in unique(BASELINES, NEGATIVE, STRENGTHS.values())]
+    wanted += [(name, "full", "storybook") for name in unique(BASELINES, ["sun", *LCM, "nag"])]
     wanted += [(name, "pairs", style) for style in STYLES[1:] for name in GAIN]
     wanted += [(name, "pairs", "storybook") for name in unique(STEPS, curve())]
     return {f"{name}/{kind}/{style}": jobs(name, kind, count, style) for name, kind, style in wanted}
@@ -62,32 +65,43 @@ class Measured:
 
     def psnr(self, method: str, kind: str = "pairs", style: str = "storybook") -> Row:
         """Mean over pictures of the likeness to the 25-step picture from the same noise, dB."""
-        values = self(method, "psnr", kind, style)
-        half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
-        return interval(values.mean(), values.mean() - half, values.mean() + half)
+        return mean(self(method, "psnr", kind, style))
 
     def psnr_difference(self, a: str, b: str, kind: str = "pairs", style: str = "storybook") -> Row:
         """Of `a` over `b`, picture by picture, dB."""
-        values = self(a, "psnr", kind, style) - self(b, "psnr", kind, style)
-        half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
-        return interval(values.mean(), values.mean() - half, values.mean() + half)
+        return mean(self(a, "psnr", kind, style) - self(b, "psnr", kind, style))
 
-    def distance(self, method: str) -> Row:
+    def gain_kept(self, style: str) -> Row:
+        """SUN's gain over 4 steps without CFG on a style, of that on the base, %."""
+        of_style, of_base = (self(SUN, "psnr", style=s) - self("plain-4", "psnr", style=s) for s in (style, STYLES[0]))
+        return bootstrapped(lambda rows: 100 * of_style[rows].mean() / of_base[rows].mean(), len(of_base))
+
+    def distance(self, method: str, kind: str = "pairs") -> Row:
         """Fréchet distance to the set that the teacher draws in 25 steps from the same prompts and noise."""
-        of, n = self._distances(method), len(self(method, "features"))
-        return interval(of(np.arange(n)), *bootstrap_interval(of, n))
+        return bootstrapped(self._distances(method, kind), len(self(method, "features", kind)))
 
     def distance_difference(self, a: str, b: str) -> Row:
         """Of `a` over `b`, over the same prompts."""
-        of_a, of_b, n = self._distances(a), self._distances(b), len(self(a, "features"))
+        of_a, of_b = self._distances(a), self._distances(b)
+        return bootstrapped(lambda rows: of_a(rows) - of_b(rows), len(self(a, "features")))
 
-        def difference(rows: Any) -> float:
-            return of_a(rows) - of_b(rows)
+    def noise_floor(self) -> dict[str, Row]:
+        """What other noise alone does to the Fréchet distance: `full` repeats its prompts once each was drawn."""
+        drawn, again = self._first_and_second_time(REFERENCE)
+        sun, _ = self._first_and_second_time(SUN)
+        ways_of_drawing = {"teacher-25, other noise": again, "SUN as shipped, same noise": sun}
+        return {
+            what: bootstrapped(lambda rows, other=other: frechet_distance(other[rows], drawn[rows]), len(drawn))
+            for what, other in ways_of_drawing.items()
+        }
 
-        return interval(difference(np.arange(n)), *bootstrap_interval(difference, n))
+    def _first_and_second_time(self, method: str) -> tuple[Any, Any]:
+        features = self(method, "features", "full")
+        count = min(len(set(prompts("full", len(features)).positives)), len(features) // 2)
+        return features[:count], features[count : 2 * count]
 
-    def _distances(self, method: str) -> Callable[[Any], float]:
-        features, reference = self(method, "features"), self(REFERENCE, "features")
+    def _distances(self, method: str, kind: str = "pairs") -> Callable[[Any], float]:
+        features, reference = self(method, "features", kind), self(REFERENCE, "features", kind)
         return lambda rows: frechet_distance(features[rows], reference[rows])
 
     def share(self, method: str, what: str, kind: str) -> Row:
@@ -113,6 +127,16 @@ def tuning_row(name: str, settings: str) -> dict[str, float]:
     }
 
 
+def mean(values: Any) -> Row:
+    half = Z95 * values.std(ddof=1) / len(values) ** 0.5
+    return interval(values.mean(), values.mean() - half, values.mean() + half)
+
+
+def bootstrapped(statistic: Callable[[Any], float], count: int) -> Row:
+    """`statistic(rows)` of all `count` rows, with its interval."""
+    return interval(statistic(np.arange(count)), *bootstrap_interval(statistic, count))
+
+
 def interval(value: float, low: float, high: float) -> Row:
     return {"value": round(float(value), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
 
@@ -123,6 +147,7 @@ def results(measured: Measured, count: int) -> Row:
     out["methods"] = {name: method_row(measured, name) for name in unique(BASELINES, EQUAL, PEERS)}
     out["ablations"] = {name: method_row(measured, name) for name in unique(ABLATIONS)}
     out["steps"] = {name: method_row(measured, name) for name in unique(STEPS)}
+    out["noise"] = measured.noise_floor()
     out["graded"] = {f"{s:g}": measured.share(name, "stays", "open") for s, name in STRENGTHS.items()}
     out["styles"] = {style: style_row(measured, style) for style in STYLES}
     out["curve"] = {name: method_row(measured, name) for name in [*curve(), SUN]}
@@ -137,43 +162,52 @@ def method_row(measured: Measured, name: str) -> Row:
         row["training_steps"] = RUNS[name].steps
     if name != REFERENCE:
         row["psnr"] = measured.psnr(name)
+        if name != rival(name):
+            row["behind"] = measured.psnr_difference(rival(name), name)
         row["frechet"] = measured.distance(name)
     if measured.has(name, "full"):
         row["both"] = measured.share(name, "both", "full")
         if name != REFERENCE:
             row["psnr_full"] = measured.psnr(name, "full")
+            row["frechet_full"] = measured.distance(name, "full")
     if measured.has(name, "open"):
         row["stays"] = measured.share(name, "stays", "open")
     return row
 
 
+def rival(name: str) -> str:
+    """What was trained is held against the SUN that was trained for as long, all else against the shipped one."""
+    return "sun" if name in RUNS else SUN
+
+
 def style_row(measured: Measured, style: str) -> Row:
     """What SUN gains over 4 steps without CFG, in dB of likeness to the style's own 25 steps."""
-    gain = measured.psnr_difference(SUN, "plain-4", style=style)
-    base = measured.psnr_difference(SUN, "plain-4")
     return {
         "plain": measured.psnr("plain-4", style=style),
         "sun": measured.psnr(SUN, style=style),
-        "gain": gain,
-        "kept": round(100 * gain["value"] / base["value"], 1),
+        "gain": measured.psnr_difference(SUN, "plain-4", style=style),
+        "kept": measured.gain_kept(style),
     }
 
 
 def goals(measured: Measured, out: Row) -> list[Row]:
-    """The goals that were set before anything was measured, and what came out; `met` goes by the measured value."""
+    """The goals that were set beforehand, and what came out; `met` goes by the measured value, not by its interval."""
     methods = out["methods"]
     teacher_25, teacher_4, sun = (methods[name] for name in (REFERENCE, "teacher-4", SUN))
     both_4, both_25 = teacher_4["both"]["value"], teacher_25["both"]["value"]
     right, like = "thing and colour right", "likeness to teacher-25"
     found = [
         at_least(f"teacher, 25 steps CFG: {right}", 85, "%", teacher_25["both"]),
-        at_least(f"SUN, 4 evaluations: {right}, as the teacher in 4 steps with CFG", both_4, "%", sun["both"]),
+        at_least(f"SUN, 4 evaluations: {right}, as the teacher in 4 DDIM steps with CFG", both_4, "%", sun["both"]),
         at_least(f"SUN, 4 evaluations: {right}, as teacher-25 less 3 points", both_25 - 3, "%", sun["both"]),
         *(
-            at_least(f"SUN, 4 evaluations: {like}, over {other}, {kind}", bound, "dB",
+            at_least(f"SUN, 4 evaluations: {like}, over 4 {other}, {kind}", bound, "dB",
                      measured.psnr_difference(SUN, name, kind))
-            for kind in ("pairs", "full")
-            for name, other, bound in (("teacher-4", "4 steps with CFG", 0), ("plain-4", "4 steps without CFG", 4))
+            for name, kind, other, bound in (
+                ("teacher-4", "pairs", "DDIM steps with CFG", 0), ("teacher-4", "full", "DDIM steps with CFG", 0),
+                ("dpmpp-4", "pairs", "DPM++ 2M steps with CFG", 0), ("unipc-4", "pairs", "UniPC steps with CFG", 0),
+                ("plain-4", "pairs", "steps without CFG", 4), ("plain-4", "full", "steps without CFG", 4),
+            )
         ),
         at_most("a negated colour stays, teacher-25", 5, "%", teacher_25["stays"]),
         at_most("a negated colour stays, SUN", 10, "%", sun["stays"]),
@@ -186,21 +220,18 @@ def goals(measured: Measured, out: Row) -> list[Row]:
         }
     )  # fmt: skip
     for name in unique(PEERS):
-        ours = "sun" if name in RUNS else SUN  # what was trained is held against what was trained for as long
-        what = f"Fréchet distance, {ways.method(ours).title} less {ways.method(name).title}"
-        found.append(at_most(what, 0, "", measured.distance_difference(ours, name)))
+        what = f"Fréchet distance on pairs of “{ways.method(rival(name)).title}” less “{ways.method(name).title}”"
+        found.append(at_most(what, 0, "", measured.distance_difference(rival(name), name)))
     for style in STYLES[1:]:
-        kept = out["styles"][style]["kept"]
-        found.append(at_least(f"gain over 4 steps without CFG, kept on {style}", 90, "%", kept))
+        found.append(at_least(f"gain over 4 steps without CFG, kept on {style}", 90, "%", out["styles"][style]["kept"]))
     return found
 
 
-def at_least(what: str, bound: float, unit: str, found: Row | float) -> Row:
-    value = found["value"] if isinstance(found, dict) else found
-    return {"what": what, "goal": f">= {bound:.4g} {unit}", "unit": unit, "found": found, "met": value >= bound}
+def at_least(what: str, bound: float, unit: str, found: Row) -> Row:
+    goal, met = f">= {bound:.4g} {unit}", found["value"] >= bound
+    return {"what": what, "goal": goal, "unit": unit, "found": found, "met": met}
 
 
 def at_most(what: str, bound: float, unit: str, found: Row) -> Row:
-    return {
-        "what": what, "goal": f"<= {bound:.4g} {unit}", "unit": unit, "found": found, "met": found["value"] <= bound,
-    }  # fmt: skip
+    goal, met = f"<= {bound:.4g} {unit}".strip(), found["value"] <= bound
+    return {"what": what, "goal": goal, "unit": unit, "found": found, "met": met}

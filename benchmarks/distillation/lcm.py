@@ -2,7 +2,8 @@
 
 As in diffusers' train_lcm_distill_lora_sd: 50 DDIM timesteps, one step of the solver, the student without gradient as
 its own target, pseudo-Huber loss on x_0, and the boundary condition of consistency models, which ComfyUI applies where
-a MODEL's sampling is set to `lcm`. The guidance scale is fixed and not embedded. LoRA by the peft library.
+a MODEL's sampling is set to `lcm`. The guidance scale is fixed and not embedded. LoRA by the peft library. Other than
+there, the rank is small, and the loop (schedule, batch, averaged weights) is that of the SUN runs.
 """
 
 from pathlib import Path
@@ -31,7 +32,7 @@ def inject(unet: nn.Module) -> nn.Module:
         for name, module in unet.named_modules()
         if isinstance(module, (nn.Linear, nn.Conv2d)) and not name.startswith(NOT_ADAPTED)
     ]
-    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=targets, init_lora_weights="gaussian")
+    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=targets)
     return inject_adapter_in_model(config, unet)
 
 

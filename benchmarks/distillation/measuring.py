@@ -34,6 +34,8 @@ CHUNK = 4 * BATCH
 TUNING = 2 * BATCH
 """Prompts that a peer's settings are chosen on."""
 STYLES = ("storybook", *COMMUNITY, *LORAS)
+NOISE_OF_STEPS = 1_000_000
+"""Samplers that add noise must not add what they started from."""
 SEEDS = {"full": 1000, "pairs": 20_000, "open": 40_000, "tuning": 60_000}
 
 
@@ -186,7 +188,7 @@ def drawn(
         latents = comfy.sample.sample(
             model, noise, way.steps, way.cfg, way.sampler, way.scheduler,
             [[kin.encode(positives[rows]), {}]], [[kin.encode(negatives[rows]), {}]],
-            torch.zeros_like(noise), disable_pbar=True, seed=seed + first,
+            torch.zeros_like(noise), disable_pbar=True, seed=NOISE_OF_STEPS + seed + first,
         )  # fmt: skip
         parts.append(decoded(latents))
     return torch.cat(parts)

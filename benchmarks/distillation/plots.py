@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
-COLUMNS = ("teacher-25", "teacher-4", "plain-4", "sun-shipped", "lcm-lora", "nag")
+COLUMNS = ("teacher-25", "teacher-4", "plain-4", "sun-shipped", "lcm-lora-5e-4", "nag")
 ROWS = 8
 
 

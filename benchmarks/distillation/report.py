@@ -13,8 +13,10 @@ COLUMNS = {
     "evaluations": "evaluations",
     "training_steps": "trained for, steps",
     "psnr": "pairs: PSNR, dB",
+    "behind": "pairs: PSNR of SUN over it, dB",
     "frechet": "pairs: Fréchet distance",
     "psnr_full": "full: PSNR, dB",
+    "frechet_full": "full: Fréchet distance",
     "both": "full: both right, %",
     "stays": "negated colour stays, %",
 }
@@ -25,8 +27,9 @@ def tables(results: dict[str, Any]) -> str:
     parts = [
         ("Goals", goal_table(results["goals"])),
         ("Peers", table(results["methods"])),
-        ("Ablations", table(results["ablations"], ("title", "training_steps", "psnr", "frechet", "stays"))),
+        ("Ablations", table(results["ablations"], ("title", "training_steps", "psnr", "behind", "frechet"))),
         ("Steps", table(results["steps"], ("title", "evaluations", "training_steps", "psnr", "frechet"))),
+        ("Noise", noise_table(results["noise"])),
         ("Strength of the negative", strength_table(results["graded"])),
         ("Community styles", style_table(results["styles"])),
     ]
@@ -48,6 +51,12 @@ def found(goal: dict[str, Any]) -> str:
 
 def strength_table(graded: dict[str, dict[str, float]]) -> str:
     return markdown(["negative strength", *graded], [["negated colour stays, %", *map(cell, graded.values())]])
+
+
+def noise_table(noise: dict[str, dict[str, float]]) -> str:
+    return markdown(
+        ["full, each prompt once", *noise], [["Fréchet distance to teacher-25", *map(cell, noise.values())]]
+    )
 
 
 def style_table(styles: dict[str, dict[str, Any]]) -> str:

@@ -83,7 +83,7 @@ class Run:
         trained = SunAdapter.for_unet(base_model().unet, self.extra_positive)
         trained.load_state_dict(averaged(saved, "adapter."))
         recipe = asdict(self.recipe) | {"norm": self.norm, "guidance": adapter.GUIDANCE}
-        recipe |= {"optimiser_steps": saved["step"]}
+        recipe |= {"losses": self.losses.__name__, "optimiser_steps": saved["step"]}
         save_adapter(trained, out, {"family": "mini", "steps": str(self.recipe.segments), "recipe": json.dumps(recipe)})
 
 
@@ -117,11 +117,13 @@ class LcmLora:
         lcm.save(averaged(torch.load(checkpoint, weights_only=True)), out)
 
 
+LCM_LEARNING_RATES = ("2e-3", "5e-4", "1e-4")
+"""From that of the SUN runs to that of diffusers' script."""
 RUNS: dict[str, Run | LcmLora] = {
     "sun": Run("SUN within the budget", 1.3),
-    "lcm-lora": LcmLora("LCM-LoRA", 1.3),
-    "lcm-lora-slow": LcmLora("LCM-LoRA, a quarter of the learning rate", 1.3, adapter.SCHEDULE.lr / 4),
-    "cfg-only": Run("CFG distillation alone", 0.85, losses=CfgDistillation),
+    **{f"lcm-lora-{lr}": LcmLora(f"LCM-LoRA, learning rate {lr}", 1.3, float(lr)) for lr in LCM_LEARNING_RATES},
+    "cfg-only": Run("CFG distillation alone", 0.85, Recipe(rollout_share=0.0, cfg_weight=1.0), losses=CfgDistillation),
+    "no-rollouts": Run("SUN without rollouts", 1.15, Recipe(rollout_share=0.0)),
     "no-cfg-term": Run("SUN without the CFG term", 1.3, Recipe(cfg_weight=0.0)),
     "no-norm": Run("SUN without norm", 1.3, norm=False),
     "no-extra-positive": Run("SUN without extra positive", 1.25, extra_positive=False),

@@ -87,7 +87,7 @@ SOLVER_SETTINGS = [
 ]
 LCM_SETTINGS = [
     {"scheduler": scheduler, "strength": strength}
-    for scheduler, strength in itertools.product(("simple", "sgm_uniform", "normal"), (0.8, 1.0))
+    for scheduler, strength in itertools.product(("simple", "normal"), (0.5, 0.8, 1.0))
 ]
 CANDIDATES: dict[str, list[Settings]] = {
     **dict.fromkeys(("dpmpp-4", "dpmpp-8", "unipc-4", "unipc-8"), SOLVER_SETTINGS),
@@ -95,7 +95,7 @@ CANDIDATES: dict[str, list[Settings]] = {
         {"scale": scale, "tau": tau, "alpha": alpha}
         for scale, tau, alpha in itertools.product((2.0, 3.0, 5.0, 8.0), (1.5, 2.5, 5.0), (0.25, 0.5, 1.0))
     ],
-    **dict.fromkeys(("lcm-lora", "lcm-lora-slow"), LCM_SETTINGS),
+    **dict.fromkeys((name for name, run in RUNS.items() if isinstance(run, LcmLora)), LCM_SETTINGS),
 }
 
 
