@@ -1,7 +1,7 @@
 """Normalized attention guidance (arXiv 2505.21179) on ComfyUI's cross-attention at CFG 1; for comparison only.
 
 What a negative prompt's attention differs by is added to the positive's, held to `tau` times its norm, and blended in.
-ComfyUI's own NAGuidance node needs both prompts in one batch, which is what 4 evaluations are to avoid.
+ComfyUI's own NAGuidance node (0.33.0) needs both prompts in one batch, which is what 4 evaluations are to avoid.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,10 @@ class NagSettings:
 
 
 def normalized_attention_guidance(positive: Tensor, negative: Tensor, settings: NagSettings) -> Tensor:
-    """Eq. 8 to 10 of the paper, by the L1 norm of each token; shapes (rows, tokens, channels). Scale 1: `positive`."""
+    """Section 3 of the paper, by the L1 norm of each token; shapes (rows, tokens, channels).
+
+    The paper's phi is `scale` - 1 here, as in ComfyUI's node: at 1, `positive` comes out.
+    """
     extrapolated = positive + (settings.scale - 1) * (positive - negative)
     norm = positive.abs().sum(-1, keepdim=True)
     ratio = extrapolated.abs().sum(-1, keepdim=True) / norm.clamp(min=1e-6)

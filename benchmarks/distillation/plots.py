@@ -1,6 +1,7 @@
 """The curves and the picture grid beside README.md."""
 
 import json
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
-COLUMNS = ("teacher-25", "teacher-4", "plain-4", "sun-shipped", "lcm-lora-5e-4", "nag")
+COLUMNS = ("teacher-25", "teacher-4", "plain-4", "sun-shipped", "lcm-lora-1e-4", "nag")
 ROWS = 8
 
 
@@ -85,7 +86,7 @@ def grid() -> None:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
     for x, (name, pictures) in enumerate(zip(COLUMNS, columns, strict=True)):
         left = label + x * (TILE + GAP)
-        title = ways.method(name).title.replace(" as shipped", "")
+        title = re.sub(r" as shipped|, learning rate [^,]*", "", ways.method(name).title)
         draw.text((left + TILE // 2, header // 2), title, INK, font, anchor="mm")
         for y, picture in enumerate(pictures):
             sheet.paste(enlarged(picture), (left, header + y * (TILE + GAP)))
