@@ -71,7 +71,7 @@ def train_in_folder(trainer: Trainer, folder: Path, name: str, evaluation: Evalu
     out = folder / f"{name}.safetensors"
     if main:
         _finish(trainer, folder, out, evaluation)
-    trainer.accelerator.end_training()
+    trainer.end()
     return out
 
 

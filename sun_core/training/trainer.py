@@ -175,6 +175,16 @@ class Trainer:
         for name, parameter in self.distillation.adapter.named_parameters():
             self.ema[name].lerp_(parameter.detach(), 1 - decay)
 
+    def end(self) -> None:
+        """Closes the logs and leaves the other processes of the run; no step can follow.
+
+        What wraps the model for several processes goes first: freed as the last owner of gloo's process group, it
+        would wait for gloo's thread without letting go of Python's lock, for which that thread may be waiting
+        (https://github.com/pytorch/pytorch/issues/56297).
+        """
+        self.model, self.optimizer = self.accelerator.free_memory(self.model, self.optimizer)
+        self.accelerator.end_training()
+
     def averaged_adapter(self) -> SunAdapter:
         """The result: a frozen adapter, on the CPU, with the averaged weights."""
         adapter = SunAdapter(self.distillation.adapter.layout)

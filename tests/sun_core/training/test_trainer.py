@@ -9,6 +9,8 @@ import torch
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.training.trainer import learning_rate_at, new_accelerator
 
+LIMIT = 300  # seconds, for what takes five: processes that wait for each other may do so for ever
+
 
 def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):
     """The same micro-batches in both; sums in another order differ by rounding (fp32, 1e-7), and Adam makes of that at
@@ -24,9 +26,13 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):
     alone = tiny_run.tiny_trainer(replace(tiny_run.CONFIG, steps=3, accumulation=2))
     before = {key: weight.clone() for key, weight in alone.distillation.adapter.state_dict().items()}
     losses = [step.loss for step in alone.steps()]
-    for process in both:
-        process.join()
-        assert process.exitcode == 0
+    try:
+        for process in both:
+            process.join(LIMIT)
+            assert process.exitcode == 0
+    finally:
+        for process in both:
+            process.kill()
     two = torch.load(out, weights_only=True)
     torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(losses), rtol=1e-4, atol=0)
     for key, weight in alone.distillation.adapter.state_dict().items():

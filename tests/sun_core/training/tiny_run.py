@@ -8,6 +8,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import sys
+import weakref
 from dataclasses import replace
 from functools import cache
 from multiprocessing.context import ForkServerContext
@@ -82,7 +83,9 @@ def train_as_one_of_two(rank: int, port: int, out: Path) -> None:
     losses = [step.loss for step in trainer.steps()]
     if rank == 0:
         torch.save({"losses": losses, "adapter": trainer.distillation.adapter.state_dict()}, out)
-    trainer.accelerator.end_training()
+    wrapper = weakref.ref(trainer.model)
+    trainer.end()
+    assert wrapper() is None, "freed later, it may wait for ever for gloo's thread"
 
 
 def server() -> ForkServerContext:
