@@ -7,6 +7,7 @@ import pytest
 import tiny_run
 import torch
 from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.training.run import CHECKPOINT
 from sun_pack.sun_core.training.trainer import learning_rate_at, new_accelerator
 
 LIMIT = 300  # seconds, for what takes five: processes that wait for each other may do so for ever
@@ -16,11 +17,11 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):
     """The same micro-batches in both; sums in another order differ by rounding (fp32, 1e-7), and Adam makes of that at
     most some thousandths of the way that a weight has gone.
     """
-    processes, out = tiny_run.server(), tmp_path / "two.pt"
+    processes = tiny_run.server()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    both = [processes.Process(target=tiny_run.train_as_one_of_two, args=(rank, port, out)) for rank in (0, 1)]
+    both = [processes.Process(target=tiny_run.train_as_one_of_two, args=(rank, port, tmp_path)) for rank in (0, 1)]
     for process in both:
         process.start()
     alone = tiny_run.tiny_trainer(replace(tiny_run.CONFIG, steps=3, accumulation=2))
@@ -33,8 +34,8 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):
     finally:
         for process in both:
             process.kill()
-    two = torch.load(out, weights_only=True)
-    torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(losses), rtol=1e-4, atol=0)
+    two = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    torch.testing.assert_close(two["losses"], torch.tensor(losses, dtype=torch.float64), rtol=1e-4, atol=0)
     for key, weight in alone.distillation.adapter.state_dict().items():
         way = (weight - before[key]).norm()
         assert (two["adapter"][key] - weight).norm() <= 0.01 * way, key

@@ -71,8 +71,8 @@ def train_to_the_end(folder: Path) -> None:
     train_in_folder(tiny_trainer(project_dir=str(folder), log_with="tensorboard"), folder, "adapter", None)
 
 
-def train_as_one_of_two(rank: int, port: int, out: Path) -> None:
-    """One of two data-parallel processes; the first writes its losses and weights."""
+def train_as_one_of_two(rank: int, port: int, folder: Path) -> None:
+    """What train.py does, in one of two data-parallel processes."""
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
@@ -80,11 +80,8 @@ def train_as_one_of_two(rank: int, port: int, out: Path) -> None:
     }  # fmt: skip
     trainer = tiny_trainer(replace(CONFIG, steps=3))
     assert trainer.accelerator.num_processes == 2
-    losses = [step.loss for step in trainer.steps()]
-    if rank == 0:
-        torch.save({"losses": losses, "adapter": trainer.distillation.adapter.state_dict()}, out)
     wrapper = weakref.ref(trainer.model)
-    trainer.end()
+    train_in_folder(trainer, folder, "adapter", None)
     assert wrapper() is None, "freed later, it may wait for ever for gloo's thread"
 
 
