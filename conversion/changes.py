@@ -6,7 +6,7 @@ from typing import Any
 
 from . import edits
 from .edits import Edit
-from .graph import Node, Source
+from .graph import Node, Place, Source
 from .rules import VALUES
 from .samplers import Sampler, Setting, consumers_of_primitive
 
@@ -19,16 +19,21 @@ class Change:
     widget: str
     old: Any
     new: Any
+    """None where there is nothing to set: a subgraph's node that saved no value shows that of the node inside."""
     unplug: Source | None = None
+    hosts: tuple["Change", ...] = ()
+    """The same for the subgraph nodes that the widget stands on. Some frontends go by the value there, some by the
+    node's own."""
 
     def edits(self) -> list[Edit]:
         graph = self.node.graph
         unplugged = [edits.disconnect(graph, self.node.id, self.widget)] if self.unplug else []
-        return [*unplugged, edits.set_widget(graph, self.node.id, self.widget, self.new)]
+        is_set = [edits.set_widget(graph, self.node.id, self.widget, self.new)] if self.new is not None else []
+        return [*unplugged, *is_set]
 
 
 def wanted_values(samplers: list[Sampler], steps: int) -> dict[Setting, Any]:
-    """The value that each setting of these samplers should have."""
+    """The value that each setting of these samplers, which are partners, should have."""
     wanted: dict[Setting, Any] = {}
     boundaries = scaled_boundaries(samplers, steps)
     for sampler in samplers:
@@ -61,8 +66,8 @@ class Boundaries:
 def scaled_boundaries(samplers: list[Sampler], new_steps: int) -> Boundaries:
     """Cuts at the same share of the schedule: 20 of 25 steps becomes 3 of 4.
 
-    Samplers that share a schedule (the same number of steps) keep as many parts as they had: cuts stay apart and off
-    the ends, and where there are more parts than steps, every part gets one step.
+    Partners with the same number of steps share a schedule. They keep as many parts as they had: cuts stay apart and
+    off the ends, and where there are more parts than steps, every part gets one step.
     """
     cuts: dict[int, set[int]] = {}
     for sampler in samplers:
@@ -98,21 +103,46 @@ def changes_for(wanted: Mapping[Setting, Any]) -> dict[Setting, Change]:
     setting, the link is unplugged and the widget set.
     """
     changes: dict[Setting, Change] = {}
-    by_input = {(setting.node, setting.widget): value for setting, value in wanted.items()}
+    by_input: dict[tuple[Node, str], Any] = {(setting.node, setting.widget): value for setting, value in wanted.items()}
     agreed: dict[tuple[Node, Any], bool] = {}
     for setting, new in wanted.items():
         primitive = setting.primitive
         if primitive is not None and (primitive, new) not in agreed:
             agreed[primitive, new] = _agree(primitive, new, by_input)
         if primitive is not None and agreed[primitive, new]:
-            old = primitive.widgets.get("value")
-            change = Change(primitive, "value", old, new)
+            by_input[primitive, "value"] = new
+            change = _change(Place(primitive, "value"), new, by_input)
         else:
-            old = setting.node.widgets.get(setting.widget)
-            change = Change(setting.node, setting.widget, old, new, unplug=setting.source)
-        if change.unplug or not _same(old, new):
+            change = _change(Place(setting.node, setting.widget), new, by_input)
+        if change.unplug or change.hosts or not _same(change.old, new):
             changes[setting] = change
     return changes
+
+
+def _change(place: Place, new: Any, by_input: dict[tuple[Node, str], Any]) -> Change:
+    """The change of a widget and, where it stands on subgraph nodes, of these, up to where a link has to go."""
+    unplug = _in_the_way(place, new, by_input)
+    hosts: dict[Place, Change] = {}
+    level = [] if unplug else place.on_hosts()
+    while level:
+        by_input |= dict.fromkeys(level, new)
+        above: list[Place] = []
+        for host in level:
+            link, old = _in_the_way(host, new, by_input), host.node.widgets.get(host.widget)
+            hosts[host] = Change(*host, old, None if old is None else new, link)
+            above += [] if link else host.on_hosts()
+        level = [host for host in dict.fromkeys(above) if host not in hosts]
+    return Change(*place, place.node.widgets.get(place.widget), new, unplug, tuple(hosts.values()))
+
+
+def _in_the_way(place: Place, new: Any, by_input: Mapping[tuple[Node, str], Any]) -> Source | None:
+    """The link that has to go for a widget to get the value `new`: any but one from a subgraph's own input whose value
+    stands on the subgraph's nodes, where all that this input feeds gets the value too."""
+    feed = place.feed
+    if feed is None or not place.on_hosts():
+        return feed
+    is_shared = any(by_input.get((end.node, end.input.name)) != new for end in place.node.graph.consumers(feed))
+    return feed if is_shared else None
 
 
 def _agree(primitive: Node, new: Any, by_input: Mapping[tuple[Node, str], Any]) -> bool:
@@ -127,5 +157,5 @@ def _same(old: Any, new: Any) -> bool:
 
 def edits_of(changes: Iterable[Change]) -> list[Edit]:
     """Their edits; a widget that several samplers share is set once."""
-    unique = {(change.node, change.widget): change for change in changes}
-    return [edit for change in unique.values() for edit in change.edits()]
+    unique = {(part.node, part.widget): part for change in changes for part in (change, *change.hosts)}
+    return [edit for part in unique.values() for edit in part.edits()]

@@ -13,6 +13,8 @@ from .speed_up import speed_up
 from .words import say, term
 
 SPEAKING = (*SECTIONS["sun"], "SUNSampler")
+MOST_PLAIN = 2
+"""A face has room for five lines."""
 
 
 def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
@@ -28,7 +30,8 @@ def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
             can_fix = any(finding.can_fix for finding in found)
             badge = {"text": found[0].text, "detail": sentences([f.detail for f in found]), "fix": can_fix}
         if face or badge:
-            entries.append({"graph": node.graph.id, "node": node.id, "face": face, "badge": badge})
+            plain = _plain(node, around)
+            entries.append({"graph": node.graph.id, "node": node.id, "face": face, "badge": badge, "plain": plain})
     return entries
 
 
@@ -53,12 +56,19 @@ def fix(workflow: Workflow, targets: list[Node] | None, installed: Installed) ->
 
 def _face(node: Node, around: Surroundings) -> list[str]:
     if node.type == "SUNSampler":
-        return []
+        sun = around.sun_before(node)
+        return _face(sun, around)[:1] if sun is not None else []
     adapter = around.adapter(node)
     lines = [_adapter_line(adapter)] if adapter is not None and adapter.error is None else []
     if node.type in SUN_ON_MODEL:
         lines += [*_fit_lines(node, adapter, around), *_run_lines(node, around)]
     return lines
+
+
+def _plain(node: Node, around: Surroundings) -> list[dict[str, Any]]:
+    """The samplers whose times the page shows beside that of a run with SUN."""
+    plain = around.plain_beside(node)[:MOST_PLAIN] if node.type in SUN_ON_MODEL else []
+    return [{"graph": s.graph.id, "node": s.node.id, "label": s.node.label} for s in plain]
 
 
 def _adapter_line(adapter: Adapter) -> str:

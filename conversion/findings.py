@@ -1,5 +1,6 @@
 """What is wrong with the settings around a SUN node, in words, and what would put it right."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,9 @@ from .edits import Edit, set_widget
 from .graph import Node, Workflow
 from .lines import Lines
 from .models import Adapter, Installed, Model, choose_adapter, released_text
-from .partners import with_partners
+from .partners import grouped, with_partners
 from .rules import DETERMINISTIC, RELEASED, STEPS, SUN_ON_MODEL
-from .samplers import Sampler, find_samplers
+from .samplers import Sampler, Setting, find_samplers
 from .speed_up import judge
 from .words import say, term
 
@@ -41,10 +42,23 @@ class Surroundings:
         self.lines = Lines(workflow, installed)
         self.samplers = find_samplers(workflow)
         self._behind = self.lines.samplers_behind(self.samplers)
+        self._plain: dict[Node, list[Sampler]] = defaultdict(list)
+        for sampler in self.samplers:
+            line, model = self.lines.of_sampler(sampler)
+            for loader in line.loaders if model.sun is None else ():
+                self._plain[loader].append(sampler)
 
     def fed_by(self, sun: Node) -> list[Sampler]:
         """The samplers at the lower end of the MODEL line on which a SUN node is."""
         return self._behind.get(sun, [])
+
+    def plain_beside(self, sun: Node) -> list[Sampler]:
+        """The samplers that draw with the same checkpoint and without SUN: what its run is compared with."""
+        return list(dict.fromkeys(plain for loader in self.lines.into(sun)[0].loaders for plain in self._plain[loader]))
+
+    def sun_before(self, node: Node) -> Node | None:
+        """The SUN node on the MODEL line of a sampler node."""
+        return self.lines.into(node)[1].sun
 
     def has_sun(self, sampler: Sampler) -> bool:
         return self.lines.of_sampler(sampler)[1].sun is not None
@@ -157,10 +171,11 @@ def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) ->
         found=found,
         steps=steps,
     )
-    together = with_partners(far, around.samplers)
+    together = with_partners(far, around.samplers, around.workflow)
     can_fix = all(around.has_sun(sampler) for sampler in together)
-    changed = _changes(together, steps, lambda role: role in ("steps", "boundary")) if can_fix else []
-    return [Finding(say("{steps} steps", steps=found), detail, changed)]
+    partners = grouped(together, around.workflow) if can_fix else []
+    edits = _changes(partners, steps, lambda role: role in ("steps", "boundary"))
+    return [Finding(say("{steps} steps", steps=found), detail, edits)]
 
 
 def _is_far(value: Any, steps: int) -> bool:
@@ -185,12 +200,15 @@ def _sampler_findings(samplers: list[Sampler]) -> list[Finding]:
                 node=sampler.node.label,
                 what=what,
             )
-            edits = _changes([sampler], STEPS, lambda role: role in ("cfg", "sampler", "scheduler"))
+            edits = _changes([[sampler]], STEPS, lambda role: role in ("cfg", "sampler", "scheduler"))
             found.append(Finding(what, detail, edits))
     return found
 
 
-def _changes(samplers: list[Sampler], steps: int, wanted: Callable[[str], bool]) -> list[Edit]:
+def _changes(partners: list[list[Sampler]], steps: int, wanted: Callable[[str], bool]) -> list[Edit]:
     """The edits that bring the settings with the wanted roles to what SUN needs."""
-    values = {setting: value for setting, value in wanted_values(samplers, steps).items() if wanted(setting.role)}
+    values: dict[Setting, Any] = {}
+    for samplers in partners:
+        values |= wanted_values(samplers, steps)
+    values = {setting: value for setting, value in values.items() if wanted(setting.role)}
     return edits_of(changes_for(values).values())

@@ -7,6 +7,7 @@ nowhere) is left out of the view and stays in the JSON; nothing that reads a vie
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from .rules import NODES, REROUTES, is_file_name
@@ -18,6 +19,13 @@ SUBGRAPH_INPUT = -10
 """The node id that stands for a subgraph's own inputs, as in ComfyUI's files."""
 
 ALWAYS, MUTED, BYPASSED = 0, 2, 4
+
+TILE = 1000.0
+"""Width and height of the squares by which boxes are found."""
+MOST_HOSTS = 100
+"""Nodes of one subgraph on which widgets are looked for: a file can have thousands, and as many widgets for each."""
+MOST_TILES = 64
+"""A box over more of them is kept apart: files can say that a node is a billion wide."""
 
 
 class ConversionError(ValueError):
@@ -38,6 +46,37 @@ class Input:
     source: Source | None = None
     via: int | None = None
     """The last native reroute (a point on the link, not a node) that the link runs through."""
+    promoted: Source | None = None
+    """In the place of `source`: the subgraph's own input that feeds a widget whose value stands on subgraph nodes."""
+
+    @property
+    def feed(self) -> Source | None:
+        """What feeds it, whether that is a node or the subgraph's own input."""
+        return self.source or self.promoted
+
+
+class Place(NamedTuple):
+    """Where a widget stands: on its own node, or on one that stands for the subgraph around it."""
+
+    node: "Node"
+    widget: str
+
+    @property
+    def feed(self) -> Source | None:
+        return self.node.feed(self.widget)
+
+    def on_hosts(self) -> list["Place"]:
+        """Where it stands one level up: under the name of the subgraph's input that feeds it, or, in files of 2025,
+        under that of the node inside ("100: steps")."""
+        node, graph, feed = self.node, self.node.graph, self.feed
+        if len(graph.hosts) > MOST_HOSTS:
+            return []
+        if feed is None:
+            name = f"{node.id}: {self.widget}"
+            return [Place(host, name) for host in graph.hosts if name in host.promoted]
+        if feed.node != SUBGRAPH_INPUT or feed.slot >= len(graph.input_names):
+            return []
+        return [Place(host, graph.input_names[feed.slot]) for host in graph.hosts]
 
 
 @dataclass(eq=False)
@@ -52,6 +91,10 @@ class Node:
     """Type of each output slot; empty where the format does not say."""
     widgets: dict[str, Any] = field(default_factory=dict)
     """Values by name, of the node types whose widgets are known, and of all where the format names them."""
+    hidden: dict[str, Any] = field(default_factory=dict)
+    """What the node itself saved for widgets whose value in force stands on subgraph nodes."""
+    promoted: list[str] = field(default_factory=list)
+    """Of a node that stands for a subgraph: the widgets from inside that stand on it, in the order of its values."""
     texts: tuple[str, ...] = ()
     """The file names among the node's widget values."""
     properties: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +110,26 @@ class Node:
     def is_active(self) -> bool:
         return self.mode not in (MUTED, BYPASSED)
 
+    def feed(self, name: str) -> Source | None:
+        """What feeds an input, or drives the widget of that name."""
+        slot = self.inputs.get(name)
+        return slot.feed if slot else None
+
+    def saved(self, widget: str) -> Any:
+        """A widget's own value, in force or not; None where it has none."""
+        return self.hidden.get(widget, self.widgets.get(widget))
+
+    def places(self, widget: str) -> list[Place]:
+        """Where a widget stands: here, then on the nodes of the subgraphs around it."""
+        found = {Place(self, widget): None}
+        waiting = [*found]
+        while waiting:
+            for host in waiting.pop(0).on_hosts():
+                if host not in found:
+                    found[host] = None
+                    waiting.append(host)
+        return [*found]
+
 
 class Consumer(NamedTuple):
     node: Node
@@ -81,9 +144,33 @@ class Graph:
     outputs: list[Source | None] = field(default_factory=list)
     """What feeds each output of a subgraph."""
     input_names: list[str] = field(default_factory=list)
+    hosts: list[Node] = field(default_factory=list)
+    """The nodes that stand for this subgraph, in whichever graph they are."""
     fixtures: list[Box] = field(default_factory=list)
     """Where a subgraph's own inputs and outputs stand on the canvas."""
     _consumers: dict[Source, list[Consumer]] | None = None
+
+    @cached_property
+    def bottom(self) -> float:
+        """The lower edge of everything on the canvas."""
+        return max(box[3] for box in self._boxes())
+
+    def boxes_near(self, area: Box) -> set[Box]:
+        """Where something stands on the canvas: all boxes that overlap an area, and some around it."""
+        return set().union(*(self._tiles.get(tile, ()) for tile in [None, *_tiles(area)]))
+
+    @cached_property
+    def _tiles(self) -> dict[tuple[int, int] | None, set[Box]]:
+        """The boxes by tile, under None those of more than MOST_TILES."""
+        found: dict[tuple[int, int] | None, set[Box]] = defaultdict(set)
+        for box in self._boxes():
+            for tile in _tiles(box) if _tile_count(box) <= MOST_TILES else [None]:
+                found[tile].add(box)
+        return found
+
+    def _boxes(self) -> Iterator[Box]:
+        yield from (node.box for node in self.nodes.values())
+        yield from self.fixtures
 
     def consumers(self, source: Source) -> list[Consumer]:
         """The inputs that an output feeds."""
@@ -91,8 +178,8 @@ class Graph:
             self._consumers = defaultdict(list)
             for node in self.nodes.values():
                 for slot in node.inputs.values():
-                    if slot.source is not None:
-                        self._consumers[slot.source].append(Consumer(node, slot))
+                    if slot.feed is not None:
+                        self._consumers[slot.feed].append(Consumer(node, slot))
         return self._consumers.get(source, [])
 
     def through_reroutes(self, source: Source | None) -> Source | None:
@@ -124,12 +211,27 @@ class Graph:
         return found
 
 
+def _tile_span(box: Box) -> tuple[range, range]:
+    """Columns and rows of the tiles that a box touches."""
+    left, top, right, bottom = (int(edge // TILE) for edge in box)
+    return range(left, right + 1), range(top, bottom + 1)
+
+
+def _tile_count(box: Box) -> int:
+    columns, rows = _tile_span(box)
+    return len(columns) * len(rows)
+
+
+def _tiles(box: Box) -> list[tuple[int, int]]:
+    columns, rows = _tile_span(box)
+    return [(column, row) for column in columns for row in rows]
+
+
 @dataclass(eq=False)
 class Workflow:
     graphs: dict[str | None, Graph]
     next_id: int
     """The lowest node id that is free in every graph."""
-    _instances: dict[str, list[Node]] | None = None
 
     @property
     def root(self) -> Graph:
@@ -141,12 +243,7 @@ class Workflow:
 
     def instances(self, graph: Graph) -> list[Node]:
         """The nodes that stand for a subgraph, in whichever graph they are."""
-        if self._instances is None:
-            self._instances = defaultdict(list)
-            for node in self.nodes():
-                if node.type in self.graphs:
-                    self._instances[node.type].append(node)
-        return self._instances.get(graph.id or "", [])
+        return graph.hosts
 
     def running_graphs(self) -> set[Graph]:
         """The root, and the subgraphs that an active node of a running graph stands for."""

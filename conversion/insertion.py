@@ -1,6 +1,7 @@
 """Where on the MODEL lines SUNSpeedUp nodes go in, and the edits that put them there."""
 
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ from .record import RECORD, make_record
 from .rules import RELEASED, REROUTES, SPEED_UP
 from .samplers import Setting
 from .ui_format import TITLE_HEIGHT
+
+Spot = tuple[str | None, Source, int | None]
+"""Where a SUNSpeedUp can go: a graph, an output in it, and the last native reroute of the links from there."""
 
 
 @dataclass
@@ -33,23 +37,18 @@ def by_line(ready: list[Candidate]) -> list[Insertion]:
 
     Each goes right before its sampler. Samplers that one output feeds share one; where reroute nodes part them, it goes
     before these, provided that they lead to these samplers alone. Native reroutes that part them are kept, with a node
-    behind each.
+    behind each, unless such a reroute node is above them all.
     """
-    fed = {(c.sampler.graph.id, target.node, target.input.name) for c in ready for target in [_model_target(c)]}
-    ways = {id(c): _way_up(c, fed) for c in ready}
-    passing: dict[tuple[str | None, Source], set[Source]] = defaultdict(set)
-    for candidate in ready:
-        direct = _source(ways[id(candidate)][0])
-        for target in ways[id(candidate)]:
-            passing[candidate.sampler.graph.id, _source(target)].add(direct)
+    shared = _shared_targets(ready)
     insertions: dict[tuple[Any, ...], Insertion] = {}
     for candidate in ready:
-        graph, way = candidate.sampler.graph, ways[id(candidate)]
-        target = next((t for t in way if len(passing[graph.id, _source(t)]) > 1), way[0])
-        source, via = _source(target), target.input.via
+        own = _model_target(candidate)
+        target = shared.get(_spot(own)) or own
         assert candidate.choice is not None and candidate.choice.name is not None
-        key = (graph.id, source, via, candidate.choice.name)
-        insertion = insertions.setdefault(key, Insertion(graph, source, via, candidate.choice.name, {}, []))
+        source, graph = _source(target), candidate.sampler.graph
+        key = (_spot(target), candidate.choice.name)
+        made = Insertion(graph, source, target.input.via, candidate.choice.name, {}, [])
+        insertion = insertions.setdefault(key, made)
         insertion.candidates.append(candidate)
         insertion.targets[target.node, target.input.name] = target
     return list(insertions.values())
@@ -66,21 +65,68 @@ def _source(target: Consumer) -> Source:
     return target.input.source
 
 
-def _way_up(candidate: Candidate, fed: set[tuple[Any, ...]]) -> list[Consumer]:
-    """The inputs before which SUN can go: the sampler's own, and those of the reroute nodes above it that lead to
-    nothing but samplers that are sped up."""
-    graph, target = candidate.sampler.graph, _model_target(candidate)
-    way = [target]
-    while True:
-        node = graph.nodes.get(_source(target).node)
-        if node is None or node.type not in REROUTES or any(node is step.node for step in way):
-            return way
-        onward = graph.final_consumers(Source(node.id, 0))
-        slot = next((slot for slot in node.inputs.values() if slot.source), None)
-        if slot is None or any((graph.id, end.node, end.input.name) not in fed for end in onward):
-            return way
-        target = Consumer(node, slot)
-        way.append(target)
+def _spot(target: Consumer) -> Spot:
+    return target.node.graph.id, _source(target), target.input.via
+
+
+def _shared_targets(ready: list[Candidate]) -> dict[Spot, Consumer]:
+    """By spot, the reroute input to go before where several ways up come together: the highest at which some do.
+
+    Above it they are one, and all that come together further down come together there too.
+    """
+    above, order = _ways_up(ready)
+    direct = {_spot(_model_target(candidate)) for candidate in ready}
+    parting = Counter(direct)
+    parting.update(_spot(target) for target in above.values() if target is not None)
+    shared: dict[Spot, Consumer] = {}
+    for spot in order:
+        target = above[spot]
+        if target is None:
+            continue
+        further_up = shared.get(_spot(target))
+        if further_up is not None or parting[_spot(target)] > 1:
+            shared[spot] = further_up or target
+    return shared
+
+
+def _ways_up(ready: list[Candidate]) -> tuple[dict[Spot, Consumer | None], list[Spot]]:
+    """Each spot where SUN can go, with the reroute input one further up where it can go as well; and the spots in an
+    order from above."""
+    mixed = _mixed_reroutes(ready)
+    above: dict[Spot, Consumer | None] = {}
+    order: list[Spot] = []
+    for candidate in ready:
+        target: Consumer | None = _model_target(candidate)
+        way: list[Spot] = []
+        while target is not None and _spot(target) not in above:
+            spot = _spot(target)
+            reroute = candidate.sampler.graph.nodes.get(_source(target).node)
+            is_passable = reroute is not None and reroute.type in REROUTES and reroute not in mixed
+            target = next(_linked(reroute), None) if reroute is not None and is_passable else None
+            above[spot] = target
+            way.append(spot)
+        order += reversed(way)
+    return above, order
+
+
+def _mixed_reroutes(ready: list[Candidate]) -> set[Node]:
+    """The reroute nodes that lead to anything but samplers that are sped up."""
+    fed = {(target.node, target.input.name) for target in map(_model_target, ready)}
+    mixed: set[Node] = set()
+    for graph in {candidate.sampler.graph for candidate in ready}:
+        others = [node for node in graph.nodes.values() if node.type not in REROUTES]
+        ends = [end for node in others for end in _linked(node) if (node, end.input.name) not in fed]
+        waiting = [*map(_source, ends), *(source for source in graph.outputs if source is not None)]
+        while waiting:
+            node = graph.nodes.get(waiting.pop().node)
+            if node is not None and node.type in REROUTES and node not in mixed:
+                mixed.add(node)
+                waiting += map(_source, _linked(node))
+    return mixed
+
+
+def _linked(node: Node) -> Iterator[Consumer]:
+    return (Consumer(node, slot) for slot in node.inputs.values() if slot.source is not None)
 
 
 def insert(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from .graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Input, Node, NodeId, Source, Workflow
-from .rules import GET_NODE, REROUTES, SET_NODE
+from .rules import GET_NODE, REROUTES, SET_NODE, can_hide_model, is_model_name
 from .words import say
 
 MODEL = "MODEL"
@@ -76,10 +76,29 @@ def _climb(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> 
     linked = [slot.source for slot in inputs if slot.source is not None]
     if linked:
         waiting.extend((node.graph, source) for source in (linked[:1] if node.mode == BYPASSED else reversed(linked)))
+    elif node.texts and not inputs and node.mode != BYPASSED:
+        line.loaders.append(node)
+    elif hidden := [source for slot, source in _links(node) if can_hide_model(slot.name, slot.type)]:
+        waiting.extend((node.graph, source) for source in reversed(hidden))
     elif inputs or node.mode == BYPASSED:
         line.breaks.append(say("its MODEL line ends at {node}, which gets no MODEL", node=node.label))
     else:
-        line.loaders.append(node)
+        _begin(node, line)
+
+
+def _begin(node: Node, line: ModelLine) -> None:
+    """At a node that names no file itself: another one can name it, or it needs none; else its model is not known."""
+    links = _links(node)
+    naming = [node.graph.nodes.get(source.node) for slot, source in links if is_model_name(slot.name)]
+    named = [feeder for feeder in naming if feeder is not None and feeder.texts]
+    if links and not named:
+        line.breaks.append(say("which model comes out of {node} cannot be seen here", node=node.label))
+    else:
+        line.loaders.extend(named or [node])
+
+
+def _links(node: Node) -> list[tuple[Input, Source]]:
+    return [(slot, slot.source) for slot in node.inputs.values() if slot.source is not None]
 
 
 def next_above(workflow: Workflow, graph: Graph, source: Source | None) -> Source | None:
@@ -100,7 +119,8 @@ def _leave_subgraph(
 ) -> None:
     """To what feeds input `slot` of every node that stands for this subgraph."""
     found = False
-    for instance in workflow.instances(graph):
+    instances = workflow.instances(graph)
+    for instance in [active for active in instances if active.is_active] or instances:
         outer = instance_input(instance, graph, slot)
         if outer is not None and outer.source is not None:
             found = True

@@ -11,9 +11,9 @@ from .rules import (
     STEPS,
     SUN_ON_MODEL,
     UNET_FAMILIES,
-    UNKNOWN_UNLESS_NAMED,
     distilled_by_name,
     family_by_name,
+    is_unknown_unless_named,
 )
 from .words import say, term
 
@@ -104,10 +104,10 @@ def _look_at(loader: Node, model: Model, installed: Installed) -> None:
             model.refusal = _not_for(file.family)
         return
     model.name = model.name or (loader.texts[0] if loader.texts else "")
-    family = family_by_name(loader.texts)
+    family = family_by_name((*loader.texts, loader.type))
     if model.refusal is not None:
         return
-    if family is None and loader.type in UNKNOWN_UNLESS_NAMED:
+    if family is None and is_unknown_unless_named(loader.type):
         model.refusal = say(
             "its model, {name}, cannot be looked into here, and few of those that {loader} loads are U-Nets",
             name=model.name[:80] or say("which is not named"),

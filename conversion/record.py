@@ -1,20 +1,21 @@
 """What Restore needs, kept in the properties of the SUNSpeedUp that was put in.
 
 The record comes back from files that anybody may have written: whatever in it does not name a widget that the rules
-set, in the same graph, is passed over.
+set, in the same graph, is passed over. So is what it notes of the subgraph nodes on which that widget stood, unless the
+widget stands on them now.
 
 Ids do not last: a node that is copied, or taken out of a subgraph, has a new one, and so have those around it. The
 record says whose it is, so that a copy's Restore changes the samplers behind the copy, never those of the original.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .changes import Change
 from .graph import SUBGRAPH_INPUT, Node, NodeId, Source
 from .rules import NODES, PRIMITIVES, SPEED_UP
-from .ui_format import is_id, is_index
+from .ui_format import dicts, is_id, is_index
 
 RECORD = "sun_restore"
 VERSION = 1
@@ -37,11 +38,21 @@ def make_record(sun: NodeId, changes: list[Change]) -> dict[str, Any]:
     """The record of the SUNSpeedUp that gets the id `sun`."""
     settings: dict[tuple[Node, str], dict[str, Any]] = {}
     for change in changes:
-        entry = {"node": change.node.id, "type": change.node.type, "widget": change.widget, "value": change.old}
-        if change.unplug is not None:
-            entry["plug"] = [change.unplug.node, change.unplug.slot]
-        settings[change.node, change.widget] = entry
+        value = change.node.saved(change.widget)
+        entry = {"node": change.node.id, "type": change.node.type, "widget": change.widget, "value": value}
+        settings[change.node, change.widget] = {**entry, **_noted_plug(change)}
+        if change.hosts:
+            settings[change.node, change.widget]["hosts"] = [_noted_host(host) for host in change.hosts]
     return {"version": VERSION, "sun": sun, "settings": list(settings.values())}
+
+
+def _noted_host(host: Change) -> dict[str, Any]:
+    """What stood on a subgraph's node; the name it had there is left out, as frontends change it."""
+    return {"graph": host.node.graph.id, "node": host.node.id, "value": host.old, **_noted_plug(host)}
+
+
+def _noted_plug(change: Change) -> dict[str, Any]:
+    return {} if change.unplug is None else {"plug": [change.unplug.node, change.unplug.slot]}
 
 
 def has_record(node: Node) -> bool:
@@ -68,8 +79,13 @@ def read_record(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> list[Form
     """
     entries, is_own = entries_of(sun), _is_own(sun)
     nodes = _named(sun, entries, is_own, parts)
-    found = [_former(sun, entry, nodes[entry["node"]], is_own) for entry in entries if entry["node"] in nodes]
-    return [former for former in found if former is not None]
+    found: list[Former] = []
+    for entry in entries:
+        node = nodes.get(entry["node"])
+        former = _former(entry, node, is_own) if node is not None else None
+        if former is not None:
+            found += _with_hosts(former, entry, is_own)
+    return found
 
 
 def _is_own(sun: Node) -> bool:
@@ -100,22 +116,46 @@ def _named(
     return found
 
 
-def _former(sun: Node, entry: dict[str, Any], node: Node, is_own: bool) -> Former | None:
+def _former(entry: dict[str, Any], node: Node, is_own: bool) -> Former | None:
     widget, value = entry["widget"], entry.get("value")
     if node.type not in NODES:
         return None
-    plug = _plug(sun, entry.get("plug")) if is_own else None
-    if not isinstance(value, (int, float, str)) and not (value is None and plug):
+    plug = _plug(node, entry.get("plug")) if is_own else None
+    if not _is_value(value) and not (value is None and plug):
         return None
     if widget not in NODES[node.type].sets and not (node.type in PRIMITIVES and widget == "value"):
-        return None
-    if isinstance(value, str) and len(value) > 200:
         return None
     return Former(node, widget, value, plug)
 
 
-def _plug(sun: Node, plug: Any) -> Source | None:
+def _with_hosts(former: Former, entry: dict[str, Any], is_own: bool) -> list[Former]:
+    """A former setting, and what stood for it on subgraph nodes.
+
+    A subgraph node that came later, as a copy, gets what the first one had. Where the widget stands on none any more,
+    as the subgraph was taken apart, that is the widget's own value.
+    """
+    noted = dicts(entry.get("hosts"))[:MOST]
+    by_host = {(str(host.get("graph")), str(host.get("node"))): host for host in noted}
+    values = [host["value"] for host in noted if _is_value(host.get("value"))]
+    hosts = former.node.places(former.widget)[1:]
+    if values and not hosts:
+        return [replace(former, value=values[0])]
+    found = [former]
+    for node, widget in hosts:
+        host = by_host.get((str(node.graph.id), str(node.id)), {"value": values[0] if values else None})
+        value = host.get("value") if _is_value(host.get("value")) else former.value
+        plug = _plug(node, host.get("plug")) if is_own else None
+        if widget in node.widgets or plug is not None:
+            found.append(Former(node, widget, value if widget in node.widgets else None, plug))
+    return found
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (isinstance(value, str) and len(value) <= 200)
+
+
+def _plug(node: Node, plug: Any) -> Source | None:
     if not isinstance(plug, list) or len(plug) != 2 or not is_id(plug[0]) or not is_index(plug[1]):
         return None
-    is_there = plug[0] in sun.graph.nodes or plug[0] == SUBGRAPH_INPUT
+    is_there = plug[0] in node.graph.nodes or plug[0] == SUBGRAPH_INPUT
     return Source(plug[0], plug[1]) if is_there else None

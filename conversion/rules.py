@@ -55,11 +55,13 @@ SET_NODE, GET_NODE = RULES["named"]
 OTHER_NODES: dict[str, str] = RULES["other_nodes"]
 NOT_SUPPORTED: dict[str, str] = RULES["not_supported"]
 """Guiders and schedules that SUN cannot work with, and why, after their name."""
-UNKNOWN_UNLESS_NAMED: frozenset[str] = frozenset(RULES["unknown_unless_named"])
-"""Loaders whose models are seldom U-Nets."""
 UNET_FAMILIES: frozenset[str] = frozenset(RULES["unet_families"])
 
 _api_model = re.compile(RULES["api_model_inputs"])
+_hidden_model = re.compile(RULES["hidden_model_inputs"], re.IGNORECASE)
+_model_name = re.compile(RULES["model_name_inputs"])
+_latent = re.compile(RULES["latent_inputs"])
+_unknown_unless_named = re.compile(RULES["unknown_unless_named"], re.IGNORECASE)
 _file_name = re.compile(RULES["file_names"], re.IGNORECASE)
 _families = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RULES["families_by_name"]]
 _distilled = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RULES["distilled_names"]]
@@ -68,6 +70,25 @@ _distilled = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RU
 def is_model_input(name: str) -> bool:
     """Whether an input of this name takes a MODEL; for API graphs, which do not say so."""
     return bool(_api_model.search(name))
+
+
+def can_hide_model(name: str, slot_type: str) -> bool:
+    """Whether a MODEL can come through an input that is not one itself: a pipe, or one that takes anything."""
+    return "PIPE" in slot_type or (slot_type == "*" and bool(_hidden_model.search(name)))
+
+
+def is_model_name(name: str) -> bool:
+    """Whether an input of this name says which file to load."""
+    return bool(_model_name.search(name))
+
+
+def is_latent_input(name: str, slot_type: str) -> bool:
+    return slot_type == "LATENT" or (slot_type == "*" and bool(_latent.search(name)))
+
+
+def is_unknown_unless_named(loader_type: str) -> bool:
+    """Whether the models that a node of this type loads are seldom U-Nets."""
+    return bool(_unknown_unless_named.search(loader_type))
 
 
 def is_file_name(text: str) -> bool:

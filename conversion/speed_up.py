@@ -9,7 +9,7 @@ from .graph import Box, Node, Workflow
 from .insertion import by_line, insert
 from .lines import Lines
 from .models import Installed, choose_adapter
-from .partners import partner_groups, with_partners
+from .partners import grouped, partner_groups, with_partners
 from .result import Plan, sentences
 from .rules import SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers
@@ -22,7 +22,7 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
     everything = [judge(sampler, lines, installed) for sampler in find_samplers(workflow)]
     samplers = [candidate.sampler for candidate in everything]
     aimed = [candidate.sampler for candidate in aimed_at(everything, targets, workflow)]
-    together = set(with_partners(aimed, samplers))
+    together = set(with_partners(aimed, samplers, workflow))
     chosen = [candidate for candidate in everything if candidate.sampler in together]
     if not chosen:
         here = say("There is no sampler here that SUN knows")
@@ -33,7 +33,7 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
                 "Where a pack samples in a node of its own, put SUN 4-Step Speed-Up before it by hand and set 4 steps."
             ),
         )
-    _keep_partners_alike(chosen)
+    _keep_partners_alike(chosen, workflow)
     ready = [candidate for candidate in chosen if candidate.refusal is None]
     left = [
         say("{node} stays as it is: {reason}.", node=candidate.sampler.node.label, reason=candidate.refusal)
@@ -98,9 +98,9 @@ def _inner_graphs(workflow: Workflow, node: Node) -> set[str | None]:
     return found
 
 
-def _keep_partners_alike(chosen: list[Candidate]) -> None:
+def _keep_partners_alike(chosen: list[Candidate], workflow: Workflow) -> None:
     """Where one of a group stays as it is, so do the others."""
-    groups = partner_groups([candidate.sampler for candidate in chosen])
+    groups = partner_groups([candidate.sampler for candidate in chosen], workflow)
     refused = {groups[c.sampler]: c for c in chosen if c.refusal is not None}
     for candidate in chosen:
         partner = refused.get(groups[candidate.sampler])
@@ -111,10 +111,7 @@ def _keep_partners_alike(chosen: list[Candidate]) -> None:
 
 
 def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
-    steps = _steps_of(ready)
-    wanted: dict[Setting, Any] = {}
-    for number in set(steps.values()):
-        wanted |= wanted_values([c.sampler for c in ready if steps[c.sampler] == number], number)
+    wanted = _wanted(ready, workflow)
     changes = changes_for(wanted)
     made: list[Edit] = []
     taken: dict[str | None, list[Box]] = {}
@@ -126,24 +123,23 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     return Plan(
         edits=made,
         severity="warn" if any(c.choice.is_missing for c in ready if c.choice) else "info" if left else "success",
-        summary=_summary(ready, sorted(set(steps.values()))),
+        summary=_summary(ready, wanted),
         detail=sentences([*_notes(ready), *_described(ready, changes), *left]),
     )
 
 
-def _steps_of(ready: list[Candidate]) -> dict[Sampler, int]:
-    """For each sampler what its adapter is made for; where samplers share a schedule, the fewest of theirs."""
-    groups = partner_groups([candidate.sampler for candidate in ready])
-    fewest: dict[Sampler, int] = {}
-    for candidate in ready:
-        assert candidate.choice is not None
-        group = groups[candidate.sampler]
-        fewest[group] = min(fewest.get(group, candidate.choice.steps), candidate.choice.steps)
-    return {sampler: fewest[group] for sampler, group in groups.items()}
+def _wanted(ready: list[Candidate], workflow: Workflow) -> dict[Setting, Any]:
+    """What every setting should be: for as many steps as the adapter is made for, the fewest among partners."""
+    steps = {candidate.sampler: candidate.choice.steps for candidate in ready if candidate.choice}
+    wanted: dict[Setting, Any] = {}
+    for partners in grouped(list(steps), workflow):
+        wanted |= wanted_values(partners, min(steps[sampler] for sampler in partners))
+    return wanted
 
 
-def _summary(ready: list[Candidate], steps: list[int]) -> str:
-    needed = " / ".join(map(str, steps))
+def _summary(ready: list[Candidate], wanted: dict[Setting, Any]) -> str:
+    steps = {value for setting, value in wanted.items() if setting.role == "steps"}
+    needed = " / ".join(map(str, sorted(steps or {candidate.choice.steps for candidate in ready if candidate.choice})))
     if len(ready) == 1:
         node = ready[0].sampler.node.label
         return say("{node} now needs {steps} steps and no CFG pass", node=node, steps=needed)

@@ -1,21 +1,25 @@
 """Applies edits to a workflow in the UI's format, as the page does to the live graph."""
 
 import copy
+from collections import defaultdict
 from typing import Any
 
 from .edits import Edit
-from .graph import SUBGRAPH_INPUT, ConversionError, NodeId, Source, as_dict, widget_order
+from .graph import SUBGRAPH_INPUT, ConversionError, Graph, NodeId, Source, as_dict, widget_order
 from .rules import SPEED_UP
-from .ui_format import Link, dicts, is_id, is_index, read_links
+from .ui_format import Link, dicts, is_id, is_index, read_links, read_ui
+
+KEPT_VALUES = "proxyWidgetErrorQuarantine"
+"""Where 1.58 keeps the values of widgets that an older page promoted; they win when it loads a file."""
 
 
 def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
     """A copy of a workflow in the UI's format with `edits` applied."""
-    data = copy.deepcopy(data)
-    graphs: dict[str | None, _Graph] = {None: _Graph(data)}
+    data, before = copy.deepcopy(data), read_ui(data).graphs
+    graphs: dict[str | None, _Graph] = {None: _Graph(data, before[None])}
     for definition in dicts(as_dict(data.get("definitions")).get("subgraphs")):
         if isinstance(definition.get("id"), str):
-            graphs.setdefault(definition["id"], _Graph(definition))
+            graphs.setdefault(definition["id"], _Graph(definition, before[definition["id"]]))
     for edit in edits:
         graph = graphs[edit["graph"]]
         match edit["op"]:
@@ -42,15 +46,21 @@ def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
 class _Graph:
     """The JSON of one graph, root or subgraph definition, which is changed in place."""
 
-    def __init__(self, data: dict[str, Any]) -> None:
+    def __init__(self, data: dict[str, Any], before: Graph) -> None:
         self._data = data
+        self._promoted = {node.id: node.promoted for node in before.nodes.values() if node.promoted}
         self._nodes: dict[NodeId, dict[str, Any]] = {}
         for node in dicts(data.get("nodes")):
             if is_id(node.get("id")):
                 self._nodes.setdefault(node["id"], node)
         self._links = read_links(data)
+        self._links_of: dict[NodeId, set[int]] = defaultdict(set)
+        for number, link in self._links.items():
+            self._links_of[link.source.node].add(number)
+            self._links_of[link.target].add(number)
         self._has_link_objects = _has_link_objects(data)
         self._gone: set[int] = set()
+        self._gone_nodes: list[dict[str, Any]] = []
         self._next_link = max([0, *self._links, *self._counters("last_link_id", "lastLinkId")]) + 1
 
     def add(self, edit: Edit) -> None:
@@ -72,10 +82,9 @@ class _Graph:
         self._count("last_node_id", "lastNodeId", edit["id"])
 
     def remove(self, node_id: NodeId) -> None:
-        for number, link in list(self._links.items()):
-            if node_id in (link.source.node, link.target):
-                self._unlink(number)
-        self._data["nodes"].remove(self._nodes.pop(node_id))
+        for number in sorted(self._links_of[node_id]):
+            self._unlink(number)
+        self._gone_nodes.append(self._nodes.pop(node_id))
 
     def connect(self, source: Source, target: NodeId, name: str, via: int | None) -> None:
         index, target_input = self._input(target, name)
@@ -95,11 +104,16 @@ class _Graph:
 
     def set(self, node_id: NodeId, widget: str, value: Any) -> None:
         node = self._nodes[node_id]
+        if isinstance(node.get("widgets_values_named"), dict):  # newer pages save both, and can read this one
+            node["widgets_values_named"][widget] = value
         if isinstance(node.get("widgets_values"), dict):
             node["widgets_values"][widget] = value
             return
+        for entry in dicts(as_dict(node.get("properties")).get(KEPT_VALUES)):
+            if entry.get("originalEntry") == ["-1", widget]:
+                entry["hostValue"] = value
         values = node["widgets_values"] if isinstance(node.get("widgets_values"), list) else []
-        index = widget_order(node["type"], values).index(widget)
+        index = (self._promoted.get(node_id) or widget_order(node["type"], values)).index(widget)
         values += [None] * (index + 1 - len(values))
         values[index] = value
         node["widgets_values"] = values
@@ -150,10 +164,14 @@ class _Graph:
         if numbers is not None:
             numbers.append(number)
         self._links[number] = link._replace(parent=via)
+        self._links_of[link.source.node].add(number)
+        self._links_of[link.target].add(number)
 
     def _unlink(self, number: int) -> None:
         """Takes a link out of everything that names it; a native reroute that is left without links goes as well."""
         link = self._links.pop(number)
+        self._links_of[link.source.node].discard(number)
+        self._links_of[link.target].discard(number)
         self._gone.add(number)
         reroutes = self._reroute_list()
         for reroute in self._chain(link.parent):
@@ -168,7 +186,10 @@ class _Graph:
                 slot["link"] = None
 
     def finish(self) -> None:
-        """Takes the links that are gone out of the lists, once for all."""
+        """Takes the nodes and links that are gone out of the lists, once for all."""
+        if self._gone_nodes:
+            gone = {id(node) for node in self._gone_nodes}
+            self._data["nodes"] = [node for node in self._data["nodes"] if id(node) not in gone]
         if not self._gone:
             return
         links = self._data["links"]

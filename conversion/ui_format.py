@@ -5,9 +5,11 @@ files), and, for native reroutes, `parentId` either in the link or in extra.link
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
 
 from .graph import (
+    SUBGRAPH_INPUT,
     Box,
     ConversionError,
     Graph,
@@ -20,6 +22,7 @@ from .graph import (
     file_names,
     widget_values,
 )
+from .rules import NODES, PRIMITIVES
 from .words import say
 
 TITLE_HEIGHT = 30.0
@@ -45,10 +48,15 @@ def read_ui(data: dict[str, Any]) -> Workflow:
     if not isinstance(data.get("nodes"), list):
         raise ConversionError(say("This is not a ComfyUI workflow: it has no list of nodes."))
     definitions = as_dict(data.get("definitions")).get("subgraphs")
-    graphs: dict[str | None, Graph] = {None: _read_graph(data, None)}
+    drawn: dict[str | None, dict[str, Any]] = {None: data}
     for definition in dicts(definitions):
         if isinstance(definition.get("id"), str):
-            graphs.setdefault(definition["id"], _read_graph(definition, definition["id"]))
+            drawn.setdefault(definition["id"], definition)
+    graphs = {number: _read_graph(part, number) for number, part in drawn.items()}
+    for number, part in drawn.items():
+        _read_hosts(part, graphs[number], graphs)
+    for graph in graphs.values():
+        _show_what_is_in_force(graph)
     workflow = Workflow(graphs, 1)
     ids = [node.id for node in workflow.nodes() if isinstance(node.id, int)]
     counters = [
@@ -134,6 +142,65 @@ def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> N
             continue
         node.inputs[name] = Input(name, link.type if slot_type == "*" else slot_type, link.source, link.parent)
     return node
+
+
+def _read_hosts(data: dict[str, Any], graph: Graph, graphs: Mapping[str | None, Graph]) -> None:
+    """Reads what stands on the nodes of a graph that stand for subgraphs."""
+    read: set[NodeId] = set()
+    for value in dicts(data.get("nodes")):
+        number = value.get("id")
+        if not is_id(number) or number not in graph.nodes or number in read:
+            continue
+        read.add(number)
+        node = graph.nodes[number]
+        if node.type in graphs:
+            inner = graphs[node.type]
+            inner.hosts.append(node)
+            node.promoted = _promoted(value, inner)
+            saved = value.get("widgets_values")
+            named = zip(node.promoted, saved, strict=False) if isinstance(saved, list) else as_dict(saved).items()
+            node.widgets = {name: entry for name, entry in named if entry is not None}
+
+
+def _promoted(value: dict[str, Any], inner: Graph) -> list[str]:
+    """The names of the widgets that stand on a subgraph's node, in the order of its saved values.
+
+    `proxyWidgets`, which frontends of 2025 write, gives the order: [id of the node inside, widget], or ["-1", input].
+    Where there is none, it is that of the inputs.
+    """
+    proxies = as_dict(value.get("properties")).get("proxyWidgets")
+    if isinstance(proxies, list) and proxies:
+        return [_promoted_name(entry, inner) for entry in proxies]
+    return [str(slot.get("name", "")) for slot in dicts(value.get("inputs")) if isinstance(slot.get("widget"), dict)]
+
+
+def _promoted_name(entry: Any, inner: Graph) -> str:
+    """What the widget of an entry of `proxyWidgets` is called: as the subgraph's input, or as its page calls it."""
+    match entry:
+        case ["-1", str(name), *_]:
+            return name
+        case [str(number), str(widget), *_]:
+            node = inner.nodes.get(int(number) if number.isdecimal() and len(number) < 16 else number)
+            feed = node.feed(widget) if node is not None else None
+            if feed is None or feed.node != SUBGRAPH_INPUT or feed.slot >= len(inner.input_names):
+                return f"{number}: {widget}"
+            return inner.input_names[feed.slot]
+    return ""
+
+
+def _show_what_is_in_force(graph: Graph) -> None:
+    """Gives the widgets that SUN sets the values that stand for them on subgraph nodes, where no link drives these."""
+    for node in graph.nodes.values() if graph.hosts else ():
+        names = ("value",) if node.type in PRIMITIVES else NODES[node.type].sets if node.type in NODES else ()
+        for name in names:
+            outermost = [place for place in node.places(name) if not place.on_hosts()]
+            if not outermost or any(place.node is node or place.feed is not None for place in outermost):
+                continue
+            own, slot = node.widgets.get(name), node.inputs.get(name)
+            first, *others = (place.node.widgets.get(place.widget, own) for place in outermost)
+            node.hidden[name], node.widgets[name] = own, first if all(other == first for other in others) else None
+            if slot is not None and slot.source is not None:
+                slot.source, slot.promoted = None, slot.source
 
 
 def _box(value: dict[str, Any]) -> Box:

@@ -14,6 +14,8 @@ there was nothing to convert in it; else 1.
 
 import argparse
 import json
+import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,14 +65,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     is_file = options.output is not None and options.output.suffix.lower() in SUFFIXES
     if is_file and (len(options.paths) > 1 or options.paths[0].is_dir()):
         parser.error("--output must be a folder where more than one file is converted.")
+    if is_file and options.output.suffix.lower() == ".png" and options.paths[0].suffix.lower() != ".png":
+        parser.error("only the workflow of a picture can be written to a .png; choose an --output that ends in .json.")
     return options
 
 
 def jobs(paths: list[Path], output: Path | None, ending: str) -> Iterator[tuple[Path, Path]]:
     """Each file with the one to write; what is in a folder keeps its place in it."""
     for path in paths:
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        for file in found:
+        for file in sorted(files_in(path)) if path.is_dir() else [path]:
             name = f"{file.stem}{ending}{file.suffix}"
             if output is None:
                 yield file, file.with_name(name)
@@ -80,6 +83,11 @@ def jobs(paths: list[Path], output: Path | None, ending: str) -> Iterator[tuple[
                 yield file, output / (file.relative_to(path).with_name(name) if path.is_dir() else name)
 
 
+def files_in(folder: Path) -> Iterator[Path]:
+    """The files that can hold a workflow. A named pipe, from which reading might never end, is none."""
+    return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and os.path.isfile(path))
+
+
 def convert_file(source: Path, target: Path, action: str, installed: Installed) -> str:
     """Converts one file and says what was done. Raises ConversionError or OSError where that cannot be."""
     data = source.read_bytes()
@@ -87,23 +95,32 @@ def convert_file(source: Path, target: Path, action: str, installed: Installed) 
     texts = png.read_texts(data) if is_picture else {"workflow": _decoded(data)}
     if not texts:
         raise ConversionError("There is no workflow in this picture.")
-    plans: dict[str, Plan] = {}
-    converted: dict[str, dict[str, Any]] = {}
-    try:
-        for keyword, text in texts.items():
-            converted[keyword], plans[keyword] = convert(action, _json(text), None, installed)
-    except RecursionError:
-        raise ConversionError("Something in this workflow is nested too deeply.") from None
-    plan = plans.get("workflow") or plans["prompt"]
-    if not any(each.edits for each in plans.values()):
-        return _one_line(plan)
+    converted: dict[str, tuple[dict[str, Any], Plan]] = {}
+    unusable: dict[str, ConversionError] = {}
+    for keyword, text in texts.items():
+        try:
+            converted[keyword] = _converted(action, text, installed)
+        except ConversionError as error:
+            unusable[keyword] = error
+    if not converted:
+        raise unusable.get("workflow") or unusable["prompt"]
+    graph, plan = converted.get("workflow") or converted["prompt"]
+    left = "".join(f" What it holds as its {keyword} stays as it is: {error}" for keyword, error in unusable.items())
+    if not any(each.edits for _, each in converted.values()):
+        return _one_line(plan) + left
     if is_picture and target.suffix.lower() == ".png":
-        result = png.with_texts(data, {keyword: json.dumps(graph) for keyword, graph in converted.items()})
+        result = png.with_texts(data, {keyword: json.dumps(each) for keyword, (each, _) in converted.items()})
     else:
-        graph = converted.get("workflow") or converted["prompt"]
         result = (json.dumps(graph, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
     _write(target, result)
-    return f"{plan.summary}. Written to {target}"
+    return f"{plan.summary}. Written to {target}" + (f".{left}" if left else "")
+
+
+def _converted(action: str, text: str, installed: Installed) -> tuple[dict[str, Any], Plan]:
+    try:
+        return convert(action, _json(text), None, installed)
+    except RecursionError:
+        raise ConversionError("Something in this workflow is nested too deeply.") from None
 
 
 def _decoded(data: bytes) -> str:
@@ -115,9 +132,16 @@ def _decoded(data: bytes) -> str:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         raise ConversionError("This is not a ComfyUI workflow: it is no JSON.") from None
+
+
+def _finite(text: str) -> float | None:
+    """A number; null for NaN and infinity, which Python writes into JSON and no browser can read. ComfyUI's page reads
+    null for NaN as well."""
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _one_line(plan: Plan) -> str:
@@ -126,7 +150,12 @@ def _one_line(plan: Plan) -> str:
 
 def _write(target: Path, data: bytes) -> None:
     """Writes a new file; one that is there already, whichever it is, stays."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConversionError(
+            f"{target.parent} is no folder; choose an --output that is one, or a new file that ends in .json."
+        ) from None
     try:
         with target.open("xb") as file:
             try:

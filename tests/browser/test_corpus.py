@@ -7,8 +7,10 @@ import pytest
 from ..conversion.compare import meaning
 from .conftest import CORPUS, corpus
 from .page import CanvasPage
+from .test_promoted import NAMES as PROMOTED
 
 READ_OTHERWISE = {
+    **dict.fromkeys(PROMOTED, "what stands on a subgraph's node counts, however the page saves it (test_promoted.py)"),
     "text_to_image_old_file": "the page itself gives these values to the wrong widgets (see test_files.py)",
     "primitives_drive_steps_and_cfg": "the page rounds what a primitive holds",
     "primitive_shared_with_another_node": "a primitive takes no plug again while the other node's pack is missing",

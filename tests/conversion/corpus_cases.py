@@ -388,10 +388,10 @@ def crowded() -> dict[str, Any]:
     return g.workflow()
 
 
-def _sampling_subgraph(number: int = 1, promoted: bool = False) -> Subgraph:
-    """Loader, prompts and decoding are outside; `promoted` shows the sampler's steps and cfg outside as well."""
+def _sampling_subgraph(number: int = 1, promoted: str = "") -> Subgraph:
+    """Loader, prompts and decoding are outside, and the sampler's `promoted` widgets are inputs too."""
     slots = "model:MODEL positive:CONDITIONING negative:CONDITIONING latent_image:LATENT"
-    s = Subgraph("Sampling", number, f"{slots} steps:INT cfg:FLOAT" if promoted else slots, "LATENT:LATENT")
+    s = Subgraph("Sampling", number, f"{slots} {promoted}", "LATENT:LATENT")
     links = {name: (s.inside, i) for i, (name, _) in enumerate(s.inputs)}
     s.next_column()
     ks = s.node("KSampler", KSAMPLER, **links)
@@ -441,15 +441,87 @@ def subgraph_used_for_flux_as_well() -> dict[str, Any]:
     return g.workflow(s.definition())
 
 
+PROMOTED = "seed:INT steps:INT cfg:FLOAT denoise:FLOAT"
+
+
+def _show(instance: Node, *values: Any) -> Node:
+    """Makes widgets of the last inputs of a subgraph's node: their values count, not those of the node inside."""
+    for slot in instance["inputs"][-len(values) :]:
+        slot["widget"] = {"name": slot["name"]}
+    instance["widgets_values"] = [*values]
+    return instance
+
+
 @case
 def subgraph_with_promoted_settings() -> dict[str, Any]:
-    """steps and cfg of the inner sampler stand on the subgraph's node."""
-    g, s = Graph(), _sampling_subgraph(promoted=True)
+    """The inner sampler's seed, steps, cfg and denoise stand on the subgraph's node, with values of their own."""
+    g, s = Graph(), _sampling_subgraph(promoted=PROMOTED)
+    _show(_around(g, s), 7, 30, 6.5, 0.6)
+    return g.workflow(s.definition())
+
+
+@case
+def subgraph_with_settings_promoted_by_an_older_page() -> dict[str, Any]:
+    """As pages of late 2025 save it: their list names the inputs, in an order of its own."""
+    g, s = Graph(), _sampling_subgraph(promoted=PROMOTED)
+    instance = _show(_around(g, s), 30, 6.5, 7, 0.6)
+    instance["properties"]["proxyWidgets"] = [["-1", name] for name in ("steps", "cfg", "seed", "denoise")]
+    return g.workflow(s.definition())
+
+
+@case
+def subgraph_with_proxies_of_settings() -> dict[str, Any]:
+    """A list says which widgets of nodes inside stand on the subgraph's node. Newer pages make links of it and go by
+    the values there, older ones by those of the node inside."""
+    g, s = Graph(), _sampling_subgraph()
     instance = _around(g, s)
-    for slot in instance["inputs"][4:]:
-        slot["widget"] = {"name": slot["name"]}
-    instance["widgets_values"] = [25, 7.5]
-    instance["properties"]["proxyWidgets"] = [[str(s.nodes[0]["id"]), name] for name in ("steps", "cfg")]
+    instance["properties"]["proxyWidgets"] = [[str(s.nodes[0]["id"]), name] for name in ("seed", "steps", "cfg")]
+    instance["widgets_values"] = [7, 30, 6.5]
+    return g.workflow(s.definition())
+
+
+@case
+def subgraph_with_promoted_settings_used_twice() -> dict[str, Any]:
+    """With other values on each of its nodes."""
+    g, s = Graph(), _sampling_subgraph(promoted=PROMOTED)
+    _show(_around(g, s), 7, 30, 6.5, 0.6)
+    _show(_around(g, s, "another-sd15-style.safetensors"), 8, 22, 5.5, 0.9)
+    return g.workflow(s.definition())
+
+
+@case
+def subgraph_with_promoted_settings_in_a_subgraph() -> dict[str, Any]:
+    """The settings stand on the outermost node."""
+    g, inner = Graph(), _sampling_subgraph(1, PROMOTED)
+    inner.type_of()
+    outer = Subgraph("Sampling with a LoRA", 2, " ".join(f"{n}:{k}" for n, k in inner.inputs), "LATENT:LATENT")
+    lora = outer.node("LoraLoaderModelOnly", ["style.safetensors", 0.7], model=(outer.inside, 0))
+    outer.next_column()
+    rest = {name: (outer.inside, i) for i, (name, _) in enumerate(outer.inputs) if i}
+    instance = _show(outer.node(inner.id, model=(lora, 0), **rest), 7, 25, 7.5, 0.6)
+    outer.link(instance, 0, outer.outside, "LATENT")
+    _show(_around(g, outer), 7, 30, 6.5, 0.6)
+    return g.workflow(inner.definition(), outer.definition())
+
+
+@case
+def subgraph_with_promoted_steps_driven_from_outside() -> dict[str, Any]:
+    """A primitive outside drives the steps on the subgraph's node, and something else as well."""
+    g, s = Graph(), _sampling_subgraph(promoted=PROMOTED)
+    steps = g.node("PrimitiveInt", [30, "fixed"])
+    instance = _show(_around(g, s), 7, 20, 6.5, 0.6)
+    g.link(steps, 0, instance, "steps")
+    g.link(steps, 0, g.node("EmptyLatentImage", SIZE), "batch_size")
+    return g.workflow(s.definition())
+
+
+@case
+def subgraph_with_promoted_steps_of_two_samplers() -> dict[str, Any]:
+    """One is muted and keeps its steps, so those on the subgraph's node stay, and the other sampler is unplugged."""
+    g, s = Graph(), _sampling_subgraph(promoted=PROMOTED)
+    muted = s.node("KSampler", KSAMPLER, mode=2, model=(s.inside, 0))
+    s.link(s.inside, 5, muted, "steps")
+    _show(_around(g, s), 7, 30, 6.5, 0.6)
     return g.workflow(s.definition())
 
 

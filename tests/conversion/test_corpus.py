@@ -56,6 +56,17 @@ def nodes_of(workflow: dict[str, Any]) -> dict[Any, dict[str, Any]]:
     return {node["id"]: node for graph in graphs for node in graph["nodes"]}
 
 
+def test_values_that_a_newer_page_saved_by_name_too_are_converted_with_the_others() -> None:
+    workflow = load("text_to_image")
+    sampler = next(entry for entry in workflow["nodes"] if entry["type"] == "KSampler")
+    sampler["widgets_values_named"] = {"steps": 25, "cfg": 7.5, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
+    sped_up, _ = convert("speed_up", workflow)
+    (converted,) = (entry for entry in sped_up["nodes"] if entry["type"] == "KSampler")
+    assert converted["widgets_values_named"] == {"steps": 4, "cfg": 1, "sampler_name": "ddim", "scheduler": "simple"}
+    (restored,) = (entry for entry in convert("restore", sped_up)[0]["nodes"] if entry["type"] == "KSampler")
+    assert restored["widgets_values_named"] == sampler["widgets_values_named"]
+
+
 def test_there_are_enough_cases() -> None:
     assert len(NAMES) >= 25
     assert all((CORPUS / f"{name}.expected.json").exists() for name in NAMES)

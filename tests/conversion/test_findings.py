@@ -53,6 +53,25 @@ def test_a_face_says_what_was_found_and_what_a_run_will_be() -> None:
     assert found["badge"] is None, "what automatic settings put right is no warning"
 
 
+def test_a_sampler_of_the_pack_says_which_adapter_it_draws_with() -> None:
+    workflow = load("sun_sampler_without_sun.expected")
+    (sun,) = (one for one in workflow["nodes"] if one["type"] == "SUNSpeedUp")
+    sun["widgets_values"][0] = SD15.name
+    faces = {found["node"]: found["face"] for found in check(read(workflow), here(SD15))}
+    assert faces[node(workflow, "SUNSampler")["id"]] == ["Stable Diffusion 1.x · 16 layers · 4 steps · 76.8 MB"]
+
+
+def test_samplers_of_the_same_checkpoint_without_sun_are_named_to_compare_with() -> None:
+    workflow = load("two_samplers_on_one_line")
+    first, second = (entry for entry in workflow["nodes"] if entry["type"] == "KSampler")
+    half, _ = convert("speed_up", workflow, [{"graph": None, "node": second["id"]}], here(SD15))
+    assert entry(half, here(SD15))["plain"] == [
+        {"graph": None, "node": first["id"], "label": f"KSampler (#{first['id']})"}
+    ]
+    whole, _ = convert("speed_up", workflow, None, here(SD15))
+    assert [found["plain"] for found in check(read(whole), here(SD15))] == [[]]
+
+
 def test_without_an_adapter_the_badge_names_the_released_one() -> None:
     badge = entry(sped_up("sun_adapter_sdv15_4step_addpos.safetensors"), here())["badge"]
     for what in ("76.8 MB", "MIT", "models/sun", "https://huggingface.co/Williechai/SpeedUpNet"):

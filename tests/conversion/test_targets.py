@@ -150,3 +150,106 @@ def test_a_sampler_inside_of_a_muted_subgraph_does_not_run() -> None:
 def test_restore_without_a_record_is_explained() -> None:
     plan = make_plan("restore", load("sped_up_already"))
     assert plan.edits == [] and "no record" in plan.detail
+
+
+def advanced(start: int, end: int, latent: list[Any], keep_noise: bool, steps: int = 25) -> dict[str, Any]:
+    """A pass of a sampler over a part of the steps, in the API's format."""
+    values = {"add_noise": "enable", "noise_seed": 1, "steps": steps, "cfg": 7, "sampler_name": "euler"}
+    cut = {"scheduler": "normal", "start_at_step": start, "end_at_step": end}
+    noise = {"return_with_leftover_noise": "enable" if keep_noise else "disable"}
+    links = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": latent}
+    return {"class_type": "KSamplerAdvanced", "inputs": {**values, **cut, **noise, **links}}
+
+
+def cuts(workflow: dict[str, Any], *nodes: str) -> list[tuple[int, int, int]]:
+    """(steps, start, end) of these nodes once they are sped up."""
+    sped_up, _ = convert("speed_up", workflow)
+    inputs = [sped_up[node]["inputs"] for node in nodes]
+    return [(values["steps"], values["start_at_step"], values["end_at_step"]) for values in inputs]
+
+
+def passes() -> dict[str, Any]:
+    """Two pairs of passes that have nothing to do with each other, and a KSampler; all of 25 steps."""
+    workflow = load("api_text_to_image")
+    (sampler,) = (node for node in workflow.values() if node["class_type"] == "KSampler")
+    model = sampler["inputs"]["model"]
+    pairs = {
+        "91": advanced(0, 12, ["5", 0], True),
+        "92": advanced(12, 10000, ["91", 0], False),
+        "93": advanced(0, 13, ["5", 0], True),
+        "94": advanced(13, 10000, ["95", 0], False),
+        "95": {"class_type": "LatentUpscale", "inputs": {"samples": ["93", 0]}},
+    }
+    for node in pairs.values():
+        node["inputs"] |= {"model": model} if "model" in node["inputs"] else {}
+    return workflow | pairs
+
+
+def test_passes_are_cut_with_their_partners_alone() -> None:
+    assert cuts(passes(), "91", "92", "93", "94") == [(4, 0, 2), (4, 2, 10000), (4, 0, 2), (4, 2, 10000)]
+
+
+def test_many_passes_do_not_give_others_more_steps() -> None:
+    workflow = passes()
+    for number, start in enumerate(range(0, 25, 5)):
+        latent = [str(100 + number - 1), 0] if number else ["5", 0]
+        model = workflow["91"]["inputs"]["model"]
+        workflow[str(100 + number)] = advanced(start, start + 5, latent, True)
+        workflow[str(100 + number)]["inputs"]["model"] = model
+    assert cuts(workflow, "100", "104") == [(5, 0, 1), (5, 4, 25)]
+    assert cuts(workflow, "91", "92") == [(4, 0, 2), (4, 2, 10000)]
+    assert "now need 4 / 5 steps" in make_plan("speed_up", workflow).summary
+
+
+def test_a_pass_in_a_subgraph_is_the_partner_of_the_one_before_it() -> None:
+    plan = make_plan("speed_up", split_over_a_subgraph(), at(2))
+    values = {(edit["graph"], edit["widget"]): edit["value"] for edit in plan.edits if edit["op"] == "set"}
+    assert values[None, "end_at_step"] == values["inner", "start_at_step"] == 3
+    assert values[None, "steps"] == values["inner", "steps"] == 4
+
+
+def split_over_a_subgraph() -> dict[str, Any]:
+    """A first pass in the root, and the second one inside of a subgraph."""
+
+    def sampler(number: int, values: list[Any], links: tuple[int, int], out: list[int]) -> dict[str, Any]:
+        slots = [("model", "MODEL", links[0]), ("latent_image", "LATENT", links[1])]
+        return {
+            "id": number, "type": "KSamplerAdvanced", "pos": [0, 0], "size": [300, 300], "mode": 0,
+            "inputs": [{"name": name, "type": kind, "link": link} for name, kind, link in slots],
+            "outputs": [{"name": "LATENT", "type": "LATENT", "links": out}], "widgets_values": values,
+        }  # fmt: skip
+
+    first = ["enable", 1, "fixed", 25, 7, "euler", "normal", 0, 20, "enable"]
+    second = ["disable", 1, "fixed", 25, 7, "euler", "normal", 20, 10000, "disable"]
+    slots = [{"name": "model", "type": "MODEL"}, {"name": "latent", "type": "LATENT"}]
+    inner = {
+        "id": "inner", "inputs": slots, "outputs": [], "nodes": [sampler(11, second, (1, 2), [])],
+        "links": [
+            {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 11, "target_slot": 0, "type": "MODEL"},
+            {"id": 2, "origin_id": -10, "origin_slot": 1, "target_id": 11, "target_slot": 1, "type": "LATENT"},
+        ],
+    }  # fmt: skip
+    loader = {"id": 1, "type": "CheckpointLoaderSimple", "pos": [0, 0], "size": [300, 100], "mode": 0, "inputs": [],
+              "outputs": [{"name": "MODEL", "type": "MODEL", "links": [1, 3]}],
+              "widgets_values": ["v1-5-pruned-emaonly.safetensors"]}  # fmt: skip
+    instance = {"id": 3, "type": "inner", "pos": [600, 0], "size": [300, 100], "mode": 0, "outputs": [],
+                "inputs": [{**slot, "link": link} for slot, link in zip(slots, (3, 4), strict=True)]}  # fmt: skip
+    empty = {"id": 4, "type": "EmptyLatentImage", "pos": [0, 400], "size": [300, 100], "mode": 0, "inputs": [],
+             "outputs": [{"name": "LATENT", "type": "LATENT", "links": [2]}],
+             "widgets_values": [512, 512, 1]}  # fmt: skip
+    links = [[1, 1, 0, 2, 0, "MODEL"], [2, 4, 0, 2, 1, "LATENT"], [3, 1, 0, 3, 0, "MODEL"], [4, 2, 0, 3, 1, "LATENT"]]
+    nodes = [loader, empty, sampler(2, first, (1, 2), [4]), instance]
+    return {"nodes": nodes, "links": links, "definitions": {"subgraphs": [inner]}, "last_node_id": 11}
+
+
+def test_a_muted_twin_of_a_subgraph_does_not_count() -> None:
+    """The other node of the subgraph has Flux, and does not run."""
+    workflow = load("subgraph_used_for_flux_as_well")
+    assert make_plan("speed_up", workflow).edits == []
+    (subgraph,) = workflow["definitions"]["subgraphs"]
+    numbers = {node["id"] for node in workflow["nodes"] if "flux" in str(node.get("widgets_values")).lower()}
+    fed = {link[3] for link in workflow["links"] if link[1] in numbers and link[5] == "MODEL"}
+    for node in workflow["nodes"]:
+        if node["type"] == subgraph["id"] and node["id"] in fed:
+            node["mode"] = 2
+    assert make_plan("speed_up", workflow).edits != []

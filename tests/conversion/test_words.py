@@ -19,7 +19,7 @@ from .test_corpus import load
 
 PACK = Path(sun_pack.__file__).parent
 LANGUAGES = sorted(file.parent.name for file in PACK.glob("locales/*/messages.json"))
-NAMES = {"SD3", "SDXL", "Flux", "Chroma", "Stable Cascade", "Stable Video Diffusion"}
+NAMES = {"SD3", "Kolors", "SDXL", "Flux", "Chroma", "Stable Cascade", "Stable Video Diffusion"}
 """Of models, the same in every language."""
 
 
@@ -29,7 +29,7 @@ def messages(language: str) -> dict[str, str]:
 
 def texts() -> Iterator[str]:
     """Every text that the code says."""
-    for file in sorted((PACK / "conversion").glob("*.py")):
+    for file in (*sorted((PACK / "conversion").glob("*.py")), PACK / "nodes" / "routes.py"):
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "say":
                 assert isinstance(call.args[0], ast.Constant), f"{file.name}:{call.lineno}"

@@ -1,6 +1,7 @@
 """scripts/convert.py as it is run: in a process of its own, with nothing but the standard library."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -19,7 +20,7 @@ CORPUS = REPOSITORY / "tests" / "conversion" / "corpus"
 def convert(*arguments, folder):
     """Isolated (-I) and without site packages (-S): what a bare python3 has."""
     command = [sys.executable, "-I", "-S", str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 def corpus(name):
@@ -33,10 +34,17 @@ def workflow(tmp_path):
     return path
 
 
+def deep(depth):
+    """A workflow with something that is nested as deeply."""
+    graph = corpus("text_to_image")
+    graph["extra"] = {"deep": "?"}
+    return json.dumps(graph).replace('"?"', "[" * depth + "]" * depth)
+
+
 def picture(path, texts):
     info = PngInfo()
     for keyword, value in texts.items():
-        info.add_text(keyword, json.dumps(value, ensure_ascii=False))
+        info.add_text(keyword, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     Image.new("RGB", (8, 8), (200, 30, 30)).save(path, pnginfo=info)
     return path
 
@@ -112,6 +120,67 @@ def test_a_picture_gives_a_workflow_file_where_one_is_asked_for(tmp_path):
     assert json.loads((tmp_path / "graph.json").read_text()) == corpus("text_to_image.expected")
 
 
+@pytest.mark.parametrize(
+    ("unusable", "text"), [("workflow", "{}"), ("prompt", "null"), ("prompt", "a cat"), ("workflow", deep(600))]
+)
+def test_a_text_that_is_no_workflow_stays_while_the_other_one_is_converted(tmp_path, unusable, text):
+    texts = {"workflow": corpus("text_to_image"), "prompt": corpus("api_text_to_image"), unusable: text}
+    picture(tmp_path / "picture.png", texts)
+    done = convert("picture.png", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1 and f"as its {unusable} stays as it is" in done.stdout
+    good = {"workflow": "text_to_image", "prompt": "api_text_to_image"}
+    del good[unusable]
+    with Image.open(tmp_path / "picture_sun.png") as after:
+        assert after.text[unusable] == text
+        assert {key: json.loads(after.text[key]) for key in good} == {
+            key: corpus(f"{name}.expected") for key, name in good.items()
+        }
+
+
+def test_a_picture_without_any_usable_text_is_refused(tmp_path):
+    picture(tmp_path / "picture.png", {"workflow": "{}", "prompt": "a cat"})
+    done = convert("picture.png", folder=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "picture.png: not converted. This is not a ComfyUI workflow: it has no list of nodes.\n"
+
+
+def test_a_workflow_without_a_picture_is_never_written_under_a_picture_s_name(workflow, tmp_path):
+    done = convert("graph.json", "--output", "graph.png", folder=tmp_path)
+    assert done.returncode != 0 and done.stdout == "" and "ends in .json" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
+def test_a_pipe_or_a_folder_with_the_name_of_a_workflow_is_passed_over(workflow, tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    (tmp_path / "b.json").mkdir()
+    done = convert(".", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1 and (tmp_path / "graph_sun.json").exists()
+
+
+@pytest.mark.parametrize("output", ["notes", "notes/deep", "notes/new.json"])
+def test_an_output_in_a_file_is_explained(workflow, tmp_path, output):
+    (tmp_path / "notes").write_text("mine")
+    done = convert("graph.json", "--output", output, folder=tmp_path)
+    assert done.returncode == 1 and "is no folder; choose an --output that is one" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and (tmp_path / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_what_is_no_number_to_a_browser_is_written_as_null(tmp_path, number):
+    text = json.dumps({**corpus("api_text_to_image"), "9": {"class_type": "Note", "inputs": {}, "is_changed": ["?"]}})
+    text = text.replace('"?"', number)
+    (tmp_path / "graph.json").write_text(text)
+    picture(tmp_path / "picture.png", {"prompt": text})
+    assert convert("graph.json", "picture.png", folder=tmp_path).returncode == 0
+    with Image.open(tmp_path / "picture_sun.png") as after:
+        written = [(tmp_path / "graph_sun.json").read_text(), after.text["prompt"]]
+    for graph in written:
+        assert json.loads(graph, parse_constant=pytest.fail)["9"]["is_changed"] == [None]
+
+
 def test_an_adapter_can_be_named(workflow, tmp_path):
     convert("graph.json", "--adapter", "mine.safetensors", folder=tmp_path)
     converted = json.loads((tmp_path / "graph_sun.json").read_text())
@@ -136,12 +205,6 @@ def test_hostile_words_are_printed_on_one_line_without_control_characters(tmp_pa
     assert len(done.stdout.splitlines()) == 1
 
 
-def deep():
-    graph = corpus("text_to_image")
-    graph["extra"] = {"deep": json.loads("[" * 600 + "]" * 600)}
-    return json.dumps(graph).encode()
-
-
 def bomb():
     text = zlib.compress(b"x" * 100 * 2**20)
     data = b"workflow\0\0" + text
@@ -156,7 +219,7 @@ def bomb():
         ("a.json", b"\xff\xfe\x00", "no text file"),
         ("a.json", b"[" * 200_000, "no JSON"),
         ("a.json", b"[]", "not a ComfyUI workflow"),
-        ("a.json", deep(), "nested too deeply"),
+        ("a.json", deep(600).encode(), "nested too deeply"),
         ("a.png", b"GIF89a", "no PNG"),
         ("a.png", b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffIHDR", "cut short"),
         ("a.png", b"\x89PNG\r\n\x1a\n", "no workflow in this picture"),

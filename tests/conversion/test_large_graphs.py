@@ -1,0 +1,201 @@
+"""Where SUN goes in graphs with long rows of reroutes, and on full canvases."""
+
+import random
+from typing import Any
+
+import pytest
+from sun_pack.conversion.graph import Box, Node, Workflow
+from sun_pack.conversion.graph import Graph as View
+from sun_pack.conversion.model_line import model_line
+from sun_pack.conversion.placement import COLUMNS, MARGIN, ROWS, STEP, free_position
+from sun_pack.conversion.plan import convert, read
+from sun_pack.conversion.samplers import find_samplers
+from sun_pack.conversion.ui_format import TITLE_HEIGHT
+
+from .compare import canonical
+from .make_corpus import CHECKPOINT, KSAMPLER, Graph, Subgraph
+
+Json = dict[str, Any]
+
+
+def loader(graph: Graph) -> Json:
+    return graph.node("CheckpointLoaderSimple", [CHECKPOINT])
+
+
+def sampler(graph: Graph, model: Json, slot: int = 0) -> Json:
+    return graph.node("KSampler", KSAMPLER, model=(model, slot))
+
+
+def reroute(graph: Graph, model: Json, slot: int = 0) -> Json:
+    return graph.node("Reroute", any=(model, slot))
+
+
+def suns_before(workflow: Workflow) -> dict[Any, list[Any]]:
+    """The SUN nodes on the MODEL line of each sampler, by id."""
+    found = {}
+    for one in find_samplers(workflow):
+        assert one.model_input is not None
+        line = model_line(workflow, one.graph, one.model_input.source)
+        found[one.node.id] = [node.id for node in line.nodes if node.type == "SUNSpeedUp"]
+    return found
+
+
+def sped_up(before: Json, targets: Any = None) -> tuple[Workflow, list[Json]]:
+    """The converted workflow and the links of its SUN nodes. Restore must give back what was there."""
+    after, plan = convert("speed_up", before, targets)
+    assert canonical(convert("restore", after)[0]) == canonical(before)
+    new = {edit["id"] for edit in plan.edits if edit["op"] == "add"}
+    return read(after), [edit for edit in plan.edits if edit["op"] == "connect" and edit["from"][0] not in new]
+
+
+def sources(links: list[Json]) -> list[Any]:
+    return [link["from"][0] for link in links]
+
+
+def row(count: int) -> tuple[Graph, list[Json], list[Json]]:
+    """Reroutes in a row, a sampler at each."""
+    graph = Graph()
+    reroutes = [loader(graph)]
+    for _ in range(count):
+        reroutes.append(reroute(graph, reroutes[-1]))
+    return graph, reroutes[1:], [sampler(graph, one) for one in reroutes[1:]]
+
+
+@pytest.mark.parametrize("count", [2, 3, 500])
+def test_a_row_of_reroutes_with_a_sampler_each_gets_one_sun_at_its_first_reroute(count: int) -> None:
+    graph, reroutes, samplers = row(count)
+    workflow, links = sped_up(graph.workflow())
+    assert sources(links) == [reroutes[0]["id"]]
+    assert {len(suns) for suns in suns_before(workflow).values()} == {1} and len(samplers) == count
+
+
+def test_sun_goes_before_the_last_reroute_from_which_all_ways_part() -> None:
+    graph = Graph()
+    first = reroute(graph, loader(graph))
+    fork = reroute(graph, reroute(graph, first))
+    for branch in (reroute(graph, fork), reroute(graph, fork)):
+        sampler(graph, branch)
+        sampler(graph, reroute(graph, reroute(graph, branch)))
+    workflow, links = sped_up(graph.workflow())
+    assert sources(links) == [fork["id"]]
+    assert all(len(suns) == 1 for suns in suns_before(workflow).values())
+
+
+def test_a_sampler_alone_at_the_end_of_a_row_keeps_the_reroutes_behind_it_plain() -> None:
+    graph = Graph()
+    last = reroute(graph, reroute(graph, reroute(graph, loader(graph))))
+    sampler(graph, last)
+    assert sources(sped_up(graph.workflow())[1]) == [last["id"]]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_another_consumer_in_the_row_stays_plain(at: int) -> None:
+    graph, reroutes, _ = row(3)
+    other = graph.node("DifferentialDiffusion", model=(reroutes[at], 0))
+    workflow, links = sped_up(graph.workflow())
+    slot = workflow.root.nodes[other["id"]].inputs["model"]
+    assert slot.source is not None and slot.source.node == reroutes[at]["id"]
+    line = model_line(workflow, workflow.root, slot.source)
+    assert [node.type for node in line.nodes] == ["CheckpointLoaderSimple"]
+    assert all(len(suns) == 1 for suns in suns_before(workflow).values())
+    assert sources(links) == [one["id"] for one in reroutes[: at + 1]]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_the_other_samplers_of_the_row_stay_plain_where_one_was_chosen(at: int) -> None:
+    graph, reroutes, samplers = row(3)
+    workflow, links = sped_up(graph.workflow(), [{"graph": None, "node": samplers[at]["id"]}])
+    assert sources(links) == [reroutes[at]["id"]]
+    suns = suns_before(workflow)
+    assert {number for number, found in suns.items() if found} == {samplers[at]["id"]}
+
+
+def test_a_model_that_leaves_a_subgraph_through_the_row_stays_plain() -> None:
+    inner = Subgraph("row", 1, "model:MODEL", "MODEL:MODEL LATENT:LATENT")
+    first = reroute(inner, inner.inside)
+    second = reroute(inner, first)
+    sampler(inner, first)
+    latent = sampler(inner, second)
+    inner.link(second, 0, inner.outside, "MODEL")
+    inner.link(latent, 0, inner.outside, "LATENT")
+    inner.type_of()
+    graph = Graph()
+    outer = graph.node(inner.id, model=(loader(graph), 0))
+    graph.node("DifferentialDiffusion", model=(outer, 0))
+    workflow, links = sped_up(graph.workflow(inner.definition()))
+    (leaving, _) = workflow.graphs[inner.id].outputs
+    line = model_line(workflow, workflow.graphs[inner.id], leaving)
+    assert [node.type for node in line.nodes] == ["CheckpointLoaderSimple"]
+    assert sources(links) == [first["id"], second["id"]]
+    assert all(len(suns) == 1 for suns in suns_before(workflow).values())
+
+
+def test_native_reroutes_below_a_reroute_node_need_no_sun_each() -> None:
+    graph = Graph()
+    model = loader(graph)
+    way = reroute(graph, model)
+    samplers = [sampler(graph, way), sampler(graph, way)]
+    graph.reroute(1, 500, -80, [samplers[1]["inputs"][0]["link"]])
+    _, links = sped_up(graph.workflow())
+    assert sources(links) == [model["id"]]
+
+
+@pytest.mark.parametrize("step", [(60, 40), (230, 80), (330, 300), (0, 0)])
+def test_new_nodes_on_a_full_canvas_cover_no_other_and_not_each_other(step: tuple[int, int]) -> None:
+    graph = Graph()
+    for _ in range(40):
+        sampler(graph, loader(graph))
+    while len(graph.nodes) < 600:
+        graph.node("EmptyLatentImage", [512, 512, 1])
+    for number, node in enumerate(graph.nodes):
+        node["pos"] = [step[0] * (number % 25), step[1] * (number // 25)]
+        node["size"] = [max(step[0] - 20, 10), max(step[1] - 20, 10)]
+    workflow, links = sped_up(graph.workflow())
+    nodes = list(workflow.root.nodes.values())
+    new = [node for node in nodes if node.type == "SUNSpeedUp"]
+    assert len(new) == len(links) == 40
+    assert not [(one.label, other.label) for one in new for other in nodes if one is not other and covers(one, other)]
+
+
+def covers(one: Node, other: Node) -> bool:
+    return overlap(one.box, other.box, 0)
+
+
+def overlap(one: Box, other: Box, margin: float) -> bool:
+    return (
+        one[0] < other[2] + margin
+        and other[0] < one[2] + margin
+        and one[1] < other[3] + margin
+        and other[1] < one[3] + margin
+    )
+
+
+def nearest_free_place(boxes: list[Box], beside: Box, width: float, height: float) -> tuple[float, float]:
+    """What free_position has to find, every place held against every box."""
+    left, top = beside[0] - width - 2 * MARGIN, beside[1]
+    places = [(x * STEP, y * STEP) for x in COLUMNS for y in ROWS]
+    for x, y in sorted(places, key=lambda place: abs(place[1]) + max(-place[0], 3 * place[0])):
+        place = (left + x, top + y, left + x + width, top + y + TITLE_HEIGHT + height)
+        if not any(overlap(place, box, MARGIN) for box in boxes):
+            return place[0], place[1] + TITLE_HEIGHT
+    return left, max(box[3] for box in boxes) + MARGIN + TITLE_HEIGHT
+
+
+@pytest.mark.parametrize("count", [1, 30, 100, 400, 2000])
+def test_a_new_node_gets_the_nearest_free_place(count: int) -> None:
+    chance = random.Random(count)
+
+    def box() -> Box:
+        left, top = chance.randrange(-3000, 3000, 10), chance.randrange(-3000, 3000, 10)
+        size = 10**9 if chance.random() < 0.002 else 10 * chance.randrange(1, 40)
+        return float(left), float(top), float(left + size), float(top + 10 * chance.randrange(1, 40))
+
+    for _ in range(10):
+        view = View(None)
+        for number in range(count):
+            view.nodes[number] = Node(view, number, "Note", box=box())
+        view.fixtures, taken = [box()], [box() for _ in range(count // 20)]
+        everything = [*(node.box for node in view.nodes.values()), *view.fixtures, *taken]
+        beside = view.nodes[0]
+        expected = nearest_free_place(everything, beside.box, 300, 130)
+        assert free_position(view, beside, [300, 130], taken) == expected

@@ -1,0 +1,105 @@
+"""Which model is at the upper end of a MODEL line: by names, and past nodes that hide it."""
+
+import copy
+from typing import Any
+
+import pytest
+from sun_pack.conversion.plan import make_plan
+from sun_pack.conversion.rules import family_by_name
+
+from .test_corpus import load
+
+Json = dict[str, Any]
+SD1, SD2, VIDEO, TRANSFORMER = "Stable Diffusion 1.x", "Stable Diffusion 2.x", "a video model", "a transformer model"
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("v1-5-pruned-emaonly-fp16.safetensors", SD1),
+        ("sd15-photo-v2-0.safetensors", SD1),
+        ("epicrealism-v2-1.safetensors", None),
+        ("influxMix.safetensors", None),
+        ("cosmosAnime_v3.safetensors", None),
+        ("mochi-mix.safetensors", None),
+        ("humorMix.safetensors", None),
+        ("v2-1_768-ema-pruned.safetensors", SD2),
+        ("SD2/v2-1_512-ema-pruned.ckpt", SD2),
+        ("512-inpainting-ema.safetensors", SD2),
+        ("wd-1-5-beta2-fp16.safetensors", SD2),
+        ("x4-upscaler-ema.safetensors", SD2),
+        ("playground-v2.5-1024px-aesthetic.safetensors", "SDXL"),
+        ("ponyDiffusionV6XL.safetensors", "SDXL"),
+        ("flux1-dev-fp8.safetensors", "Flux"),
+        ("svdq-int4-flux.1-dev.safetensors", "Flux"),
+        ("Kolors-Inpainting.safetensors", "Kolors"),
+        ("mochi_preview_bf16.safetensors", VIDEO),
+        ("Cosmos-1_0-Diffusion-7B-Text2World.safetensors", VIDEO),
+        ("wan-t2v-14b.safetensors", VIDEO),
+        ("wan2.1_t2v_1.3B_fp16.safetensors", VIDEO),
+        ("ltxvideo-2b.safetensors", VIDEO),
+        ("cogvideox-5b.safetensors", VIDEO),
+        ("z_image_turbo_bf16.safetensors", TRANSFORMER),
+        ("ZImage.safetensors", TRANSFORMER),
+        ("sana_1600m.safetensors", TRANSFORMER),
+    ],
+)
+def test_a_file_name_gives_a_family_away_or_none(name: str, family: str | None) -> None:
+    assert family_by_name((name,)) == family
+
+
+@pytest.mark.parametrize(
+    ("loader", "reason"),
+    [
+        ("NunchakuFluxDiTLoader", "its model is Flux"),
+        ("MZ_KolorsUNETLoaderV2", "its model is Kolors"),
+        ("UnetLoaderGGUFMultiGPU", "few of those that UnetLoaderGGUFMultiGPU loads are U-Nets"),
+        ("DiffusersLoader", "few of those that DiffusersLoader loads are U-Nets"),
+    ],
+)
+def test_a_loader_of_other_models_is_known_by_its_type(loader: str, reason: str) -> None:
+    workflow = load("api_text_to_image")
+    number = next(key for key, node in workflow.items() if node["class_type"] == "CheckpointLoaderSimple")
+    workflow[number] = {"class_type": loader, "inputs": {"model_path": "my-model"}}
+    assert reason in make_plan("speed_up", workflow).detail
+
+
+def behind(workflow: Json, node: Json, number: str = "900") -> Json:
+    """An API graph whose samplers take their MODEL from another node."""
+    workflow = copy.deepcopy(workflow)
+    for other in workflow.values():
+        if "Sampler" in other["class_type"]:
+            other["inputs"]["model"] = [number, 0]
+    return {**workflow, number: node}
+
+
+HIDDEN = [
+    {"class_type": "FromBasicPipe", "inputs": {"basic_pipe": ["901", 0]}},
+    {"class_type": "Any Switch (rgthree)", "inputs": {"any_01": ["902", 0]}},
+    {"class_type": "EditBasicPipe", "inputs": {"basic_pipe": ["901", 0], "positive": ["2", 0]}},
+]
+
+
+@pytest.mark.parametrize("node", HIDDEN, ids=lambda node: node["class_type"])
+@pytest.mark.parametrize(("file", "made"), [("flux1-dev-fp8.safetensors", 0), ("dreamshaper_8.safetensors", 1)])
+def test_a_model_in_a_pipe_or_behind_a_switch_is_found(node: Json, file: str, made: int) -> None:
+    workflow = behind(load("api_text_to_image"), node) | {
+        "901": {"class_type": "ToBasicPipe", "inputs": {"model": ["902", 0]}},
+        "902": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": file}},
+    }
+    plan = make_plan("speed_up", workflow)
+    assert [edit["op"] for edit in plan.edits].count("add") == made
+    assert made or "its model is Flux" in plan.detail
+
+
+def test_a_file_that_another_node_names_is_found() -> None:
+    node = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ["903", 0]}}
+    named = behind(load("api_text_to_image"), node)
+    named["903"] = {"class_type": "PrimitiveString", "inputs": {"value": "sd3.5_large.safetensors"}}
+    assert "its model is SD3" in make_plan("speed_up", named).detail
+
+
+def test_a_model_that_cannot_be_seen_is_left_alone() -> None:
+    node = {"class_type": "ModelOutOfNowhere", "inputs": {"settings": ["1", 0]}}
+    plan = make_plan("speed_up", behind(load("api_text_to_image"), node))
+    assert plan.edits == [] and "which model comes out of ModelOutOfNowhere (#900) cannot be seen here" in plan.detail
