@@ -5,13 +5,14 @@ from weakref import WeakValueDictionary
 
 import folder_paths
 
+from ..conversion.rules import RELEASED
 from ..sun_core.adapter import SunAdapter, load_adapter
 from ..sun_core.errors import SunError
 
 FOLDER = "sun"
 EXTENSIONS = {".safetensors", ".sft"}
 
-RELEASED_ADAPTER = "sun_adapter_sdv15_4step_addpos.safetensors"
+RELEASED_ADAPTER = RELEASED["name"]
 RELEASED_AT = "https://huggingface.co/Williechai/SpeedUpNet"
 
 _loaded: WeakValueDictionary[tuple, SunAdapter] = WeakValueDictionary()

@@ -17,7 +17,7 @@ from ..conversion.graph import ConversionError
 from ..conversion.models import Adapter, Installed, ModelFile
 from ..conversion.plan import make_plan, read
 from ..conversion.rules import RELEASED, STEPS
-from ..conversion.words import speaking
+from ..conversion.words import say, speaking
 from ..sun_core.adapter_file import read_layout
 from ..sun_core.errors import SunError
 from ..sun_core.fit import ModelHeader, read_model_header
@@ -60,14 +60,20 @@ async def _answer(request: web.Request, answer: Callable[[dict[str, Any]], dict[
     """Runs `answer` on the JSON body, in a thread: it reads files. Whatever is wrong becomes one sentence."""
     try:
         body = await _body(request)
-        with speaking(body.get("locale")):
-            return web.json_response(await asyncio.to_thread(answer, body), dumps=_dumps)
     except ConversionError as error:
-        return web.json_response({"error": str(error)}, status=400)
-    except Exception:
-        logging.exception("SUN could not work on this workflow.")
-        sentence = "SUN could not read this workflow; it stays as it is, and the log says why."
-        return web.json_response({"error": sentence}, status=400)
+        return _refusal(str(error))
+    with speaking(body.get("locale")):
+        try:
+            return web.json_response(await asyncio.to_thread(answer, body), dumps=_dumps)
+        except ConversionError as error:
+            return _refusal(str(error))
+        except Exception:
+            logging.exception("SUN could not work on this workflow.")
+            return _refusal(say("SUN could not read this workflow; it stays as it is, and the log says why."))
+
+
+def _refusal(sentence: str) -> web.Response:
+    return web.json_response({"error": sentence}, status=400)
 
 
 def _dumps(answer: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
     python3 scripts/screenshots.py [names]
 
-A name is `graph`, for docs/images/graph.png, or a node's id, for web/docs/images/node_<id>.png; without one, all are
-taken.
+A name is `graph`, for docs/images/graph.png, `badge`, for web/docs/images/badge.png, or a node's id, for
+web/docs/images/node_<id>.png; without one, all are taken.
 """
 
 import sys
@@ -26,7 +26,7 @@ def main() -> int:
     import comfy_page
     import demonstration
     from comfy_server import ComfyServer
-    from page_pictures import NODES, graph, node
+    from page_pictures import PICTURES
 
     base, models = demonstration.base_folder(), demonstration.mini_family()
     demonstration.fill(base, models)
@@ -38,11 +38,10 @@ def main() -> int:
             page = comfy_page.new_window(browser, 1800, 1100).new_page()
             page.goto(server.url)
             page.wait_for_function(comfy_page.READY)
-            for name in sys.argv[1:] or ["graph", *NODES]:
+            for name in sys.argv[1:] or PICTURES:
                 page.evaluate("(graph) => app.loadGraphData(graph, true, true, 'SUN')", workflow.graph)
                 page.evaluate(comfy_page.FRAMES, 5)
-                file = graph(page) if name == "graph" else node(page, name)
-                print(f"  made: {file.name}", flush=True)
+                print(f"  made: {PICTURES[name](page).name}", flush=True)
     return 0
 
 

@@ -78,7 +78,10 @@ def test_broken_workflow_loses_nothing(page: CanvasPage, plain: dict) -> None:
     sampler["widgets_values"][2] = 10**9
     plain["links"].append([999, 555, 0, 666, 0, "MODEL"])
     page.load(plain)
+    before = content(page.graph())
     page.convert("speed_up")
     assert page.values(SAMPLER)["steps"] == 4
     (unknown,) = page.nodes("NodeOfNobody")
     assert unknown["widgets_values"] == ["kept"]
+    page.convert("restore")
+    assert content(page.graph()) == before

@@ -1,6 +1,9 @@
 """Templates, help pages, languages, settings, the about page."""
 
+import json
+
 import pytest
+from demonstration import EXAMPLES
 from playwright.sync_api import expect
 
 from .page import CanvasPage
@@ -51,6 +54,22 @@ def test_node_and_its_help_speak_the_users_language(
     page.page.get_by_test_id("info-button").click()
     text = {"en": "negative", "zh": "负面"}[locale]
     expect(page.page.locator(".node-help-content").last).to_contain_text(text)
+
+
+@pytest.mark.usefixtures("frontend")  # which `page` has parameters of
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_words_are_of_the_page_and_not_of_the_file(settings: dict, request: pytest.FixtureRequest) -> None:
+    """A loaded node speaks the reader's language, and nothing of it goes into what is saved."""
+    settings["Comfy.Locale"] = "zh"
+    page: CanvasPage = request.getfixturevalue("page")
+    page.load(json.loads((EXAMPLES / "text_to_image.json").read_text(encoding="utf-8")))
+    shown = page.page.evaluate("""() => {
+        const { inputs, outputs } = app.graph.nodes.find((node) => node.type === 'SUNSpeedUp')
+        return [...inputs, ...outputs].map((slot) => slot.label || slot.localized_name || slot.name)
+    }""")
+    assert shown == ["模型", "适配器", "强度", "采样设置", "模型"]
+    (saved,) = page.nodes("SUNSpeedUp")
+    assert not any("label" in slot for slot in [*saved["inputs"], *saved["outputs"]])
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)

@@ -37,6 +37,16 @@ def test_every_input_is_explained_in_both_languages(schema: Any) -> None:
 
 
 @pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.node_id)
+def test_a_page_says_when_to_use_the_node_and_what_mistakes_look_like(schema: Any) -> None:
+    headings = ("When to use it", "Mistakes and what they look like"), ("什么时候用", "常见问题")
+    for page, (when, mistakes) in zip(pages(schema.node_id), headings, strict=True):
+        sections = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        said = {heading: text for heading, _, text in (section.partition("\n") for section in sections)}
+        assert len(said[when].strip()) > 20, page
+        assert "|---|---|---|" in said[mistakes], page
+
+
+@pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.node_id)
 def test_both_languages_show_the_same_pictures_and_they_are_there(schema: Any) -> None:
     english, chinese = (pictures(page) for page in pages(schema.node_id))
     assert english == chinese

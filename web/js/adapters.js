@@ -2,23 +2,16 @@
 
 import { ask } from "./server.js";
 
-const NOTHING = { version: "", names: [], released: null };
-let answer = null;
-
 /** {version of the pack, names of the usable files, released: {name, url, bytes, license, folder}}. */
-export function adapterFiles() {
-  answer ??= ask("adapters").then(
-    ({ version, adapters, released }) => ({
-      version,
-      names: adapters.filter((adapter) => !adapter.error).map((adapter) => adapter.name),
-      released,
-    }),
-    () => NOTHING,
-  );
-  return answer;
-}
+export let files = { version: "", names: [], released: null };
 
-/** Makes the next question go to the server: files came or went. */
-export function forgetAdapters() {
-  answer = null;
+/** Asks the server, at the page's start and when files came or went; what was known stays where it does not answer. */
+export async function readAdapters() {
+  try {
+    const { version, adapters, released } = await ask("adapters");
+    const names = adapters.filter((adapter) => !adapter.error).map((adapter) => adapter.name);
+    files = { version, names, released };
+  } catch (error) {
+    console.warn(`SUN: ${error.message}`);
+  }
 }

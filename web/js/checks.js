@@ -1,10 +1,10 @@
 /** Asks the server what the SUN nodes of the graph have to say, some time after the last change, and shows it. */
 
-import { adapterFiles } from "./adapters.js";
+import { files } from "./adapters.js";
 import { convert } from "./conversion.js";
 import { hasFace, showOn } from "./faces.js";
 import { address, allNodes, rootGraph } from "./graphs.js";
-import { showRun } from "./runs.js";
+import { plainRun, showRun } from "./runs.js";
 import { ask } from "./server.js";
 import { showsBadges } from "./settings.js";
 import { locale } from "./words.js";
@@ -21,14 +21,15 @@ export function checkSoon() {
 async function check() {
   const turn = ++latest;
   if (!allNodes().some(hasFace)) return;
-  const [entries, files] = await Promise.all([findings(), adapterFiles()]);
+  const entries = await findings();
   if (turn !== latest) return; // the graph changed meanwhile; a later answer comes
   for (const node of allNodes().filter(hasFace)) {
     const entry = entries.get(key(address(node)));
     showOn(node, {
       lines: entry?.face ?? [],
+      plain: (entry?.plain ?? []).flatMap(plainRun),
       badge: showsBadges() ? (entry?.badge ?? null) : null,
-      missing: lacks(node, files) ? files.released : null,
+      missing: isMissing(node) ? files.released : null,
       onFix: () => convert("fix", [address(node)]),
     });
     showRun(node);
@@ -46,7 +47,8 @@ async function findings() {
 }
 
 /** Whether the released adapter is what a node wants and the server has not got, or the server has no adapter at all. */
-function lacks(node, { names, released }) {
+function isMissing(node) {
+  const { names, released } = files;
   const chosen = node.widgets.find((widget) => widget.name === "adapter_name");
   return chosen && released && !names.includes(released.name) && (chosen.value === released.name || !names.length);
 }

@@ -2,8 +2,11 @@
 
 import { app } from "../../../scripts/app.js";
 import { graphOf } from "./graphs.js";
+import { word } from "./words.js";
 
 const SUBGRAPH_INPUT = -10; // the id that a subgraph's input node has in links
+// where 1.58 keeps the values of widgets that an older page promoted; they win when it loads a file
+const KEPT_VALUES = "proxyWidgetErrorQuarantine";
 
 /** Throws an Error, with the graph as it was, where an edit does not fit the graph. */
 export async function applyEdits(edits) {
@@ -29,13 +32,13 @@ export async function applyEdits(edits) {
 
 const operations = {
   add(graph, { id, type, pos, size, widgets, properties }) {
-    if (graph.getNodeById(id)) throw new Error(`The graph has a new node ${id}; try again.`);
+    if (graph.getNodeById(id)) throw new Error(word("sun.newNode", { id }));
     const node = LiteGraph.createNode(type);
     node.id = id;
     node.pos = [...pos];
-    graph.add(node);
     const [width, height] = node.computeSize();
-    node.setSize([Math.max(size[0], width), Math.max(size[1], height)]);
+    node.setSize([Math.max(size[0], width), Math.max(size[1], height)]); // before Nodes 2.0 reads it
+    graph.add(node);
     for (const [name, value] of Object.entries(widgets)) setWidget(node, name, value);
     Object.assign(node.properties, properties);
   },
@@ -52,7 +55,7 @@ const operations = {
       origin === SUBGRAPH_INPUT
         ? graph.inputs[slot].connect(node.inputs[index], node, via)
         : nodeOf(graph, origin).connect(slot, node, index, via);
-    if (!link) throw new Error(`${node.title}: its input ${name} cannot be linked to node ${origin}.`);
+    if (!link) throw new Error(word("sun.noLink", { node: node.title, name, id: origin }));
   },
 
   disconnect(graph, { to: [target, name] }) {
@@ -73,19 +76,23 @@ const operations = {
 
 function nodeOf(graph, id) {
   const node = graph.getNodeById(id);
-  if (!node) throw new Error(`The graph has no node ${id} any more.`);
+  if (!node) throw new Error(word("sun.noNode", { id }));
   return node;
 }
 
 function inputIndex(node, name) {
   const index = node.inputs.findIndex((input) => input.name === name);
-  if (index < 0) throw new Error(`${node.title} has no input ${name}.`);
+  if (index < 0) throw new Error(word("sun.noInput", { node: node.title, name }));
   return index;
 }
 
 function setWidget(node, name, value) {
   const widget = node.widgets?.find((candidate) => candidate.name === name);
-  if (!widget) throw new Error(`${node.title} has no widget ${name}.`);
+  if (!widget) throw new Error(word("sun.noWidget", { node: node.title, name }));
   widget.value = value;
   widget.callback?.(value, app.canvas, node);
+  const kept = node.properties[KEPT_VALUES];
+  for (const entry of Array.isArray(kept) ? kept : []) {
+    if (String(entry?.originalEntry) === `-1,${name}`) entry.hostValue = value;
+  }
 }

@@ -6,7 +6,7 @@ import { word } from "./words.js";
 
 const WIDGET = "sun_face";
 const SPEAKING = new Set(["SUNSpeedUp", "SUNApply", "SUNLoadAdapter", "SUNSampler", "SUNAdapterInfo"]);
-const HEIGHT = 84; // of four lines; fixed, so that no saved size changes with what a node has to say
+const HEIGHT = 84; // of five lines; fixed, so that no saved size changes with what a node has to say
 const faces = new WeakMap(); // node -> Face
 
 document.head.append(
@@ -17,13 +17,14 @@ class Face {
   lines = [];
   output = [];
   run = null;
+  plain = [];
   badge = null;
   missing = null;
   onFix = null;
   element = box("sun-face");
 
   draw() {
-    const parts = [...this.lines, ...this.output, ...(this.run ? [this.run] : [])].map((text) => box("sun-line", text));
+    const parts = [...this.lines, ...this.output, ...(this.run ? [this.run] : []), ...this.plain].map((text) => box("sun-line", text));
     if (this.badge) parts.unshift(remedy(this.badge, this.onFix, this.missing));
     else if (this.missing) parts.unshift(notInstalled(this.missing));
     this.element.replaceChildren(...parts);
@@ -35,11 +36,29 @@ export function addFace(node) {
   if (!SPEAKING.has(node.comfyClass)) return;
   const face = new Face();
   faces.set(node, face);
+  handOn(face.element);
   const options = { serialize: false, getMinHeight: () => HEIGHT, getValue: () => "" };
   const widget = node.addDOMWidget(WIDGET, WIDGET, face.element, options);
   widget.serialize = false;
   node.setSize(node.computeSize());
   node.badges.push(() => new LGraphBadge({ text: face.badge?.text ?? "", fgColor: "#000", bgColor: "#e8b339" }));
+}
+
+/** On litegraph's canvas an element keeps what is meant for the node below it; Nodes 2.0 hands that on by itself. */
+function handOn(element) {
+  const isMeantForNode = ({ target }) => !element.closest(".lg-node") && !target.closest("a");
+  element.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 && isMeantForNode(event)) app.canvas.processMouseDown(event); // its menu, or panning
+  });
+  element.addEventListener("contextmenu", (event) => {
+    if (isMeantForNode(event)) event.preventDefault(); // the browser's own menu
+  });
+  element.addEventListener("wheel", (event) => {
+    const canScroll = element.scrollHeight > element.clientHeight && !event.ctrlKey;
+    if (canScroll || !isMeantForNode(event)) return;
+    event.preventDefault();
+    app.canvas.processMouseWheel(event);
+  });
 }
 
 export function hasFace(node) {
@@ -50,7 +69,7 @@ export function badgeOf(node) {
   return faces.get(node)?.badge;
 }
 
-/** Shows what changed of {lines, output, run, badge: {text, detail, fix}, missing: the adapter to download, onFix}. */
+/** Shows what changed of {lines, output, run, plain: [lines], badge: {text, detail, fix}, missing: the adapter to download, onFix}. */
 export function showOn(node, changed) {
   const face = faces.get(node);
   if (!face) return;

@@ -13,15 +13,20 @@ export function graphOf(id) {
 
 /** How the server names a node: {graph: null or the subgraph's id, node: id}. */
 export function address(node) {
-  return { graph: node.graph === rootGraph() ? null : node.graph.id, node: Number(node.id) };
+  return { graph: node.graph === rootGraph() ? null : node.graph.id, node: asSaved(node.id) };
 }
 
-/** The node that the server runs as `path`: "7", or "5:7" for node 7 inside of the subgraph node 5. */
+/** Ids are numbers in saved workflows; where a graph came from the API's format, they can be words. */
+function asSaved(id) {
+  return String(Number(id)) === String(id) ? Number(id) : id;
+}
+
+/** The node that the server runs as `path`: "7", or "5:7" for node 7 inside of the subgraph node 5, if none is so called. */
 export function nodeAtPath(path) {
   const [last, ...outer] = String(path).split(":").reverse();
   let graph = rootGraph();
-  for (const id of outer.reverse()) graph = graph?.getNodeById(Number(id))?.subgraph;
-  return graph?.getNodeById(Number(last));
+  for (const id of outer.reverse()) graph = graph?.getNodeById(id)?.subgraph;
+  return graph?.getNodeById(last) ?? rootGraph()?.getNodeById(path);
 }
 
 /** All nodes of the root and of every subgraph's definition. */

@@ -1,24 +1,29 @@
 /** What users choose in the settings dialog. */
 
 import { app } from "../../../scripts/app.js";
+import { files } from "./adapters.js";
 import { word } from "./words.js";
 
 const DEFAULT_ADAPTER = "SUN.DefaultAdapter";
 const SHOW_BADGES = "SUN.ShowBadges";
 const ANNOUNCE = "SUN.AnnounceAutomatic";
 
-/** For registerExtension; `adapters` are file names, `onBadges` is called when badges are switched on or off. */
-export function settingDefinitions(adapters, onBadges) {
-  const choices = adapters.map((name) => ({ text: name, value: name }));
+/** For registerExtension; `onBadges` is called when badges are switched on or off. */
+export function settingDefinitions(onBadges) {
   return [
     setting(ANNOUNCE, { type: "boolean", defaultValue: true }),
     setting(SHOW_BADGES, { type: "boolean", defaultValue: true, onChange: onBadges }),
     setting(DEFAULT_ADAPTER, {
       type: "combo",
       defaultValue: "",
-      options: [{ text: word("sun.adapterThatFits"), value: "" }, ...choices],
+      options: adapterChoices, // looked up when the dialog opens: files come and go
     }),
   ];
+}
+
+function adapterChoices() {
+  const names = files.names.map((name) => ({ text: name, value: name }));
+  return [{ text: word("sun.adapterThatFits"), value: "" }, ...names];
 }
 
 /** The adapter's file name; null for whichever fits. */

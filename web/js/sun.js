@@ -2,30 +2,31 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { adapterFiles, forgetAdapters } from "./adapters.js";
+import { files, readAdapters } from "./adapters.js";
 import { checkSoon } from "./checks.js";
-import { addFace } from "./faces.js";
+import { addFace, hasFace } from "./faces.js";
 import { canvasMenu, commands, nodeMenu, toolboxCommands } from "./menu.js";
+import { allNodes } from "./graphs.js";
 import { listenToRuns } from "./runs.js";
 import { settingDefinitions } from "./settings.js";
 import { translateDefinitions, translateNode } from "./translation.js";
 
 const HOME = "https://arxiv.org/abs/2312.08887"; // what the pack implements
-const { version, names, released } = await adapterFiles();
+await readAdapters();
 
 app.registerExtension({
   name: "SUN",
   commands,
   keybindings: [{ commandId: "SUN.SpeedUp", combo: { key: "l", ctrl: true, shift: true } }],
-  settings: settingDefinitions(names, checkSoon),
-  aboutPageBadges: [{ label: `SUN ${version}`, url: HOME, icon: "pi pi-bolt" }],
+  settings: settingDefinitions(checkSoon),
+  aboutPageBadges: [{ label: `SUN ${files.version}`, url: HOME, icon: "pi pi-bolt" }],
   getNodeMenuItems: nodeMenu,
   getCanvasMenuItems: canvasMenu,
   getSelectionToolboxCommands: toolboxCommands,
   addCustomNodeDefs: translateDefinitions,
 
   setup() {
-    listenToRuns();
+    listenToRuns(checkSoon);
     api.addEventListener("graphChanged", checkSoon);
   },
 
@@ -33,14 +34,17 @@ app.registerExtension({
     translateNode(node);
     addFace(node);
     nameReleasedAdapter(node);
+    if (hasFace(node)) checkSoon(); // a page that reads the API's format tells of nothing else
   },
 
   afterConfigureGraph() {
     checkSoon();
   },
 
-  refreshComboInNodes() {
-    forgetAdapters();
+  /** Comes when the page has read the definitions anew and given the nodes' combos what they offer. */
+  async refreshComboInNodes() {
+    await readAdapters();
+    allNodes().forEach(nameReleasedAdapter);
     checkSoon();
   },
 });
@@ -50,6 +54,7 @@ app.registerExtension({
  * all, its combo offers this name nevertheless, for new nodes to show; newer pages would take it for installed.
  */
 function nameReleasedAdapter(node) {
+  const { names, released } = files;
   const chooser = node.comfyClass?.startsWith("SUN") && node.widgets?.find(({ name }) => name === "adapter_name");
   if (!chooser || !released) return;
   node.properties.models = [{ name: released.name, url: released.url, directory: released.folder }];

@@ -22,14 +22,20 @@ export function translateDefinitions(definitions) {
   }
 }
 
-/** Labels the inputs, widgets and outputs of a new node. */
+/**
+ * Names the inputs, widgets and outputs of a new node. Slots by `localized_name`, which every page makes anew; a `label`
+ * of theirs would go into saved workflows, and speak this language in other people's pages.
+ */
 export function translateNode(node) {
   const words = node.comfyClass?.startsWith("SUN") && table[node.comfyClass];
   if (!words) return;
-  for (const slot of [...(node.inputs ?? []), ...(node.widgets ?? [])]) {
-    slot.label = words.inputs?.[slot.name]?.name ?? slot.label;
+  for (const input of node.inputs ?? []) {
+    input.localized_name = words.inputs?.[input.name]?.name ?? input.localized_name;
+  }
+  for (const widget of node.widgets ?? []) {
+    widget.label = words.inputs?.[widget.name]?.name ?? widget.label;
   }
   for (const [index, output] of (node.outputs ?? []).entries()) {
-    output.label = words.outputs?.[index]?.name ?? output.label;
+    output.localized_name = words.outputs?.[index]?.name ?? output.localized_name;
   }
 }
