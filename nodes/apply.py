@@ -23,6 +23,7 @@ class SUNSpeedUp(io.ComfyNode):
             ),
             search_aliases=ALIASES,
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # else ComfyUI may give the cached MODEL of a like node, whose runs it tells
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TOOLTIP),
                 io.Combo.Input("adapter_name", options=adapter_names(), tooltip=ADAPTER_TOOLTIP),
@@ -69,6 +70,7 @@ class SUNApply(io.ComfyNode):
             description="SUN 4-Step Speed-Up with every setting: separate strengths, a range, a negative of its own.",
             search_aliases=ALIASES,
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # else ComfyUI may give the cached MODEL of a like node, whose runs it tells
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TOOLTIP),
                 SunAdapterType.Input("sun_adapter", tooltip="From Load SUN Adapter."),

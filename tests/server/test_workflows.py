@@ -42,6 +42,17 @@ def test_image_to_image_keeps_the_composition(
     assert difference(same_prompt, pixels(png)) < 0.5 * difference(redrawn, pixels(png))
 
 
+def test_a_second_sun_node_with_the_same_settings_runs_itself(server: ComfyServer, workflow: Workflow) -> None:
+    """A MODEL from the cache would tell of its runs on the node that made it."""
+    prompt = workflow.to_api()
+    server.run(prompt)
+    number, other = workflow.node_id("SUN 4-Step Speed-Up"), "900"
+    prompt[other] = prompt.pop(number)
+    sampler = prompt[workflow.node_id("KSampler")]["inputs"]
+    sampler |= {"model": [other, 0], "seed": sampler["seed"] + 1}
+    assert other in server.run(prompt).seconds
+
+
 def test_negative_prompt_of_an_ordinary_ksampler_works_at_cfg_1(
     server: ComfyServer, workflow: Workflow, models: Models
 ) -> None:
