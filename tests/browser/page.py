@@ -94,7 +94,9 @@ class CanvasPage:
         """Save the workflow under a name: Ctrl+S, the name, Enter."""
         self.press("Control", "s")
         self.page.locator("[role=dialog] input").last.fill(name)
-        self.page.keyboard.press("Enter")
+        file = f"{name.replace(' ', '%20')}.json"
+        with self.page.expect_response(lambda answer: answer.request.method == "POST" and file in answer.url):
+            self.page.keyboard.press("Enter")  # some pages take the name before the file is there
         self.page.wait_for_function(
             "(name) => app.extensionManager.workflow.activeWorkflow.path === `workflows/${name}.json`", arg=name
         )
