@@ -241,10 +241,6 @@ class Workflow:
         for graph in self.graphs.values():
             yield from graph.nodes.values()
 
-    def instances(self, graph: Graph) -> list[Node]:
-        """The nodes that stand for a subgraph, in whichever graph they are."""
-        return graph.hosts
-
     def running_graphs(self) -> set[Graph]:
         """The root, and the subgraphs that an active node of a running graph stands for."""
         running, waiting = {self.root}, [self.root]

@@ -119,8 +119,7 @@ def _leave_subgraph(
 ) -> None:
     """To what feeds input `slot` of every node that stands for this subgraph."""
     found = False
-    instances = workflow.instances(graph)
-    for instance in [active for active in instances if active.is_active] or instances:
+    for instance in [active for active in graph.hosts if active.is_active] or graph.hosts:
         outer = instance_input(instance, graph, slot)
         if outer is not None and outer.source is not None:
             found = True

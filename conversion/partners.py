@@ -67,7 +67,7 @@ def _latents_above(graph: Graph, source: Source, workflow: Workflow) -> Iterator
     """What feeds the node behind `source` with latents, into subgraphs and out of them."""
     node = graph.nodes.get(source.node)
     if source.node == SUBGRAPH_INPUT:
-        for instance in workflow.instances(graph):
+        for instance in graph.hosts:
             outer = instance_input(instance, graph, source.slot)
             if outer is not None and outer.source is not None:
                 yield instance.graph, outer.source

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from sun_pack.conversion.plan import convert, make_plan, read
+from sun_pack.conversion.plan import convert, read
 from sun_pack.conversion.samplers import find_samplers
 
 from .compare import canonical
@@ -126,7 +126,10 @@ def test_subgraph_within_itself_ends(is_used: bool) -> None:
             inside["inputs"][link["origin_slot"]]["link"] = number
     if not is_used:
         workflow["nodes"].remove(host_of(workflow))
-    make_plan("speed_up", workflow)
+    converted, plan = convert("speed_up", workflow)
+    added = [edit["graph"] for edit in plan.edits if edit["op"] == "add"]
+    assert added == ([definition["id"]] if is_used else [])
+    assert sampler_of(converted)["widgets_values"][INNER_STEPS] == (4 if is_used else 25)
 
 
 @pytest.mark.parametrize("hosts", [7, [7], [{}], [{"graph": [], "node": {}, "value": [], "plug": [[], 0]}]])

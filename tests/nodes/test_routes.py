@@ -8,6 +8,7 @@ from pathlib import Path
 
 import folder_paths
 import pytest
+import tomllib
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from sun_pack.conversion.rules import RELEASED
@@ -73,6 +74,8 @@ def test_adapters_are_described_by_their_headers(folders):
     }
     assert mini["bytes"] == os.path.getsize(WEIGHTS / ADAPTER) and mini["extra_positive"] is True
     assert answer["released"]["name"] == RELEASED_ADAPTER == RELEASED["name"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert answer["version"] == project["version"]
 
 
 def test_the_adapter_that_fits_the_checkpoint_is_chosen_by_both_headers(folders):
