@@ -9,9 +9,7 @@ const SPEAKING = new Set(["SUNSpeedUp", "SUNApply", "SUNLoadAdapter", "SUNSample
 const HEIGHT = 84; // of five lines; fixed, so that no saved size changes with what a node has to say
 const faces = new WeakMap(); // node -> Face
 
-document.head.append(
-  Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("./faces.css", import.meta.url).href }),
-);
+const STYLES = new URL("./faces.css", import.meta.url).href;
 
 class Face {
   lines = [];
@@ -22,12 +20,17 @@ class Face {
   missing = null;
   onFix = null;
   element = box("sun-face");
+  text = box("sun-text");
+
+  constructor() {
+    this.element.append(styles(), this.text);
+  }
 
   draw() {
     const parts = [...this.lines, ...this.output, ...(this.run ? [this.run] : []), ...this.plain].map((text) => box("sun-line", text));
     if (this.badge) parts.unshift(remedy(this.badge, this.onFix, this.missing));
     else if (this.missing) parts.unshift(notInstalled(this.missing));
-    this.element.replaceChildren(...parts);
+    this.text.replaceChildren(...parts);
   }
 }
 
@@ -119,6 +122,11 @@ function downloadLink({ url }) {
   link.target = "_blank";
   link.rel = "noopener";
   return link;
+}
+
+/** Each face brings the style sheet with it, so that nothing of the page's own document is changed. */
+function styles() {
+  return Object.assign(document.createElement("link"), { rel: "stylesheet", href: STYLES });
 }
 
 /** Text goes in as text: titles and metadata come from other people's files. */

@@ -42,7 +42,7 @@ export function toolboxCommands(item) {
 
 /** Addresses of what `points` finds in the selection; null, for the whole graph, where it finds nothing. */
 function selected(points) {
-  const nodes = [...(app.canvas.selectedItems ?? [])].filter((item) => item.inputs).flatMap(points);
+  const nodes = [...(app.canvas.selectedItems ?? [])].filter((item) => "inputs" in item && item.inputs).flatMap(points);
   return nodes.length ? nodes.map(address) : null;
 }
 

@@ -15,7 +15,7 @@ const HOME = "https://arxiv.org/abs/2312.08887"; // what the pack implements
 await readAdapters();
 
 app.registerExtension({
-  name: "SUN",
+  name: "sun4stepspeedup", // the pack's DisplayName as one word: of two extensions with one name, ComfyUI drops one
   commands,
   keybindings: [{ commandId: "SUN.SpeedUp", combo: { key: "l", ctrl: true, shift: true } }],
   settings: settingDefinitions(checkSoon),

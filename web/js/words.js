@@ -3,7 +3,7 @@
 import { app } from "../../../scripts/app.js";
 import { fetchTranslations } from "./server.js";
 
-export const locale = app.extensionManager?.setting.get("Comfy.Locale") ?? "en";
+export const locale = String(app.extensionManager?.setting.get("Comfy.Locale") ?? "en");
 const translations = await fetchTranslations();
 const english = translations.en ?? {};
 
