@@ -40,6 +40,8 @@ MATPLOTLIB = (
     "matplotlib==3.10.9", "contourpy==1.3.2", "cycler==0.12.1", "fonttools==4.65.0", "kiwisolver==1.5.1",
     "pyparsing==3.3.3", "python-dateutil==2.9.0.post0", "six==1.17.0",
 )  # fmt: skip
+JAVASCRIPT_TOOLS = ("typescript@5.9.3", "@comfyorg/comfyui-frontend-types@1.45.6")  # the last without dependencies
+NODE_PACKAGES = ("nodejs", "npm")  # of Debian
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")  # names of its command
 CHROMIUM_PACKAGES = ("chromium", "fonts-noto-cjk")  # of Debian
 
@@ -134,13 +136,8 @@ def chromium() -> str:
     """The browser of the browser tests, installed where this is root's Debian. Raises SetupError where it is not."""
     if found := _chromium():
         return found
-    if shutil.which("apt-get") and os.geteuid() == 0:
-        _say("Installing Chromium ...")
-        quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (("update",), ("install", "--yes", "--no-install-recommends", *CHROMIUM_PACKAGES)):
-            subprocess.run(["apt-get", *command], capture_output=True, env=quietly)
-        if found := _chromium():
-            return found
+    if _apt_install("Chromium", CHROMIUM_PACKAGES) and (found := _chromium()):
+        return found
     raise SetupError(
         "The browser tests need Chromium, which is not installed: install it (on Debian and Ubuntu the packages "
         f"{' and '.join(CHROMIUM_PACKAGES)}), or leave these tests out with --ignore=tests/browser."
@@ -149,6 +146,38 @@ def chromium() -> str:
 
 def _chromium() -> str | None:
     return next(filter(None, map(shutil.which, CHROMIUM)), None)
+
+
+def javascript_tools() -> Path:
+    """Install the JavaScript checker and the frontend's types; return their node_modules.
+
+    Raises SetupError if npm is missing and this is not root's Debian, or if npm fails.
+    """
+    if not shutil.which("npm") and not (_apt_install("Node.js", NODE_PACKAGES) and shutil.which("npm")):
+        raise SetupError(
+            "The JavaScript check needs Node.js with npm, which is not installed: install it and try again."
+        )
+
+    def install(folder: Path) -> None:
+        _say("Installing the JavaScript check ...")
+        quietly = ("--no-audit", "--no-fund", "--no-package-lock", "--legacy-peer-deps", "--ignore-scripts")
+        npm = [shutil.which("npm"), "install", *quietly, "--prefix", str(folder), *JAVASCRIPT_TOOLS]
+        made = subprocess.run(npm, capture_output=True, text=True)
+        if made.returncode:
+            raise SetupError(f"npm could not install the JavaScript check: {made.stderr.strip()[-300:]}")
+
+    return cached("javascript-tools", JAVASCRIPT_TOOLS, install) / "node_modules"
+
+
+def _apt_install(what: str, packages: tuple[str, ...]) -> bool:
+    """Install Debian packages if this is root's Debian; return whether it was tried."""
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        return False
+    _say(f"Installing {what} ...")
+    quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (("update",), ("install", "--yes", "--no-install-recommends", *packages)):
+        subprocess.run(["apt-get", *command], capture_output=True, env=quietly)
+    return True
 
 
 def training_packages(python: Path) -> Path | None:
