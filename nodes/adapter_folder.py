@@ -1,4 +1,4 @@
-"""The model folder type `sun`: where adapter files are, and what to say where they are not."""
+"""The model folder type `sun`: which adapter files there are, and what to say if one is missing."""
 
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -16,45 +16,45 @@ RELEASED_ADAPTER = RELEASED["name"]
 RELEASED_AT = "https://huggingface.co/Williechai/SpeedUpNet"
 
 _loaded: WeakValueDictionary[tuple, SunAdapter] = WeakValueDictionary()
-"""Adapters in use, by file and its state: nodes that name the same file share its weights."""
+"""Adapters in use, by path and state of their file: nodes that name the same file share its weights."""
 
 
 def register_folder() -> None:
-    """Makes models/sun known to ComfyUI, after whatever extra_model_paths.yaml says about `sun`."""
+    """Register models/sun with ComfyUI, after the folders that extra_model_paths.yaml names for `sun`."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (paths, {*extensions, *EXTENSIONS})
 
 
 def adapter_names() -> list[str]:
-    """The adapter files there are; with none, the released file's name, so that the widget says what is missing."""
+    """List the adapter files; if there are none, the released file's name, so that the widget shows what is missing."""
     return folder_paths.get_filename_list(FOLDER) or [RELEASED_ADAPTER]
 
 
 def is_there(name: str | None) -> bool | str:
-    """For validate_inputs: True, or what to say about a file that is not there.
+    """Return True if the file exists, otherwise what to tell the user; for validate_inputs.
 
-    A name that comes over a link is None here, and looked at when the node runs.
+    A name that arrives over a link is None here; it is checked when the node runs.
     """
     if name is None or folder_paths.get_full_path(FOLDER, name):
         return True
     folder = folder_paths.get_folder_paths(FOLDER)[0]
     if name == RELEASED_ADAPTER:
         return (
-            f"The SUN adapter is not there yet: download {RELEASED_ADAPTER} (76.8 MB, MIT) from {RELEASED_AT}, "
+            f"The SUN adapter is not installed yet: download {RELEASED_ADAPTER} (76.8 MB, MIT) from {RELEASED_AT}, "
             f"put it into {folder} and press R."
         )
     there = ", ".join(folder_paths.get_filename_list(FOLDER)[:5])
     if there:
-        return f"The SUN adapter {name} is not in {folder} any more; put it back, or choose another one ({there})."
+        return f"The SUN adapter {name} is no longer in {folder}; put it back, or choose another one ({there})."
     return (
-        f"The SUN adapter {name} is not there, and {folder} is empty; put it back, or download {RELEASED_ADAPTER} "
+        f"The SUN adapter {name} is missing, and {folder} is empty; put it back, or download {RELEASED_ADAPTER} "
         f"(76.8 MB, MIT) from {RELEASED_AT} into that folder."
     )
 
 
 def file_state(name: str | None) -> tuple:
-    """For fingerprint_inputs: changes when the file that `name` stands for is replaced."""
+    """Return what changes when the file called `name` is replaced; for fingerprint_inputs."""
     path = folder_paths.get_full_path(FOLDER, name) if name else None
     if path is None:
         return (name, None)
@@ -63,7 +63,10 @@ def file_state(name: str | None) -> tuple:
 
 
 def adapter_named(name: str) -> SunAdapter:
-    """Loads an adapter of the folder, or gives the one that is in use already; SunError where it cannot be."""
+    """Load an adapter by its file name, or return the one already in use.
+
+    Raises SunError if the file is missing or is not a SUN adapter.
+    """
     there = is_there(name)
     if isinstance(there, str):
         raise SunError(there)

@@ -36,11 +36,11 @@ class SUNAdapterInfo(io.ComfyNode):
         return sun_schema(
             node_id="SUNAdapterInfo",
             display_name="SUN Adapter Info",
-            description="Shows what a SUN adapter was made for and what its file says about itself.",
+            description="Shows which models a SUN adapter is for, and the metadata in its file.",
             search_aliases=["SpeedUpNet", "metadata"],
             is_output_node=True,
             inputs=[SunAdapterType.Input("sun_adapter", tooltip="From Load SUN Adapter.")],
-            outputs=[io.String.Output(display_name="info", tooltip="The text that is shown on the node.")],
+            outputs=[io.String.Output(display_name="info", tooltip="The text that the node shows.")],
         )
 
     @classmethod
