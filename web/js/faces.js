@@ -1,4 +1,4 @@
-/** What a SUN node says on its face: a DOM widget that is no part of the saved workflow. */
+/** The face of a SUN node: a DOM widget with text, which is not part of the saved workflow. */
 
 import { app } from "../../../scripts/app.js";
 import { address } from "./graphs.js";
@@ -6,7 +6,7 @@ import { word } from "./words.js";
 
 const WIDGET = "sun_face";
 const SPEAKING = new Set(["SUNSpeedUp", "SUNApply", "SUNLoadAdapter", "SUNSampler", "SUNAdapterInfo"]);
-const HEIGHT = 84; // of five lines; fixed, so that no saved size changes with what a node has to say
+const HEIGHT = 84; // five lines; fixed, so that the text never changes a saved size
 const faces = new WeakMap(); // node -> Face
 
 const STYLES = new URL("./faces.css", import.meta.url).href;
@@ -27,14 +27,15 @@ class Face {
   }
 
   draw() {
-    const parts = [...this.lines, ...this.output, ...(this.run ? [this.run] : []), ...this.plain].map((text) => box("sun-line", text));
+    const lines = [...this.lines, ...this.output, ...(this.run ? [this.run] : []), ...this.plain];
+    const parts = lines.map((text) => box("sun-line", text));
     if (this.badge) parts.unshift(remedy(this.badge, this.onFix, this.missing));
     else if (this.missing) parts.unshift(notInstalled(this.missing));
     this.text.replaceChildren(...parts);
   }
 }
 
-/** Gives a new SUN node its face. */
+/** Give a new SUN node its face. */
 export function addFace(node) {
   if (!SPEAKING.has(node.comfyClass)) return;
   const face = new Face();
@@ -47,7 +48,7 @@ export function addFace(node) {
   node.badges.push(() => new LGraphBadge({ text: face.badge?.text ?? "", fgColor: "#000", bgColor: "#e8b339" }));
 }
 
-/** On litegraph's canvas an element keeps what is meant for the node below it; Nodes 2.0 hands that on by itself. */
+/** On litegraph's canvas an element swallows the events for the node below it; Nodes 2.0 passes them on by itself. */
 function handOn(element) {
   const isMeantForNode = ({ target }) => !element.closest(".lg-node") && !target.closest("a");
   element.addEventListener("pointerdown", (event) => {
@@ -72,7 +73,10 @@ export function badgeOf(node) {
   return faces.get(node)?.badge;
 }
 
-/** Shows what changed of {lines, output, run, plain: [lines], badge: {text, detail, fix}, missing: the adapter to download, onFix}. */
+/**
+ * Show what changed of {lines, output, run, plain: lines, badge: {text, detail, fix}, missing: the adapter to download,
+ * onFix}.
+ */
 export function showOn(node, changed) {
   const face = faces.get(node);
   if (!face) return;
@@ -82,7 +86,7 @@ export function showOn(node, changed) {
   app.canvas.setDirty(true, true);
 }
 
-/** After an undo, Nodes 2.0 goes on showing the element of the node that was there before; ours goes in its place. */
+/** After an undo, Nodes 2.0 still shows the element of the former node: replace it with ours. */
 function takePlace(node, element) {
   const { graph, node: id } = address(node);
   const place = `${graph ?? "root"}:${id}`;
@@ -106,7 +110,7 @@ function remedy(badge, onFix, missing) {
   return line;
 }
 
-/** Where no badge says it. */
+/** For a face without a badge, which would say it. */
 function notInstalled(adapter) {
   const { name, license, folder, bytes } = adapter;
   const line = box("sun-missing", word("sun.missing", { name, license, folder, megabytes: (bytes / 1e6).toFixed(1) }));
@@ -129,7 +133,7 @@ function styles() {
   return Object.assign(document.createElement("link"), { rel: "stylesheet", href: STYLES });
 }
 
-/** Text goes in as text: titles and metadata come from other people's files. */
+/** Insert text as text: titles and metadata come from other people's files. */
 function box(className, text = "") {
   return Object.assign(document.createElement("div"), { className, textContent: text });
 }

@@ -1,4 +1,4 @@
-/** What users choose in the settings dialog. */
+/** The pack's entries in the settings dialog. */
 
 import { app } from "../../../scripts/app.js";
 import { files } from "./adapters.js";
@@ -8,7 +8,7 @@ const DEFAULT_ADAPTER = "SUN.DefaultAdapter";
 const SHOW_BADGES = "SUN.ShowBadges";
 const ANNOUNCE = "SUN.AnnounceAutomatic";
 
-/** For registerExtension; `onBadges` is called when badges are switched on or off. */
+/** Define the settings for registerExtension; `onBadges` is called when badges are turned on or off. */
 export function settingDefinitions(onBadges) {
   return [
     setting(ANNOUNCE, { type: "boolean", defaultValue: true }),
@@ -26,7 +26,7 @@ function adapterChoices() {
   return [{ text: word("sun.adapterThatFits"), value: "" }, ...names];
 }
 
-/** The adapter's file name; null for whichever fits. */
+/** Return the file name of the chosen adapter; null for whichever fits. */
 export function defaultAdapter() {
   return app.extensionManager.setting.get(DEFAULT_ADAPTER) || null;
 }
