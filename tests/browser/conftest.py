@@ -58,9 +58,7 @@ def frontend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def server(
-    frontend: str, models: Models, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ComfyServer]:
+def server(frontend: str, models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     base = tmp_path_factory.mktemp("comfyui")
     fill(base, models)
     page = ("--front-end-root", str(environment.frontend(frontend)))

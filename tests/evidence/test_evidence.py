@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-from workshop.comfyui import start_comfyui  # noqa: E402
+from workshop.comfyui import start_comfyui
 
 start_comfyui("--cpu")  # makes sun_core importable
 

@@ -14,15 +14,16 @@ from sun_pack.sun_core.adapter import load_adapter
 from sun_pack.sun_core.patching import SunSettings, apply_sun
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-from workshop.comfyui import start_comfyui  # noqa: E402
+from workshop.comfyui import start_comfyui
 
 start_comfyui("--cpu")  # makes the mini family known
 
-from sun_core.training.evaluation import psnr  # noqa: E402
 from workshop.mini import judge as judges  # noqa: E402
 from workshop.mini.family import FOUR_STEPS, TEACHER_25, Family, Way, unseen_prompts  # noqa: E402
 from workshop.mini.files import ADAPTER, JUDGE, LCM_LORA, STYLES, WEIGHTS  # noqa: E402
 from workshop.mini.world import PLACES, SUBJECTS, Scene, caption  # noqa: E402
+
+from sun_core.training.evaluation import psnr  # noqa: E402
 
 COUNT = 10
 SCENES, PROMPTS = map(list, zip(*unseen_prompts(COUNT), strict=True))
@@ -46,7 +47,7 @@ def with_sun(family):
 
 def right(judge, pictures):
     """How many pictures show the thing and the colour that were asked for."""
-    return sum(a.subject == b.subject and a.colour == b.colour for a, b in zip(SCENES, judge.name(pictures)))
+    return sum(a.subject == b.subject and a.colour == b.colour for a, b in zip(SCENES, judge.name(pictures), strict=True))
 
 
 def test_all_shipped_weights_are_within_20_megabytes():
@@ -77,7 +78,7 @@ def test_a_negative_colour_is_avoided_at_cfg_1(storybook, judge):
     def stays(model):
         before = judge.name(storybook.draw(model, FOUR_STEPS, texts, [""] * len(texts), SEED))
         after = judge.name(storybook.draw(model, FOUR_STEPS, texts, [scene.colour for scene in before], SEED))
-        return sum(a.colour == b.colour for a, b in zip(before, after))
+        return sum(a.colour == b.colour for a, b in zip(before, after, strict=True))
 
     assert stays(storybook.model) == len(texts)
     assert stays(with_sun(storybook)) <= 0.25 * len(texts)
