@@ -67,7 +67,7 @@ class SUNApply(io.ComfyNode):
         return sun_schema(
             node_id="SUNApply",
             display_name="Apply SUN Adapter",
-            description="SUN 4-Step Speed-Up with every setting: two strengths, a range of steps, its own negative prompt.",
+            description="SUN 4-Step Speed-Up with every setting: two strengths, a range, its own negative prompt.",
             search_aliases=ALIASES,
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,  # else ComfyUI may reuse the MODEL of an equal node, which reports to that other node
@@ -84,7 +84,7 @@ class SUNApply(io.ComfyNode):
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
-                    tooltip="A negative prompt to use instead of the sampler's. Leave it unconnected to use the sampler's.",
+                    tooltip="A negative prompt to use instead of the sampler's. Leave it unconnected for that one.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip=MODEL_OUT_TOOLTIP)],

@@ -86,7 +86,7 @@ class SUNScheduler(io.ComfyNode):
         return sun_schema(
             node_id="SUNScheduler",
             display_name="SUN Scheduler",
-            description="Trailing sigmas, which SUN adapters are made for. Use with SamplerCustom and SamplerCustomAdvanced.",
+            description="Trailing sigmas, as SUN adapters need them, for SamplerCustom and SamplerCustomAdvanced.",
             search_aliases=["SpeedUpNet", "trailing", "sigmas"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL to sample; its noise levels are used."),

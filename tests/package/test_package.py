@@ -20,7 +20,7 @@ FLAGGED = (
     r"\bimport pickle\b",
     r"\b(?:eval|exec)\s*\(",  # the calls, torch's and JavaScript's methods too; not words such as "evaluation"
 )
-"""What the registry's scan looks for in raw text, comments and documents included; a hit hides the pack in the Manager."""
+"""What the registry's scan looks for in raw text, comments and documents included. A hit hides the pack."""
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"\b(?:tools|scripts)/[\w/]+\.py\b")

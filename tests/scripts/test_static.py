@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import environment
 import pytest
+from workshop import REPOSITORY, environment
 
-REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 MYPY = (
     sys.executable,
