@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def shipped_files() -> list[Path]:
     """List the files of the package, relative to the repository: all but what .gitignore and .comfyignore name."""
-    left_out = [".git/"]
+    left_out = [".git"]
     for name in (".gitignore", ".comfyignore"):
         left_out += (REPOSITORY / name).read_text(encoding="utf-8").splitlines()
     files = pathspec.GitIgnoreSpec.from_lines(left_out).match_tree_files(REPOSITORY, negate=True)
