@@ -1,5 +1,6 @@
 """The model folder type `sun`: which adapter files there are, and what to say if one is missing."""
 
+import hashlib
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -53,13 +54,19 @@ def is_there(name: str | None) -> bool | str:
     )
 
 
-def file_state(name: str | None) -> tuple:
-    """Return what changes when the file called `name` is replaced; for fingerprint_inputs."""
+def fingerprint(name: str | None) -> str:
+    """Return a hash that changes when the file called `name` is replaced; for fingerprint_inputs.
+
+    ComfyUI saves it in the metadata of every image, so it must not hold the file's path.
+    """
     path = folder_paths.get_full_path(FOLDER, name) if name else None
-    if path is None:
-        return (name, None)
+    state = (name, *_state(path)) if path else (name,)
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+
+
+def _state(path: str) -> tuple[int, int]:
     stat = Path(path).stat()
-    return (path, stat.st_mtime_ns, stat.st_size)
+    return stat.st_mtime_ns, stat.st_size
 
 
 def adapter_named(name: str) -> SunAdapter:
@@ -70,10 +77,11 @@ def adapter_named(name: str) -> SunAdapter:
     there = is_there(name)
     if isinstance(there, str):
         raise SunError(there)
-    state = file_state(name)
-    adapter = _loaded.get(state)
+    path = folder_paths.get_full_path_or_raise(FOLDER, name)
+    key = (path, *_state(path))
+    adapter = _loaded.get(key)
     if adapter is None:
-        adapter = _loaded[state] = load_adapter(state[0])
+        adapter = _loaded[key] = load_adapter(path)
     return adapter
 
 

@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 
 from ..sun_core.adapter import SunAdapter
-from .adapter_folder import adapter_named, adapter_names, file_state, is_there
+from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there
 from .schema import ADAPTER_TOOLTIP, SunAdapterType, sun_schema
 
 
@@ -22,8 +22,8 @@ class SUNLoadAdapter(io.ComfyNode):
         return is_there(adapter_name)
 
     @classmethod
-    def fingerprint_inputs(cls, adapter_name: str | None = None) -> tuple:
-        return file_state(adapter_name)
+    def fingerprint_inputs(cls, adapter_name: str | None = None) -> str:
+        return fingerprint(adapter_name)
 
     @classmethod
     def execute(cls, adapter_name: str) -> io.NodeOutput:

@@ -3,7 +3,7 @@ from comfy_api.latest import io
 
 from ..sun_core.adapter import SunAdapter
 from ..sun_core.patching import SunSettings, apply_sun
-from .adapter_folder import adapter_named, adapter_names, file_state, is_there
+from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there
 from .report import run_report
 from .schema import ADAPTER_TOOLTIP, AUTOMATIC, MODEL_TOOLTIP, SunAdapterType, settings_input, sun_schema
 
@@ -45,8 +45,8 @@ class SUNSpeedUp(io.ComfyNode):
         return is_there(adapter_name)
 
     @classmethod
-    def fingerprint_inputs(cls, adapter_name: str | None = None, **_: object) -> tuple:
-        return file_state(adapter_name)
+    def fingerprint_inputs(cls, adapter_name: str | None = None, **_: object) -> str:
+        return fingerprint(adapter_name)
 
     @classmethod
     def execute(cls, model: ModelPatcher, adapter_name: str, strength: float, settings: str) -> io.NodeOutput:

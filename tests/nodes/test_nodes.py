@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 
 import folder_paths
@@ -245,6 +246,12 @@ def test_replaced_file_is_loaded_anew_and_runs_the_node_again(folder):
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
     assert SUNLoadAdapter.fingerprint_inputs("adapter.safetensors") != state
     assert adapter_named("adapter.safetensors") is not adapter
+
+
+def test_what_images_remember_of_a_file_holds_no_path(folder):
+    for node in (SUNSpeedUp, SUNLoadAdapter):
+        for name in ("adapter.safetensors", "gone.safetensors", None):
+            assert re.fullmatch(r"[0-9a-f]{16}", node.fingerprint_inputs(adapter_name=name))
 
 
 def test_widget_lists_safetensors_files_only(folder):
