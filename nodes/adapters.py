@@ -12,7 +12,7 @@ class SUNLoadAdapter(io.ComfyNode):
             node_id="SUNLoadAdapter",
             display_name="Load SUN Adapter",
             description="Loads a SUN adapter file for Apply SUN Adapter and SUN Adapter Info.",
-            search_aliases=["SpeedUpNet", "4 steps", "distilled", "LCM", "Lightning", "turbo"],
+            search_aliases=["SpeedUpNet", "distilled"],
             inputs=[io.Combo.Input("adapter_name", options=adapter_names(), tooltip=ADAPTER_TOOLTIP)],
             outputs=[SunAdapterType.Output(display_name="SUN_ADAPTER", tooltip="For Apply SUN Adapter.")],
         )

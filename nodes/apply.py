@@ -7,7 +7,11 @@ from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there
 from .report import run_report
 from .schema import ADAPTER_TOOLTIP, AUTOMATIC, MODEL_TOOLTIP, SunAdapterType, settings_input, sun_schema
 
-ALIASES = ["SpeedUpNet", "speed up", "4 steps", "few steps", "fast", "CFG 1", "LCM", "Lightning", "Hyper", "turbo"]
+ALIASES = [
+    *("SUN", "SpeedUpNet", "speed up", "accelerate", "fast", "faster", "4 steps", "few steps", "no CFG", "CFG 1"),
+    *("LCM", "Lightning", "Hyper", "turbo", "DMD", "PCM"),
+]
+"""What artists search for who want fewer steps. No other node has these words, so that this one comes first."""
 MODEL_OUT_TOOLTIP = "Connect to the sampler and set that to 4 steps; the rest is set for you."
 
 
@@ -68,7 +72,7 @@ class SUNApply(io.ComfyNode):
             node_id="SUNApply",
             display_name="Apply SUN Adapter",
             description="SUN 4-Step Speed-Up with every setting: two strengths, a range, its own negative prompt.",
-            search_aliases=ALIASES,
+            search_aliases=["SpeedUpNet", "negative strength"],
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,  # else ComfyUI may reuse the MODEL of an equal node, which reports to that other node
             inputs=[

@@ -37,7 +37,7 @@ class SUNSampler(io.ComfyNode):
             description=(
                 "A KSampler with only the settings that matter with SUN: no CFG, no scheduler. Needs a MODEL with SUN."
             ),
-            search_aliases=["SpeedUpNet", "sampler", "4 steps", "DDIM"],
+            search_aliases=["SpeedUpNet", "sampler", "DDIM"],
             inputs=[
                 io.Model.Input("model", tooltip="From SUN 4-Step Speed-Up or Apply SUN Adapter."),
                 io.Int.Input(

@@ -6,7 +6,8 @@ import { word } from "./words.js";
 
 const WIDGET = "sun_face";
 const SPEAKING = new Set(["SUNSpeedUp", "SUNApply", "SUNLoadAdapter", "SUNSampler", "SUNAdapterInfo"]);
-const HEIGHT = 84; // five lines; fixed, so that the text never changes a saved size
+const HEIGHT = 84; // of five lines
+const WIDTH = 280; // at which titles and widget names are whole
 const faces = new WeakMap(); // node -> Face
 
 const STYLES = new URL("./faces.css", import.meta.url).href;
@@ -24,6 +25,7 @@ class Face {
 
   constructor() {
     this.element.append(styles(), this.text);
+    new ResizeObserver(() => this.hangOut()).observe(this.text);
   }
 
   draw() {
@@ -32,6 +34,11 @@ class Face {
     if (this.badge) parts.unshift(remedy(this.badge, this.onFix, this.missing));
     else if (this.missing) parts.unshift(notInstalled(this.missing));
     this.text.replaceChildren(...parts);
+  }
+
+  /** Mark text that is higher than its node leaves room for. */
+  hangOut() {
+    this.element.classList.toggle("sun-hangs-out", this.text.offsetHeight > this.element.offsetHeight + 1);
   }
 }
 
@@ -44,8 +51,11 @@ export function addFace(node) {
   const options = { serialize: false, getMinHeight: () => HEIGHT, getValue: () => "" };
   const widget = node.addDOMWidget(WIDGET, WIDGET, face.element, options);
   widget.serialize = false;
-  node.setSize(node.computeSize());
-  node.badges.push(() => new LGraphBadge({ text: face.badge?.text ?? "", fgColor: "#000", bgColor: "#e8b339" }));
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(width, WIDTH), height]);
+  // Nodes 2.0 would show an earlier text: it does not read badges again when they change
+  const text = () => (LiteGraph.vueNodesMode ? "" : (face.badge?.text ?? ""));
+  node.badges.push(() => new LGraphBadge({ text: text(), fgColor: "#000", bgColor: "#e8b339" }));
 }
 
 /** On litegraph's canvas an element swallows the events for the node below it; Nodes 2.0 passes them on by itself. */
@@ -58,7 +68,8 @@ function handOn(element) {
     if (isMeantForNode(event)) event.preventDefault(); // the browser's own menu
   });
   element.addEventListener("wheel", (event) => {
-    const canScroll = element.scrollHeight > element.clientHeight && !event.ctrlKey;
+    const text = element.querySelector(".sun-text");
+    const canScroll = text.scrollHeight > text.clientHeight && !event.ctrlKey;
     if (canScroll || !isMeantForNode(event)) return;
     event.preventDefault();
     app.canvas.processMouseWheel(event);
@@ -97,7 +108,6 @@ function takePlace(node, element) {
 
 function remedy(badge, onFix, missing) {
   const line = box("sun-badge");
-  line.title = badge.detail;
   line.append(box("sun-short", badge.text), box("sun-detail", badge.detail));
   if (badge.fix) {
     const button = document.createElement("button");
@@ -133,7 +143,14 @@ function styles() {
   return Object.assign(document.createElement("link"), { rel: "stylesheet", href: STYLES });
 }
 
-/** Insert text as text: titles and metadata come from other people's files. */
+/** Insert text as text, since titles and metadata come from other people's files; only `these` become code. */
 function box(className, text = "") {
-  return Object.assign(document.createElement("div"), { className, textContent: text });
+  const element = Object.assign(document.createElement("div"), { className });
+  const parts = text.split(/`([^`]+)`/);
+  element.append(...parts.map((part, index) => (index % 2 ? code(part) : part)));
+  return element;
+}
+
+function code(text) {
+  return Object.assign(document.createElement("code"), { textContent: text });
 }
