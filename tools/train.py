@@ -29,6 +29,10 @@ if TYPE_CHECKING:  # these need ComfyUI, which starts later
 PREPARATION_LIMIT = timedelta(hours=24)  # how long processes wait for the one that encodes the most
 
 
+class UsageError(Exception):
+    """What is wrong with the command, in one sentence."""
+
+
 def main() -> int:
     """Train as the command line says; returns the exit status."""
     options = parse()
@@ -37,18 +41,20 @@ def main() -> int:
         if not file.is_file():
             return fail(f"There is no file {file}; check the path that you gave.")
     try:
+        given = settings(options)
+        prompts = read_prompts(options.prompts) if options.prompts else []
         processes = processes_to_launch(options)
         if processes > 1:
             return launch(processes)
         cpu = ("--cpu",) if options.cpu else ()
         start_comfyui(find_comfyui(), ("--use-pytorch-cross-attention", *cpu))
         require_accelerate()
-    except ComfyUIError as error:
+    except (ComfyUIError, UsageError) as error:
         return fail(str(error))
     from sun_core.errors import SunError
 
     try:
-        train(options)
+        train(options, given, prompts)
     except SunError as error:
         return fail(str(error))
     except KeyboardInterrupt:
@@ -114,6 +120,45 @@ def launch(processes: int) -> int:
     return 0
 
 
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Read the settings of --config, changed by those of --set; raises UsageError for malformed ones."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(options.config.read_bytes()) if options.config else {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{options.config} is neither YAML nor JSON ({' '.join(str(error).split())}).") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{options.config} holds no settings; it must be a list of names with values.")
+    for setting in options.set:
+        path, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting} sets nothing; write NAME=VALUE.")
+        *groups, name = path.split(".")
+        group = values
+        for part in groups:
+            group = group.setdefault(part, {})
+            if not isinstance(group, dict):
+                raise UsageError(f"--set {setting} is for a group of settings, and {part} was given as {group!r}.")
+        try:
+            group[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {setting} is not YAML ({' '.join(str(error).split())}).") from error
+    return values
+
+
+def read_prompts(file: Path) -> list[str]:
+    """Read one prompt a line; raises UsageError if the file is not text or is empty."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not a text in UTF-8 ({error}); save it as one.") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UsageError(f"{file} holds no prompts; write one on each line.")
+    return prompts
+
+
 def require_accelerate() -> None:
     """Raise ComfyUIError if the one package that training needs is missing."""
     if importlib.util.find_spec("accelerate") is None:
@@ -123,8 +168,8 @@ def require_accelerate() -> None:
         )
 
 
-def train(options: argparse.Namespace) -> None:
-    """Train, or estimate; raises SunError if training has to stop."""
+def train(options: argparse.Namespace, given: dict[str, Any], prompts: list[str]) -> None:
+    """Train with the given settings, or estimate; raises SunError if training has to stop."""
     import torch
     from accelerate import PartialState
     from accelerate.utils import is_tensorboard_available
@@ -139,7 +184,6 @@ def train(options: argparse.Namespace) -> None:
     on_cpu = options.cpu or not has_accelerator()
     state = PartialState(cpu=on_cpu, timeout=PREPARATION_LIMIT)  # each process takes its own GPU before ComfyUI does
     say = print if state.is_main_process else (lambda *_: None)
-    given = settings(options)
     precision = chosen_precision(given.get("precision", "auto"), on_cpu)
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     model, clip, vae = load(options, dtype)
@@ -158,7 +202,7 @@ def train(options: argparse.Namespace) -> None:
         say(estimate(session).describe())
         return
     bad = BadData(stops=config.on_bad_data == "stop")
-    examples = make_examples(options, session, bad, say)
+    examples = make_examples(options, session, prompts, bad, say)
     with session.loaded():
         trainer, evaluation = session.trainer(examples), session.evaluation(examples)
         say(f"{len(examples)} pictures, {len(trainer.data.pairs.captions)} captions")
@@ -182,43 +226,12 @@ def load(options: argparse.Namespace, dtype: Any) -> tuple[Any, Any, Any]:
         raise SunError(f"ComfyUI cannot load {file} ({' '.join(str(error).split())}); choose a model file.") from error
     for part, name in ((model, "U-Net"), (clip, "CLIP"), (vae, "VAE")):
         if part is None:
-            raise SunError(
-                f"{options.checkpoint} has no {name}; choose a whole checkpoint, with U-Net, CLIP and VAE."
-            )
+            raise SunError(f"{options.checkpoint} has no {name}; choose a whole checkpoint, with U-Net, CLIP and VAE.")
     return model, clip, vae
 
 
-def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Read the settings of --config, changed by those of --set."""
-    import yaml
-
-    from sun_core.errors import SunError
-
-    try:
-        values = yaml.safe_load(options.config.read_bytes()) if options.config else {}
-    except yaml.YAMLError as error:
-        raise SunError(f"{options.config} is neither YAML nor JSON ({' '.join(str(error).split())}).") from error
-    if not isinstance(values, dict):
-        raise SunError(f"{options.config} holds no settings; it must be a list of names with values.")
-    for setting in options.set:
-        path, equals, value = setting.partition("=")
-        if not equals:
-            raise SunError(f"--set {setting} sets nothing; write NAME=VALUE.")
-        *groups, name = path.split(".")
-        group = values
-        for part in groups:
-            group = group.setdefault(part, {})
-            if not isinstance(group, dict):
-                raise SunError(f"--set {setting} is for a group of settings, and {part} was given as {group!r}.")
-        try:
-            group[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise SunError(f"--set {setting} is not YAML ({' '.join(str(error).split())}).") from error
-    return values
-
-
 def make_examples(
-    options: argparse.Namespace, session: "Session", bad: "BadData", say: Callable[..., None]
+    options: argparse.Namespace, session: "Session", prompts: list[str], bad: "BadData", say: Callable[..., None]
 ) -> "list[Example]":
     """Encode the pictures of --data, or draw the prompts of --prompts."""
     if options.data:
@@ -226,23 +239,8 @@ def make_examples(
         if bad.found:
             say(f"{len(bad.found)} pictures or captions could not be used and were left out.")
         return examples
-    prompts = read_prompts(options.prompts)
     say(f"Drawing {max(options.pictures, len(prompts))} pictures to train on ...")
     return session.draw(prompts, options.pictures)
-
-
-def read_prompts(file: Path) -> list[str]:
-    """Read one prompt a line; raises SunError if the file is not text or is empty."""
-    from sun_core.errors import SunError
-
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise SunError(f"{file} is not a text in UTF-8 ({error}); save it as one.") from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise SunError(f"{file} holds no prompts; write one on each line.")
-    return prompts
 
 
 if __name__ == "__main__":
