@@ -73,7 +73,8 @@ class Figures:
         name = folder or CLIP
 
         def from_disk() -> tuple[CLIPModel, CLIPProcessor]:
-            return tuple(kind.from_pretrained(name, local_files_only=True) for kind in (CLIPModel, CLIPProcessor))
+            model = CLIPModel.from_pretrained(name, local_files_only=True)
+            return model, CLIPProcessor.from_pretrained(name, local_files_only=True)
 
         try:
             return CLIPScore(from_disk)
