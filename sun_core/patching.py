@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .adapter import SunAdapter, check_fit
 from .automatic import automatic_settings
-from .conditioning import CachedContext, NegativeEntry, area_as_mask, negative_entries
+from .conditioning import area_as_mask, negative_entries
 from .errors import SunError
 from .layers import CrossAttentionLayer, cross_attention_layers
 from .run import SunForward, SunRun
@@ -328,27 +328,3 @@ def _apply_model_wrapper(
         run.evaluations += 1
         transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, sigma=float(t[0]))
     return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-
-
-def training_transformer_options(adapter: SunAdapter, negative_context: Tensor) -> dict[str, Any]:
-    """transformer_options for a direct, differentiable call `unet(x, t, context=c, transformer_options=...)` with SUN.
-
-    negative_context: (rows, tokens, context_dim), a negative for each row of the batch; nothing is kept between calls.
-    """
-
-    def diffusion_model(
-        executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, y: Any, control: Any, transformer_options: dict
-    ) -> Tensor:
-        install(transformer_options, cross_attention_layers(executor.class_obj))
-        transformer_options[FORWARD_KEY] = SunForward(
-            adapter,
-            rows=None,
-            row_count=len(x),
-            chunk_rows=len(x),
-            positives=[CachedContext(context)],
-            negatives=[NegativeEntry(negative_context)],
-            latent_size=x.shape[2:],
-        )
-        return executor(x, timesteps, context, y, control, transformer_options)
-
-    return {"wrappers": {WrappersMP.DIFFUSION_MODEL: {SUN: [diffusion_model]}}}

@@ -46,8 +46,9 @@ def with_sun(family):
 
 
 def right(judge, pictures):
-    """How many pictures show the thing and the colour that were asked for."""
-    return sum(a.subject == b.subject and a.colour == b.colour for a, b in zip(SCENES, judge.name(pictures), strict=True))
+    """Count pictures that show the thing and the colour that were asked for."""
+    pairs = zip(SCENES, judge.name(pictures), strict=True)
+    return sum(asked.subject == seen.subject and asked.colour == seen.colour for asked, seen in pairs)
 
 
 def test_all_shipped_weights_are_within_20_megabytes():

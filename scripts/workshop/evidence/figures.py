@@ -87,10 +87,11 @@ class Measured:
         drawn, again = self._first_and_second_time(REFERENCE)
         sun, _ = self._first_and_second_time(SUN)
         ways_of_drawing = {"teacher-25, other noise": again, "SUN as shipped, same noise": sun}
-        return {
-            what: bootstrapped(lambda rows, other=other: frechet_distance(other[rows], drawn[rows]), len(drawn))
-            for what, other in ways_of_drawing.items()
-        }
+
+        def distance(other: Any) -> Row:
+            return bootstrapped(lambda rows: frechet_distance(other[rows], drawn[rows]), len(drawn))
+
+        return {what: distance(other) for what, other in ways_of_drawing.items()}
 
     def _first_and_second_time(self, method: str) -> tuple[Any, Any]:
         features = self(method, "features", "full")

@@ -26,7 +26,7 @@ HUBER_C = 0.001
 
 
 def inject(unet: nn.Module) -> nn.Module:
-    """`unet` with a LoRA that starts at zero, the only part of it that learns."""
+    """Add a LoRA that starts at zero to `unet`, the only part of it that learns."""
     targets = [
         name
         for name, module in unet.named_modules()
@@ -37,20 +37,21 @@ def inject(unet: nn.Module) -> nn.Module:
 
 
 def enable(unet: nn.Module, enabled: bool) -> None:
+    """Switch the LoRA on or off."""
     for module in unet.modules():
         if isinstance(module, BaseTunerLayer):
             module.enable_adapters(enabled)
 
 
 def boundary(t: Tensor) -> tuple[Tensor, Tensor]:
-    """c_skip and c_out at timesteps t, (rows, 1, 1, 1): the identity at t = 0."""
+    """Compute c_skip and c_out at timesteps t, (rows, 1, 1, 1): the identity at t = 0."""
     scaled = (t * TIMESTEP_SCALING).view(-1, 1, 1, 1)
     total = scaled.square() + SIGMA_DATA**2
     return SIGMA_DATA**2 / total, scaled / total.sqrt()
 
 
 def consistency(unet: nn.Module, x: Tensor, t: Tensor, context: Tensor, alphas: Tensor) -> Tensor:
-    """The consistency function: x_0 as the student sees it from x_t."""
+    """Evaluate the consistency function: x_0 as the student sees it from x_t."""
     a = alpha_at(alphas, t)
     x0 = (x - (1 - a).sqrt() * unet(x, t.float(), context=context)) / a.sqrt()
     c_skip, c_out = boundary(t)
@@ -58,7 +59,7 @@ def consistency(unet: nn.Module, x: Tensor, t: Tensor, context: Tensor, alphas: 
 
 
 def loss(unet: nn.Module, x0: Tensor, positive: Tensor, empty: Tensor, guidance: Tensor, alphas: Tensor) -> Tensor:
-    """Latent consistency distillation.
+    """Compute the loss of latent consistency distillation.
 
     x0: latents (rows, channels, height, width); positive: contexts (rows, tokens, context_dim); empty: that of the
     empty prompt, (1, tokens, context_dim); guidance: (rows,).
@@ -79,7 +80,7 @@ def loss(unet: nn.Module, x0: Tensor, positive: Tensor, empty: Tensor, guidance:
 
 
 def save(trained: dict[str, Tensor], out: Path) -> None:
-    """The LoRA, by peft's names, as a file for ComfyUI's LoRA loader; fp16."""
+    """Write the LoRA, given by peft's names, as a file for ComfyUI's LoRA loader; fp16."""
     names = {".lora_A.default.weight": ".lora_down.weight", ".lora_B.default.weight": ".lora_up.weight"}
     state = {}
     for key, value in trained.items():

@@ -53,17 +53,19 @@ class Prompts:
 
 @functools.cache
 def prompts(kind: str, count: int) -> Prompts:
-    """`full`: combinations unseen in training, empty negative. `pairs`: random positive and negative pairs on such
-    combinations, as adapter.draw_pair mixes them (the paper's setting). `tuning`: such pairs on combinations of the
-    training set. `open`: prompts that say nothing of the colour. A smaller count gives the first ones of a larger.
+    """Draw the prompts of a kind; a smaller count gives the first ones of a larger.
+
+    `full`: combinations unseen in training, with an empty negative. `pairs`: random pairs of a positive and a negative
+    on such combinations, as adapter.draw_pair mixes them (the paper's setting). `tuning`: such pairs on combinations of
+    the training set. `open`: prompts that leave the colour open.
     """
     rng = random.Random(SEEDS[kind])
     if kind == "full":
-        scenes, texts = zip(*unseen_prompts(count), strict=True)
-        return Prompts(list(texts), [""] * count, list(scenes))
+        unseen = unseen_prompts(count)
+        return Prompts([text for _, text in unseen], [""] * count, [scene for scene, _ in unseen])
     if kind == "open":
-        scenes = ((rng.choice(list(all_scenes())), rng.choice(TEMPLATES)) for _ in range(count))
-        return Prompts([caption(Scene(s.subject, None, s.place), template) for s, template in scenes], [""] * count)
+        drawn = [(rng.choice(list(all_scenes())), rng.choice(TEMPLATES)) for _ in range(count)]
+        return Prompts([caption(Scene(s.subject, None, s.place), template) for s, template in drawn], [""] * count)
     scenes = [scene for scene in all_scenes() if scene.held_out == (kind == "pairs")]
     pairs = [draw_pair(rng.choice(scenes), rng) for _ in range(count)]
     return Prompts([positive for positive, _ in pairs], [negative for _, negative in pairs])

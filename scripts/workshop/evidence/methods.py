@@ -6,7 +6,7 @@ What a peer leaves open (scheduler, CFG, strength) is in settings.json, where `e
 import functools
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,14 +83,14 @@ PEERS: dict[str, Callable[[Settings], Method]] = {
 }
 """Those with settings of their own."""
 
-SOLVER_SETTINGS = [
+SOLVER_SETTINGS: list[Settings] = [
     {"cfg": cfg, "scheduler": scheduler} for cfg in (1.5, 2.0, CFG) for scheduler in ("normal", "simple", "karras")
 ]
-LCM_SETTINGS = [
+LCM_SETTINGS: list[Settings] = [
     {"scheduler": scheduler, "strength": strength}
     for scheduler, strength in itertools.product(("simple", "normal"), (0.5, 0.8, 1.0))
 ]
-CANDIDATES: dict[str, list[Settings]] = {
+CANDIDATES: dict[str, Sequence[Settings]] = {
     **dict.fromkeys(("dpmpp-4", "dpmpp-8", "unipc-4", "unipc-8"), SOLVER_SETTINGS),
     "nag": [
         {"scale": scale, "tau": tau, "alpha": alpha}

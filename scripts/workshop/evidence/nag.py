@@ -11,7 +11,7 @@ from typing import Any
 import comfy.ldm.modules.attention
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
-from torch import Tensor, nn
+from torch import Tensor
 
 from sun_core.layers import cross_attention_layers
 
@@ -24,7 +24,7 @@ class NagSettings:
 
 
 def normalized_attention_guidance(positive: Tensor, negative: Tensor, settings: NagSettings) -> Tensor:
-    """Section 3 of the paper, by the L1 norm of each token; shapes (rows, tokens, channels).
+    """Guide attention as in section 3 of the paper, by the L1 norm of each token; shapes (rows, tokens, channels).
 
     The paper's phi is `scale` - 1 here, as in ComfyUI's node: at 1, `positive` comes out.
     """
@@ -36,14 +36,14 @@ def normalized_attention_guidance(positive: Tensor, negative: Tensor, settings: 
 
 
 def apply_nag(model: ModelPatcher, settings: NagSettings) -> ModelPatcher:
-    """A clone of `model` whose cross-attention steers away from the sampler's negative, in rows like the positive's."""
+    """Clone `model` and let its cross-attention steer away from the sampler's negative, in rows like the positive's."""
     patched, negative = model.clone(), {}
 
     def keep_negative(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         negative["context"] = executor.class_obj.conds["negative"][0]["cross_attn"]
         return executor(*args, **kwargs)
 
-    def replacement(attention: nn.Module) -> Callable[[Tensor, Tensor, Tensor, dict], Tensor]:
+    def replacement(attention: Any) -> Callable[[Tensor, Tensor, Tensor, dict], Tensor]:
         def attend(q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
             context, heads = negative["context"].to(q), extra_options["n_heads"]
             optimized_attention = comfy.ldm.modules.attention.optimized_attention

@@ -18,8 +18,11 @@ from torch import Tensor
 
 import sun_core.attention
 from sun_core.adapter import SunAdapter, save_adapter
-from sun_core.training.distillation import Batch, Distillation, Recipe
+from sun_core.training.batch import Batch
+from sun_core.training.config import TrainingConfig
+from sun_core.training.distillation import Distillation
 from sun_core.training.losses import cfg_distillation_loss
+from sun_core.training.recipe import Recipe
 
 from .. import REPOSITORY
 from ..mini import adapter, base, dataset, loop
@@ -38,14 +41,17 @@ BUDGET = 300
 class CfgDistillation(Distillation):
     """CFG distillation alone, on noised pictures: what MSC is added to in the paper."""
 
-    def loss(self, batch: Batch) -> Tensor:
-        x, t = self.noised(batch)
-        return cfg_distillation_loss(self.student(batch, self.adapter), self.teacher(batch), x, t)
+    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """Compute the loss on noised pictures."""
+        x, t = self.noised(batch, generator)
+        with torch.no_grad():
+            eps_guided = self.teacher(batch)(x, t)
+        return cfg_distillation_loss(self.student(batch, self.adapter)(x, t), eps_guided)
 
 
 @contextmanager
 def without_norm() -> Iterator[None]:
-    """Inside, SUN adds its offsets as they are, not brought to the norm of the text attention."""
+    """Let SUN add its offsets as they are, without bringing them to the norm of the text attention."""
     with unittest.mock.patch.object(sun_core.attention, "rescale", lambda branch, text: branch):
         yield
 
@@ -68,16 +74,16 @@ class Run:
         """Optimizer steps within the budget."""
         return round(BUDGET / self.seconds_per_step)
 
-    def train(self, schedule: loop.Schedule, checkpoint: Path) -> None:
+    def train(self, schedule: TrainingConfig, checkpoint: Path) -> None:
         """Train from the start, or from `checkpoint`."""
         model = base_model()
         start = SunAdapter.for_unet(model.unet, self.extra_positive)
         distillation = self.losses(model.unet, start, base.alphas_cumprod(), self.recipe)
         draw = adapter.batches(model, torch.load(LATENTS, weights_only=True))
         with nullcontext() if self.norm else without_norm():
-            loop.optimise(
+            loop.optimize(
                 distillation, lambda step: distillation.loss(draw(step)), schedule, checkpoint,
-                after_step=lambda step: distillation.update_target(), after_resume=distillation.reset_target,
+                after_step=distillation.update_target, after_resume=distillation.reset_target,
             )  # fmt: skip
 
     def export(self, checkpoint: Path, out: Path) -> None:
@@ -86,7 +92,7 @@ class Run:
         trained = SunAdapter.for_unet(base_model().unet, self.extra_positive)
         trained.load_state_dict(averaged(saved, "adapter."))
         recipe = asdict(self.recipe) | {"norm": self.norm, "guidance": adapter.GUIDANCE}
-        recipe |= {"losses": self.losses.__name__, "optimiser_steps": saved["step"]}
+        recipe |= {"losses": self.losses.__name__, "optimiser_steps": saved["done"]}
         save_adapter(trained, out, {"family": "mini", "steps": str(self.recipe.segments), "recipe": json.dumps(recipe)})
 
 
@@ -103,7 +109,7 @@ class LcmLora:
         """Optimizer steps within the budget."""
         return round(BUDGET / self.seconds_per_step)
 
-    def train(self, schedule: loop.Schedule, checkpoint: Path) -> None:
+    def train(self, schedule: TrainingConfig, checkpoint: Path) -> None:
         """Train from the start, or from `checkpoint`."""
         model = base_model()
         draw = adapter.batches(model, torch.load(LATENTS, weights_only=True))
@@ -116,7 +122,7 @@ class LcmLora:
             batch = draw(step)
             return lcm.loss(lora, batch.x0, batch.positive, empty, batch.guidance, alphas)
 
-        loop.optimise(lora, loss, schedule, checkpoint)
+        loop.optimize(lora, loss, schedule, checkpoint)
 
     def export(self, checkpoint: Path, out: Path) -> None:
         """Write the averaged LoRA."""

@@ -1,4 +1,4 @@
-"""Stages: the SUN adapter of the mini family, distilled on the base model with the pack's own losses."""
+"""The SUN adapter of the mini family, distilled on the base model with the pack's own losses."""
 
 import json
 import random
@@ -10,18 +10,21 @@ import torch
 from torch import Tensor
 
 from sun_core.adapter import SunAdapter, save_adapter
-from sun_core.training.distillation import Batch, Distillation, Recipe
+from sun_core.training.batch import Batch
+from sun_core.training.distillation import Distillation
 from sun_core.training.losses import ddim_jump, segment_end
+from sun_core.training.recipe import Recipe
 
+from . import base
 from .dataset import training_scenes
-from .loop import Schedule, optimise, stage_seed
+from .loop import optimize, schedule, stage_seed
 from .networks import MiniModel
 from .world import COLOURS, KEYWORDS, PLACES, SUBJECTS, TEMPLATES, Scene, caption, complete
 
 BATCH = 16  # per process
 TRAJECTORY_ROWS = 12
-SCHEDULE = Schedule(steps=500, learning_rate=2e-3, warmup=100, ema=0.98, save_every=100)
-FOLLOW_SCHEDULE = Schedule(steps=900, learning_rate=1.5e-3, warmup=50, ema=0.98, save_every=50)
+SCHEDULE = schedule(steps=500, learning_rate=2e-3, warmup=100, ema=0.98, save_every=100)
+FOLLOW_SCHEDULE = schedule(steps=900, learning_rate=1.5e-3, warmup=50, ema=0.98, save_every=50)
 RECIPE = Recipe()
 GUIDANCE = 3.0
 
@@ -42,15 +45,14 @@ def draw_pair(scene: Scene, rng: random.Random) -> tuple[str, str]:
     if kind < 0.65:
         return positive, rng.choice((*SUBJECTS, *COLOURS, *PLACES))
     if kind < 0.85:
-        left_open = [
-            word for word, kept in ((scene.colour, colour), (scene.place, place), (scene.subject, subject)) if not kept
-        ]
+        attributes = ((scene.colour, colour), (scene.place, place), (scene.subject, subject))
+        left_open = [word for word, kept in attributes if word and not kept]
         return positive, rng.choice(left_open or [rng.choice(tuple(COLOURS))])
     return positive, caption(complete(Scene(None, None, None), rng), rng.choice((KEYWORDS, *TEMPLATES)))
 
 
 def batches(model: MiniModel, latents: Tensor) -> Callable[[int], Batch]:
-    """Training batches by step: the same step gives the same batch."""
+    """Make training batches by step: the same step gives the same batch."""
     scenes = training_scenes()
 
     def batch(step: int) -> Batch:
@@ -83,11 +85,11 @@ class Trajectories:
 
 
 def trajectory_loss(distillation: Distillation, model: MiniModel, ways: Trajectories) -> Tensor:
-    """From the segments' starts the student's one jump must land where the teacher's own way leads, from the same
-    noise: MSC over whole segments (t' is the segment's end, where the student is the identity).
+    """Compare the student's jump from a segment's start with where the teacher's own way leads from the same noise.
 
-    Half of the rows start on the teacher's way. The others start where the student itself has got to from the same
-    noise, as in sampling: it learns to come back. The CFG-distillation loss is taken on the first half.
+    This is MSC over whole segments: t' is the segment's end, where the student is the identity. Half of the rows start
+    on the teacher's way. The others start where the student itself has arrived from the same noise, as in sampling: it
+    learns to come back. The first half has the CFG-distillation loss too.
     """
     rows = torch.randint(0, len(ways.states), (TRAJECTORY_ROWS,)).tolist()
     segment = torch.randint(0, RECIPE.segments, (TRAJECTORY_ROWS,))
@@ -118,22 +120,22 @@ def trajectory_loss(distillation: Distillation, model: MiniModel, ways: Trajecto
     return consistency + RECIPE.cfg_weight * (eps - guided_eps)[:half].square().mean()
 
 
-def train(latents_file: Path, base: Path, checkpoint: Path) -> None:
-    """MSC and CFG distillation from random timesteps and the student's own rollouts."""
+def train(latents_file: Path, teacher: Path, checkpoint: Path) -> None:
+    """Learn by MSC and CFG distillation from random timesteps and the student's own rollouts."""
     torch.manual_seed(0)
-    model = base.load(base).requires_grad_(False)
+    model = base.load(teacher).requires_grad_(False)
     distillation = Distillation(model.unet, SunAdapter.for_unet(model.unet), base.alphas_cumprod(), RECIPE)
     draw = batches(model, torch.load(latents_file, weights_only=True))
-    optimise(
+    optimize(
         distillation, lambda step: distillation.loss(draw(step)), SCHEDULE, checkpoint,
-        after_step=lambda step: distillation.update_target(), after_resume=distillation.reset_target,
+        after_step=distillation.update_target, after_resume=distillation.reset_target,
     )  # fmt: skip
 
 
-def follow(latents_file: Path, trajectories_file: Path, base: Path, start: Path, checkpoint: Path) -> None:
-    """Go on from `start`: a quarter of each batch as before, the rest follows the teacher's trajectories."""
+def follow(latents_file: Path, trajectories_file: Path, teacher: Path, start: Path, checkpoint: Path) -> None:
+    """Train `start` further: a quarter of each batch as before, the rest follows the teacher's trajectories."""
     torch.manual_seed(0)
-    model = base.load(base).requires_grad_(False)
+    model = base.load(teacher).requires_grad_(False)
     recipe = replace(RECIPE, rollout_share=0.0)  # the trajectories bring rollouts of their own
     distillation = Distillation(model.unet, load(model, start), base.alphas_cumprod(), recipe)
     draw = batches(model, torch.load(latents_file, weights_only=True))
@@ -144,24 +146,24 @@ def follow(latents_file: Path, trajectories_file: Path, base: Path, start: Path,
         share = TRAJECTORY_ROWS / BATCH
         return (1 - share) * random_timesteps + share * trajectory_loss(distillation, model, ways)
 
-    optimise(
+    optimize(
         distillation, loss, FOLLOW_SCHEDULE, checkpoint,
-        after_step=lambda step: distillation.update_target(), after_resume=distillation.reset_target,
+        after_step=distillation.update_target, after_resume=distillation.reset_target,
     )  # fmt: skip
 
 
 def load(model: MiniModel, checkpoint: Path) -> SunAdapter:
-    """The averaged adapter of a stage."""
+    """Load the averaged adapter of a stage."""
     adapter = SunAdapter.for_unet(model.unet)
     saved = torch.load(checkpoint, weights_only=True)["ema"]
     adapter.load_state_dict({k.removeprefix("adapter."): v for k, v in saved.items() if k.startswith("adapter.")})
     return adapter
 
 
-def export(base: Path, checkpoint: Path, out: Path) -> None:
-    """The averaged adapter as a file in the official key scheme."""
+def export(teacher: Path, checkpoint: Path, out: Path) -> None:
+    """Write the averaged adapter as a file in the official key scheme."""
     recipe = asdict(RECIPE) | {
         "guidance": GUIDANCE, "optimiser_steps": SCHEDULE.steps, "trajectory_steps": FOLLOW_SCHEDULE.steps,
     }  # fmt: skip
     metadata = {"family": "mini", "steps": str(RECIPE.segments), "recipe": json.dumps(recipe)}
-    save_adapter(load(base.load(base), checkpoint), out, metadata)
+    save_adapter(load(base.load(teacher), checkpoint), out, metadata)

@@ -1,4 +1,4 @@
-"""Stage 1: the autoencoder, in TAESD's layout, learnt on pictures of free styles and colours.
+"""The autoencoder, in TAESD's layout, trained on pictures of free styles and colours.
 
 Narrower than TAESD's 64 channels (widths below); the mini family's pack adds zero channels when ComfyUI loads it.
 """
@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .drawing import free_style, render
-from .loop import Schedule, optimise, stage_seed
-from .world import COLOURS, Scene, complete
+from .loop import optimize, schedule, stage_seed
+from .world import Scene, complete
 
 WIDTHS = (16, 32, 48, 64)  # channels at 1, 1/2, 1/4 and 1/8 of the picture's size
 CROP, BATCH = 64, 4  # pixels; crops per process and step
-SCHEDULE = Schedule(steps=2300, learning_rate=2e-3, warmup=100, ema=0.99)
-SHARPEN_SCHEDULE = Schedule(steps=900, learning_rate=1e-3, warmup=50, ema=0.98)
+SCHEDULE = schedule(steps=2300, learning_rate=2e-3, warmup=100, ema=0.99)
+SHARPEN_SCHEDULE = schedule(steps=900, learning_rate=1e-3, warmup=50, ema=0.98)
 HINT_STEPS = 500
 LATENT_MEAN, LATENT_STD = 0.58, 0.78  # of storybook pictures' latents; the U-Net sees (latents - mean) / std
 LATENT_NOISE = 0.06  # added to latents while training, so that a denoiser's small errors stay invisible
@@ -75,21 +75,24 @@ class Autoencoder(nn.Module):
 
     @staticmethod
     def _initialise(module: nn.Module) -> None:
-        """He initialisation, and blocks that start as the identity: without it colour fades on the way through."""
+        """Use He initialisation, and blocks that start as the identity: without it colour fades on the way through."""
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         if isinstance(module, Block):
-            nn.init.zeros_(module.conv[4].weight)
+            last = module.conv[4]
+            assert isinstance(last, nn.Conv2d)
+            nn.init.zeros_(last.weight)
 
 
 def free_pictures(rng: random.Random, count: int) -> Tensor:
-    """Crops (count, 3, CROP, CROP) in 0..1 of pictures in free styles, half with the subject in a free colour."""
+    """Draw crops (count, 3, CROP, CROP) in 0..1 of pictures in free styles, half with the subject in a free colour."""
     crops = []
     for _ in range(count):
         scene = complete(Scene(None, None, None), rng)
-        colour = tuple(rng.randrange(256) for _ in range(3)) if rng.random() < 0.5 else COLOURS[scene.colour]
+        is_free = rng.random() < 0.5
+        colour = tuple(rng.randrange(256) for _ in range(3)) if is_free else None
         picture = render(scene, free_style(rng), rng, colour)
         y, x = rng.randrange(picture.shape[0] - CROP + 1), rng.randrange(picture.shape[1] - CROP + 1)
         crops.append(picture[y : y + CROP, x : x + CROP])
@@ -97,10 +100,10 @@ def free_pictures(rng: random.Random, count: int) -> Tensor:
 
 
 def reconstruction_loss(model: Autoencoder, pictures: Tensor, step: int) -> Tensor:
-    """L1 on pixels, on their differences (sharp outlines) and on 8x8 means (colour); a pull on the latents' moments.
+    """Add L1 on pixels, on their differences (outlines) and on 8x8 means (colour), and a pull on the latents' moments.
 
-    In the first steps three latent channels are led to the picture's own small version: without that hint the network
-    is slow to find colour at all.
+    In the first steps three latent channels learn to be the picture's own small version: without that hint the network
+    takes long to find colour at all.
     """
     latents = model.taesd_encoder(pictures)
     out = model.taesd_decoder(latents + LATENT_NOISE * torch.randn_like(latents))
@@ -113,30 +116,37 @@ def reconstruction_loss(model: Autoencoder, pictures: Tensor, step: int) -> Tens
     return error.abs().mean() + 0.5 * edges + 2 * colour + 0.02 * moments + 0.5 * fading * hint
 
 
+def channels_last(model: Autoencoder) -> Autoencoder:
+    """Bring weights to the memory layout in which convolutions on a CPU are fastest."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
+
+
 def train(checkpoint: Path) -> None:
+    """Train encoder and decoder."""
     torch.manual_seed(0)
-    model = Autoencoder().to(memory_format=torch.channels_last)
-    optimise(model, lambda step: reconstruction_loss(model, crops(step), step), SCHEDULE, checkpoint)
+    model = channels_last(Autoencoder())
+    optimize(model, lambda step: reconstruction_loss(model, crops(step), step), SCHEDULE, checkpoint)
 
 
 def sharpen(start: Path, checkpoint: Path) -> None:
-    """Go on with the decoder alone: latents stay what they are, so a U-Net that was trained on them stays valid."""
-    model = load(start).train().to(memory_format=torch.channels_last)
+    """Train the decoder further, alone: latents stay as they are, so a U-Net that was trained on them stays valid."""
+    model = channels_last(load(start).train())
     model.taesd_encoder.requires_grad_(False)
     salt = SCHEDULE.steps  # pictures that the first stage did not see
-    optimise(
+    optimize(
         model, lambda step: reconstruction_loss(model, crops(salt + step), salt + step), SHARPEN_SCHEDULE, checkpoint
     )
 
 
 def crops(step: int) -> Tensor:
+    """Draw the training pictures of a step."""
     seed = stage_seed(step, salt=1)
     torch.manual_seed(seed)
     return free_pictures(random.Random(seed), BATCH).contiguous(memory_format=torch.channels_last)
 
 
 def load(checkpoint: Path, decoder: Path | None = None) -> Autoencoder:
-    """The averaged weights of a finished (or running) stage, with the decoder of a later one where it exists."""
+    """Load the averaged weights of a stage, with the decoder of a later one if it exists."""
     model = Autoencoder()
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"])
     if decoder and decoder.exists():

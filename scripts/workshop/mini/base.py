@@ -1,4 +1,4 @@
-"""Stage 3: the base model, a text-conditional eps-predicting U-Net with its text encoder."""
+"""The base model: a text-conditional eps-predicting U-Net with its text encoder."""
 
 import random
 from pathlib import Path
@@ -8,29 +8,29 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .dataset import describe, training_scenes
-from .loop import Schedule, optimise, stage_seed
+from .loop import optimize, schedule, stage_seed
 from .networks import MiniModel
 
 BATCH = 16  # per process
-SCHEDULE = Schedule(steps=2400, learning_rate=1e-3, ema=0.998, weight_decay=0.01)
-STYLE_SCHEDULE = Schedule(steps=300, learning_rate=4e-4, ema=0.99, warmup=50, weight_decay=0.01)
+SCHEDULE = schedule(steps=2400, learning_rate=1e-3, ema=0.998, weight_decay=0.01)
+STYLE_SCHEDULE = schedule(steps=300, learning_rate=4e-4, ema=0.99, warmup=50, weight_decay=0.01)
 
 
 def alphas_cumprod() -> Tensor:
-    """SD's schedule: (1000,) cumulative products of 1 - beta, betas linear in their square roots."""
+    """Compute SD's noise schedule: (1000,) cumulative products of 1 - beta, betas linear in their square roots."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()
 
 
 def stratified_timesteps(count: int) -> Tensor:
-    """One timestep from each of `count` equal parts of 0..999 that the processes share between them, shuffled."""
+    """Draw one timestep from each of `count` equal parts of 0..999 that the processes share, shuffled."""
     ranks = dist.get_world_size()
     cells = torch.arange(count) * ranks + dist.get_rank()
     return ((cells + torch.rand(count)) / (count * ranks) * 1000).long()[torch.randperm(count)]
 
 
 def diffusion_loss(model: MiniModel, latents: Tensor, texts: list[str], alphas: Tensor) -> Tensor:
-    """Noise prediction, weighted by (1 + sigma^2)^0.3: the early steps decide what is drawn."""
+    """Compute the error of the predicted noise, weighted by (1 + sigma^2)^0.3: early steps decide what is drawn."""
     t = stratified_timesteps(len(latents))
     a = alphas[t].view(-1, 1, 1, 1)
     noise = torch.randn_like(latents)
@@ -43,11 +43,11 @@ def train(latents_file: Path, checkpoint: Path, start: Path | None = None) -> No
     """Learn the latents' distribution; with `start`, fine-tune that model's U-Net and leave its text encoder alone."""
     torch.manual_seed(0)
     model = MiniModel()
-    schedule = SCHEDULE
+    config = SCHEDULE
     if start:
         model.load_state_dict(load(start).state_dict())
         model.text.requires_grad_(False)
-        schedule = STYLE_SCHEDULE
+        config = STYLE_SCHEDULE
     latents, scenes, alphas = torch.load(latents_file, weights_only=True), training_scenes(), alphas_cumprod()
 
     def loss(step: int) -> Tensor:
@@ -58,11 +58,11 @@ def train(latents_file: Path, checkpoint: Path, start: Path | None = None) -> No
         batch = torch.stack([latents[s, i] for s, i in picks]).float()
         return diffusion_loss(model, batch, [describe(scenes[s], rng) for s, _ in picks], alphas)
 
-    optimise(model, loss, schedule, checkpoint)
+    optimize(model, loss, config, checkpoint)
 
 
 def load(checkpoint: Path) -> MiniModel:
-    """The averaged weights of a stage."""
+    """Load the averaged weights of a stage."""
     model = MiniModel()
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"], strict=False)
     return model.eval()

@@ -1,8 +1,9 @@
-"""Stage 2: pictures of every scene that is not held out, as latents on disk, and captions for them."""
+"""Pictures of every scene that is not held out, as latents on disk, and captions for them."""
 
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ NOISE_WORDS = ("masterpiece", "quality", "best", "detailed", "nice", "photo", "b
 
 
 def training_scenes() -> list[Scene]:
+    """List the scenes that U-Nets draw in training."""
     return [scene for scene in all_scenes() if not scene.held_out]
 
 
 def as_pictures(arrays: list[np.ndarray]) -> Tensor:
-    """uint8 arrays (h, w, 3) -> (n, 3, h, w) in 0..1."""
+    """Turn uint8 arrays (h, w, 3) into pictures (n, 3, h, w) in 0..1."""
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
 
@@ -37,7 +39,7 @@ def make_latents(autoencoder: Autoencoder, style: str, per_scene: int, out: Path
         parts.append(((autoencoder.taesd_encoder(pictures) - LATENT_MEAN) / LATENT_STD).half())
         if rank == 0 and i % 20 == 0:
             print(f"{out.stem}: {i * world}/{len(scenes)} scenes", flush=True)
-    gathered: list[object] = [None] * world
+    gathered: list[Any] = [None] * world
     dist.all_gather_object(gathered, parts)
     if rank == 0:
         latents = [gathered[i % world][i // world] for i in range(len(scenes))]
@@ -45,9 +47,7 @@ def make_latents(autoencoder: Autoencoder, style: str, per_scene: int, out: Path
 
 
 def describe(scene: Scene, rng: random.Random) -> str:
-    """A training caption: attributes left out at times, words the model does not know put in at times, sometimes
-    empty.
-    """
+    """Write a training caption: sometimes without an attribute, with words that the model does not know, or empty."""
     if rng.random() < 0.1:
         return ""
     kept = replace(

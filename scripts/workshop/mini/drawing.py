@@ -261,6 +261,7 @@ def render(scene: Scene, style: Style, rng: random.Random, colour: Colour | None
 
     `colour` replaces the scene's own colour of the subject (the autoencoder learns on free colours).
     """
+    assert scene.subject and scene.colour and scene.place, "only whole scenes are drawn"
     centre = SIZE / 2 + rng.uniform(-4, 4), SIZE / 2 + 1 + rng.uniform(-3, 3)
     canvas = Canvas(style, centre, rng.uniform(1.08, 1.26), flip=rng.random() < 0.5)
     draw_place(canvas, scene.place, SIZE * 0.70 + rng.uniform(-4, 4), rng)

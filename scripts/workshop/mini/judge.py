@@ -1,6 +1,4 @@
-"""What is in a picture: a small network that names subject, colour and place, learnt on drawn pictures in all
-styles.
-"""
+"""A small network that names subject, colour and place of a picture, trained on drawn pictures in all styles."""
 
 import random
 from pathlib import Path
@@ -13,11 +11,11 @@ from torch import Tensor, nn
 from .autoencoder import Autoencoder
 from .dataset import as_pictures
 from .drawing import STYLES, render
-from .loop import Schedule, optimise, stage_seed
+from .loop import optimize, schedule, stage_seed
 from .world import COLOURS, PLACES, SUBJECTS, Scene, complete
 
 BATCH = 16  # per process
-SCHEDULE = Schedule(steps=400, learning_rate=2e-3, warmup=50, ema=0.98)
+SCHEDULE = schedule(steps=400, learning_rate=2e-3, warmup=50, ema=0.98)
 NAMES = (SUBJECTS, tuple(COLOURS), tuple(PLACES))
 
 
@@ -40,20 +38,19 @@ class Judge(nn.Module):
 
     @torch.inference_mode()
     def name(self, pictures: Tensor) -> list[Scene]:
-        """What each picture shows."""
+        """Name what each picture shows."""
         best = [logits.argmax(1).tolist() for logits in self(pictures)]
         return [Scene(*(names[i] for names, i in zip(NAMES, row, strict=True))) for row in zip(*best, strict=True)]
 
 
 def labels(scenes: list[Scene]) -> list[Tensor]:
+    """Number the attributes of scenes: subject, colour and place, each (n,)."""
     rows = [(NAMES[0].index(s.subject), NAMES[1].index(s.colour), NAMES[2].index(s.place)) for s in scenes]
     return list(torch.tensor(rows).unbind(1))
 
 
 def train(autoencoder: Autoencoder, checkpoint: Path) -> None:
-    """Half of the pictures pass through the autoencoder, and all get some noise, so that it judges what the model
-    can draw.
-    """
+    """Train on pictures of which half passed through the autoencoder, all with some noise: as the model draws them."""
     torch.manual_seed(0)
     judge = Judge()
 
@@ -67,20 +64,21 @@ def train(autoencoder: Autoencoder, checkpoint: Path) -> None:
             half = autoencoder.taesd_encoder(pictures[: BATCH // 2])
             seen = autoencoder.taesd_decoder(half + 0.15 * torch.rand(1) * torch.randn_like(half)).clamp(0, 1)
         pictures = torch.cat([seen, pictures[BATCH // 2 :]]) + 0.05 * torch.rand(1) * torch.randn_like(pictures)
-        return sum(F.cross_entropy(a, b) for a, b in zip(judge(pictures), labels(scenes), strict=True))
+        errors = [F.cross_entropy(a, b) for a, b in zip(judge(pictures), labels(scenes), strict=True)]
+        return torch.stack(errors).sum()
 
-    optimise(judge, loss, SCHEDULE, checkpoint)
+    optimize(judge, loss, SCHEDULE, checkpoint)
 
 
 def load(weights: Path) -> Judge:
-    """The shipped judge, a safetensors file."""
+    """Load the shipped judge, a safetensors file."""
     judge = Judge()
     judge.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
     return judge.eval()
 
 
 def accuracy(judge: Judge, count: int, seed: int) -> float:
-    """Share of drawn pictures, in all shipped styles, of which subject, colour and place are all named rightly."""
+    """Measure in how many pictures drawn in all styles it names subject, colour and place correctly, 0..1."""
     rng = random.Random(seed)
     scenes = [complete(Scene(None, None, None), rng) for _ in range(count)]
     pictures = as_pictures([render(s, STYLES[rng.choice(list(STYLES))], rng) for s in scenes])

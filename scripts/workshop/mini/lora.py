@@ -1,4 +1,4 @@
-"""Stage: a community style as a LoRA file, as artists share them: low-rank changes of the base U-Net's weights."""
+"""A community style as a LoRA file, as artists share them: low-rank changes of the base U-Net's weights."""
 
 import random
 from pathlib import Path
@@ -8,12 +8,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from . import base
 from .dataset import describe, training_scenes
-from .loop import Schedule, optimise, stage_seed
+from .loop import optimize, schedule, stage_seed
 
 BATCH = 16  # per process
 RANK = 4
-SCHEDULE = Schedule(steps=400, learning_rate=4e-3, warmup=50, ema=0.99)
+SCHEDULE = schedule(steps=400, learning_rate=4e-3, warmup=50, ema=0.99)
 
 
 class LowRank(nn.Module):
@@ -29,7 +30,7 @@ class LowRank(nn.Module):
 
 
 def add_lora(unet: nn.Module) -> dict[str, LowRank]:
-    """Put a LoRA on every layer in which it is smaller than the weight; by the layer's name."""
+    """Put a LoRA on every layer in which it is smaller than the weight; return them by the layer's name."""
     layers = {name: m for name, m in unet.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     out = {}
     for name, layer in layers.items():
@@ -40,9 +41,10 @@ def add_lora(unet: nn.Module) -> dict[str, LowRank]:
     return out
 
 
-def train(latents_file: Path, base: Path, checkpoint: Path) -> None:
+def train(latents_file: Path, start: Path, checkpoint: Path) -> None:
+    """Train a LoRA on the base model `start`."""
     torch.manual_seed(0)
-    model = base.load(base).requires_grad_(False)
+    model = base.load(start).requires_grad_(False)
     add_lora(model.unet)
     latents, scenes, alphas = torch.load(latents_file, weights_only=True), training_scenes(), base.alphas_cumprod()
 
@@ -54,12 +56,12 @@ def train(latents_file: Path, base: Path, checkpoint: Path) -> None:
         batch = torch.stack([latents[s, i] for s, i in picks]).float()
         return base.diffusion_loss(model, batch, [describe(scenes[s], rng) for s, _ in picks], alphas)
 
-    optimise(model, loss, SCHEDULE, checkpoint)
+    optimize(model, loss, SCHEDULE, checkpoint)
 
 
-def export(base: Path, checkpoint: Path, title: str, out: Path) -> None:
-    """The averaged LoRA as a file with the usual keys, which LoraLoader reads; without alpha its scale is 1."""
-    unet = base.load(base).unet
+def export(start: Path, checkpoint: Path, title: str, out: Path) -> None:
+    """Write the averaged LoRA with the usual keys, which LoraLoader reads; without alpha its scale is 1."""
+    unet = base.load(start).unet
     changes = add_lora(unet)
     ema = torch.load(checkpoint, weights_only=True)["ema"]
     weights = {}

@@ -1,4 +1,4 @@
-"""Stage: the teacher's own way from noise to picture, stored where the segments begin: what the adapter learns from.
+"""The teacher's own way from noise to picture, stored at the segments' starts: what the adapter learns from.
 
 DPM++ 2M with CFG, six steps in each of the four segments: the 25-step picture that the student is to reach, and each
 state on the way that a sampler with four steps meets.
@@ -6,6 +6,7 @@ state on the way that a sampler with four steps meets.
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from torch import Tensor
 from sun_core.schedule import trailing_timesteps
 from sun_core.training.losses import guided
 
+from . import base
 from .adapter import GUIDANCE, draw_pair
 from .dataset import training_scenes
 from .networks import MiniModel
@@ -26,15 +28,17 @@ LATENT = (4, 12, 12)
 
 
 def sigmas(alphas: Tensor) -> Tensor:
-    """Noise levels of the teacher's steps, then 0: (25,)."""
+    """Compute the noise levels of the teacher's steps, then 0: (25,)."""
     a = alphas[torch.tensor(trailing_timesteps(SEGMENTS * STEPS_IN_SEGMENT))]
     return torch.cat([((1 - a) / a).sqrt(), torch.zeros(1)])
 
 
 @torch.inference_mode()
 def draw(model: MiniModel, positives: list[str], negatives: list[str], alphas: Tensor) -> tuple[Tensor, Tensor]:
-    """States at the segments' starts and at the end (rows, 5, 4, 12, 12), and the guided eps at the starts
-    (rows, 4, ...), both in DDPM's variance-preserving scale.
+    """Draw pictures, and keep what the adapter learns from, in DDPM's variance-preserving scale.
+
+    Returns states at the segments' starts and at the end (rows, 5, 4, 12, 12), and the guided eps at the starts
+    (rows, 4, 4, 12, 12).
     """
     n, levels = len(positives), sigmas(alphas)
     timesteps = trailing_timesteps(SEGMENTS * STEPS_IN_SEGMENT)
@@ -57,9 +61,9 @@ def draw(model: MiniModel, positives: list[str], negatives: list[str], alphas: T
     return torch.stack([*states, end], 1), torch.stack(eps_at_starts, 1)
 
 
-def make(base: Path, count: int, out: Path) -> None:
+def make(teacher: Path, count: int, out: Path) -> None:
     """Draw `count` trajectories of training scenes, shared between the processes, and store them with their prompts."""
-    model, alphas, scenes = base.load(base), base.alphas_cumprod(), training_scenes()
+    model, alphas, scenes = base.load(teacher), base.alphas_cumprod(), training_scenes()
     rank, world = dist.get_rank(), dist.get_world_size()
     parts = []
     for chunk in range(rank, count // ROWS, world):
@@ -70,16 +74,16 @@ def make(base: Path, count: int, out: Path) -> None:
         parts.append((states.half(), eps.half(), positives, negatives))
         if rank == 0 and len(parts) % 5 == 0:
             print(f"{out.stem}: {chunk * ROWS}/{count}", flush=True)
-    gathered: list[object] = [None] * world
+    gathered: list[Any] = [None] * world
     dist.all_gather_object(gathered, parts)
     if rank == 0:
-        states, eps, positives, negatives = zip(*(part for one in gathered for part in one), strict=True)
+        chunks = [part for one in gathered for part in one]
         torch.save(
             {
-                "states": torch.cat(states),
-                "eps": torch.cat(eps),
-                "positives": [text for texts in positives for text in texts],
-                "negatives": [text for texts in negatives for text in texts],
+                "states": torch.cat([states for states, _, _, _ in chunks]),
+                "eps": torch.cat([eps for _, eps, _, _ in chunks]),
+                "positives": [text for _, _, texts, _ in chunks for text in texts],
+                "negatives": [text for _, _, _, texts in chunks for text in texts],
             },
             out,
         )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 SIZE = 96  # pixels; 12 x 12 latents
 
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]
+"""Red, green and blue, 0..255."""
 
 SUBJECTS = ("house", "boat", "fish", "rocket", "mushroom", "tree", "cat")
 COLOURS: dict[str, Colour] = {
@@ -46,6 +47,7 @@ class Scene:
     @property
     def held_out(self) -> bool:
         """Whether U-Nets never draw the combination in training: one in five, spread over all attributes."""
+        assert self.subject and self.colour and self.place, "only whole scenes are drawn"
         triple = SUBJECTS.index(self.subject), list(COLOURS).index(self.colour), list(PLACES).index(self.place)
         return (triple[0] + 2 * triple[1] + 3 * triple[2]) % 5 == 0
 

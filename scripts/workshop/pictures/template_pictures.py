@@ -56,7 +56,7 @@ def lora_speed_up(server: ComfyServer, workflow: Workflow) -> Image.Image:
     for strength in (0.0, 1.0):
         workflow.set("LoRA", strength_model=strength)
         pngs.append(run(server, workflow)("Save picture"))
-    return halves(*pngs, "SUN", "LoRA and SUN")
+    return halves(pngs[0], pngs[1], "SUN", "LoRA and SUN")
 
 
 def hires_fix(server: ComfyServer, workflow: Workflow) -> Image.Image:

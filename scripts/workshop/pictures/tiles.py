@@ -1,4 +1,4 @@
-"""Pictures with a label each, put together to one: for thumbnails and help pages."""
+"""Labelled pictures, put together to one: for thumbnails, help pages and the README."""
 
 import io
 
@@ -9,7 +9,7 @@ INK, PAPER = "#ffffff", "#22252b"
 
 
 def tile(png: bytes, width: int, height: int, label: str = "") -> Image.Image:
-    """The middle of a picture at `width` x `height` pixels, with a label under it where there is one."""
+    """Cut the middle of a picture to `width` x `height` pixels, with a label under it if there is one."""
     bar = LABEL if label else 0
     made = Image.new("RGB", (width, height), PAPER)
     made.paste(_fitted(drawn_larger(png, 4), width, height - bar))
@@ -18,8 +18,13 @@ def tile(png: bytes, width: int, height: int, label: str = "") -> Image.Image:
     return made
 
 
+def whole(png: bytes) -> Image.Image:
+    """Open a picture at its own size."""
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
 def sheet(rows: list[list[Image.Image]]) -> Image.Image:
-    """Tiles of one size in rows, with a gap between them."""
+    """Put tiles of one size in rows, with a gap between them."""
     width, height = rows[0][0].size
     columns = max(map(len, rows))
     made = Image.new("RGB", (columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP), INK)
@@ -30,14 +35,14 @@ def sheet(rows: list[list[Image.Image]]) -> Image.Image:
 
 
 def drawn_larger(png: bytes, factor: int) -> Image.Image:
-    """The picture enlarged as a drawing: the median keeps edges sharp and takes the stairs out of them."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    """Enlarge a picture as a drawing: the median keeps edges sharp and takes the stairs out of them."""
+    picture = whole(png)
     larger = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.LANCZOS)
     return larger.filter(ImageFilter.MedianFilter(7)).filter(ImageFilter.UnsharpMask(factor, 140, 2))
 
 
 def _fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The largest middle part of that shape, at that size."""
+    """Cut out the largest middle part of that shape, at that size."""
     scale = min(picture.width / width, picture.height / height)
     left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
     box = (left, top, left + width * scale, top + height * scale)

@@ -173,7 +173,7 @@ class ComfyServer:
 
     async def _follow(
         self,
-        socket: aiohttp.ClientWebSocketResponse,
+        socket: Any,
         prompt_id: str,
         run: Run,
         on_progress: Callable[[str, int, int], None] | None,

@@ -7,7 +7,7 @@ from typing import Any
 
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTES = ("Note", "MarkdownNote")  # drawn by the page, unknown to the server
-SEEDS = ("seed", "noise_seed")  # the page gives these a control widget even where the node does not ask for it
+SEEDS = ("seed", "noise_seed")  # the page gives these a control widget even if the node does not ask for it
 ACTIVE, MUTED, BYPASSED = 0, 2, 4  # a node's mode in the file
 
 
@@ -29,16 +29,19 @@ class Workflow:
 
     @classmethod
     def read(cls, file: Path, object_info: dict[str, Any]) -> "Workflow":
+        """Read a workflow file."""
         return cls(json.loads(file.read_text(encoding="utf-8")), object_info)
 
     def write(self, file: Path) -> None:
+        """Write a workflow file."""
         file.write_text(json.dumps(self.graph, indent=2), encoding="utf-8")
 
     def node_id(self, title: str) -> str:
-        """The API's id of the one node with this title."""
+        """Return the API's id of the one node with this title."""
         return str(self._node(title)["id"])
 
     def titles(self) -> list[str]:
+        """List the nodes' titles."""
         return [_title(node) for node in self._nodes()]
 
     def set(self, title: str, **values: Any) -> None:
@@ -49,9 +52,9 @@ class Workflow:
             node["widgets_values"][names.index(name)] = value
 
     def to_api(self) -> dict[str, Any]:
-        """The workflow as /prompt takes it: node id -> class and inputs; a link is [node id, output slot].
+        """Convert the workflow to what /prompt takes: node id -> class and inputs; a link is [node id, output slot].
 
-        As on the page, muted nodes are left out with what they give, and links run through bypassed ones.
+        As on the page, muted nodes are left out with what they give, and links pass through bypassed ones.
         """
         prompt = {}
         for node in self._nodes():
@@ -59,7 +62,7 @@ class Workflow:
                 continue
             names = _widget_names(self._object_info[node["type"]])
             values = zip(names, node.get("widgets_values", ()), strict=False)
-            inputs = dict.fromkeys(_views(self._object_info[node["type"]]), "")
+            inputs: dict[str, Any] = dict.fromkeys(_views(self._object_info[node["type"]]), "")
             inputs |= {name: value for name, value in values if name is not None}
             for slot in node.get("inputs", ()):
                 if source := self._source(slot, slot["type"]):
@@ -72,7 +75,7 @@ class Workflow:
         return prompt
 
     def _source(self, slot: dict[str, Any], wanted: str) -> list[Any] | None:
-        """[node id, output slot] of what feeds an input `slot` with the type `wanted`; None where nothing does."""
+        """Return [node id, output slot] of what feeds an input `slot` with the type `wanted`; None if nothing does."""
         if slot.get("link") is None:
             return None
         (link,) = [link for link in self.graph["links"] if link[0] == slot["link"]]
@@ -92,8 +95,10 @@ class Workflow:
 
 
 def _passed_through(node: dict[str, Any], output: int, wanted: str) -> dict[str, Any] | None:
-    """The input whose value a bypassed node gives for its `output`: the one in the same place, else the first, of that
-    type (the frontend's ExecutableNodeDTO)."""
+    """Find the input whose value a bypassed node gives for its `output`.
+
+    It is the one in the same place, else the first, of that type (the frontend's ExecutableNodeDTO).
+    """
     slots = node.get("inputs", ())
     return next((slot for slot in (*slots[output : output + 1], *slots) if slot["type"] == wanted), None)
 
@@ -103,7 +108,7 @@ def _title(node: dict[str, Any]) -> str:
 
 
 def _views(definition: dict[str, Any]) -> list[str]:
-    """Required inputs that only the page draws, such as ImageCompare's slider: the server wants some value for them."""
+    """List required inputs that only the page draws, such as ImageCompare's slider: the server wants some value."""
     required = definition["input"].get("required", {})
     return [
         name
@@ -113,7 +118,7 @@ def _views(definition: dict[str, Any]) -> list[str]:
 
 
 def _widget_names(definition: dict[str, Any]) -> list[str | None]:
-    """The input that each of a node's `widgets_values` belongs to, None for a control that is no input."""
+    """List the input that each of a node's `widgets_values` belongs to, None for a control that is not an input."""
     names: list[str | None] = []
     for section in ("required", "optional"):
         for name in definition["input_order"].get(section, ()):

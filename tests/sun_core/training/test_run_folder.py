@@ -1,4 +1,4 @@
-"""A run that is killed, and goes on: SIGKILL at random moments, full disks, other settings and data."""
+"""Runs that are killed and go on: SIGKILL at random moments, full disks, other settings and data."""
 
 import os
 import random
@@ -14,7 +14,7 @@ import yaml
 from safetensors import safe_open
 from sun_pack.sun_core.adapter import load_adapter
 from sun_pack.sun_core.errors import SunError
-from sun_pack.sun_core.training.run import CHECKPOINT, CONFIG, claim_folder, resume, save
+from sun_pack.sun_core.training.run_folder import RunFolder
 from sun_pack.sun_core.whole_file import whole_file
 
 KILLS = 20
@@ -26,7 +26,7 @@ def processes():
 
 
 def run_until(processes, folder: Path, limit: float | None = None) -> bool:
-    """Runs the training in a process of its own, killed after `limit` seconds; whether it came to its end."""
+    """Train in a process of its own, which is killed after `limit` seconds; returns whether it came to its end."""
     process = processes.Process(target=tiny_run.train_to_the_end, args=(folder,))
     process.start()
     process.join(limit)
@@ -38,11 +38,12 @@ def run_until(processes, folder: Path, limit: float | None = None) -> bool:
 
 
 def assert_readable(folder: Path) -> None:
-    """Every file that the run left under its own name is whole."""
-    if (folder / CHECKPOINT).exists():
-        assert torch.load(folder / CHECKPOINT, weights_only=True)["done"] >= 1
-    if (folder / CONFIG).exists():
-        assert yaml.safe_load((folder / CONFIG).read_text())["steps"] == tiny_run.CONFIG.steps
+    """Check that every file that the run left under its own name is whole."""
+    run = RunFolder(folder)
+    if run.checkpoint.exists():
+        assert torch.load(run.checkpoint, weights_only=True)["done"] >= 1
+    if run.config.exists():
+        assert yaml.safe_load(run.config.read_text())["steps"] == tiny_run.CONFIG.steps
     for adapter in folder.glob("*.safetensors"):
         load_adapter(adapter)
 
@@ -86,38 +87,38 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert file.read_bytes() == b"old"
-    claim_folder(tmp_path, tiny_run.CONFIG)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", CONFIG]
+    RunFolder(tmp_path).claim(tiny_run.CONFIG)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "config.yaml"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_named_and_the_last_checkpoint_stays(tmp_path):
-    trainer = tiny_run.tiny_trainer()
-    checkpoint = tmp_path / CHECKPOINT
-    save(trainer, checkpoint)
-    before = checkpoint.read_bytes()
-    unfinished = tmp_path / f"{CHECKPOINT}.{os.getpid()}.part"
+    trainer, run = tiny_run.tiny_trainer(), RunFolder(tmp_path)
+    run.save(trainer)
+    before = run.checkpoint.read_bytes()
+    unfinished = tmp_path / f"{run.checkpoint.name}.{os.getpid()}.part"
     unfinished.symlink_to("/dev/full")
     with pytest.raises(SunError, match="The disk is full"):
-        save(trainer, checkpoint)
-    assert checkpoint.read_bytes() == before
+        run.save(trainer)
+    assert run.checkpoint.read_bytes() == before
     assert not unfinished.is_symlink()
 
 
 @pytest.mark.parametrize("content", [b"PK\x03\x04 and no more", b"", b"no checkpoint", b"cos\nsystem\n(S'exit 1'\ntR."])
 def test_a_damaged_checkpoint_is_named(content, tmp_path):
-    checkpoint = tmp_path / CHECKPOINT
-    checkpoint.write_bytes(content)
+    run = RunFolder(tmp_path)
+    run.checkpoint.write_bytes(content)
     with pytest.raises(SunError, match=r"checkpoint\.pt cannot be read") as refused:
-        resume(tiny_run.tiny_trainer(), checkpoint)
+        run.resume(tiny_run.tiny_trainer())
     assert "\n" not in str(refused.value)
 
 
 def test_a_run_does_not_go_on_with_other_settings(tmp_path):
-    claim_folder(tmp_path, tiny_run.CONFIG)
-    claim_folder(tmp_path, tiny_run.CONFIG)
+    run = RunFolder(tmp_path)
+    run.claim(tiny_run.CONFIG)
+    run.claim(tiny_run.CONFIG)
     with pytest.raises(SunError, match=r"learning_rate = 0\.001, and 0\.5 was asked for"):
-        claim_folder(tmp_path, replace(tiny_run.CONFIG, learning_rate=0.5))
+        run.claim(replace(tiny_run.CONFIG, learning_rate=0.5))
 
 
 def test_a_run_does_not_go_on_with_other_data():

@@ -1,4 +1,4 @@
-"""What the trainer's steps read: batches that depend on nothing but the seed and their place in the run."""
+"""The batches of a run, which depend on nothing but the seed and their place in the run."""
 
 import hashlib
 import random
@@ -7,33 +7,39 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..errors import SunError
+from .batch import Batch
 from .config import TrainingConfig
-from .distillation import Batch
-from .latents import Example
-from .prompts import PromptPairs
+from .example import Example
+from .prompt_pairs import PromptPairs
+from .prompts import Prompts
 from .tensor_folder import Tensors
-from .text import Prompts
 
 
 class TrainingData:
     """Captioned latents in a new order each epoch, with prompts and guidance drawn for them.
 
-    A batch is known by its step and its number within the step, whichever process and attempt asks for it: a run that
-    was killed goes on as if nothing had been, and two processes see what one with twice the accumulation sees.
+    A batch follows from its step and its number within the step, whichever process and attempt asks for it. So a run
+    that was killed goes on as if nothing had happened, and two processes see what one with twice the accumulation sees.
     """
 
     def __init__(
         self, examples: Sequence[Example], latents: Mapping[str, Tensors], prompts: Prompts, config: TrainingConfig
     ):
-        """`prompts` must know all texts of `pairs` before the first batch. SunError where there are no examples."""
+        """Pair captions with negatives; `prompts` must know all texts of `pairs` before the first batch.
+
+        Raises SunError if there are no examples.
+        """
         if not examples:
-            raise SunError("There is nothing to train on: no captioned picture and no prompt was found in the data.")
+            raise SunError(
+                "There is nothing to train on: the data holds no captioned picture and no prompt; add some, or name "
+                "another folder."
+            )
         self.examples, self.latents, self.prompts, self.config = list(examples), latents, prompts, config
         self.pairs = PromptPairs([e.caption for e in examples], config.negatives, config.negative_prompts)
         self._epoch, self._order = -1, list[int]()
 
     def batch(self, step: int, number: int, per_step: int) -> tuple[Batch, torch.Generator]:
-        """The batch `number` of the `per_step` that step `step` takes, and the generator for the losses' draws."""
+        """Make batch `number` of the `per_step` that step `step` takes, and the generator of its random numbers."""
         place = step * per_step + number
         rows = self.config.batch_size
         rng = random.Random(f"{self.config.seed} {place}")
@@ -46,7 +52,7 @@ class TrainingData:
         return Batch.of(latents, self.prompts.batch([*positives, *negatives]), guidance), generator
 
     def _example(self, position: int) -> Example:
-        """The example at a position of the endless sequence of epochs."""
+        """Find the example at a position of the endless sequence of epochs."""
         epoch, place = divmod(position, len(self.examples))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, list(range(len(self.examples)))
@@ -55,12 +61,12 @@ class TrainingData:
 
     @property
     def digest(self) -> str:
-        """Tells data sets apart (16 hex digits): what a run may not change on the way."""
+        """Hash the data set, which must not change during a run (16 hex digits)."""
         names = "\n".join(f"{example.latent} {example.caption}" for example in self.examples)
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
     def describe(self) -> dict[str, object]:
-        """For the adapter's metadata: no names of files, no captions."""
+        """Describe the data for the adapter's metadata, without names of files and captions."""
         return {
             "examples": len(self.examples),
             "captions": len(self.pairs.captions),

@@ -1,11 +1,11 @@
-"""Which positives and negatives are drawn."""
+"""The positives and negatives that are drawn."""
 
 import random
 from collections import Counter
 
 import pytest
 from sun_pack.sun_core.errors import SunError
-from sun_pack.sun_core.training.prompts import NegativeMix, PromptPairs, attributes
+from sun_pack.sun_core.training.prompt_pairs import NegativeMix, PromptPairs, attributes
 
 CAPTIONS = ["a cat, red, in snow", "a dog, blue", "a green fish"]
 DRAWS = 4000
@@ -26,11 +26,11 @@ def test_negatives_come_in_the_shares_that_the_mix_says():
         assert counted[kind] / total == pytest.approx(share, abs=0.03), kind  # 4 standard deviations
 
 
-def test_another_caption_is_never_the_pictures_own():
+def test_another_caption_is_never_that_of_the_picture():
     assert all(c != negative for c, _, negative in drawn(NegativeMix(empty=0, listed=0, captions=1, attributes=0)))
 
 
-def test_an_attribute_as_the_negative_is_left_open_by_the_positive():
+def test_an_attribute_in_the_negative_is_left_out_of_the_positive():
     for caption, positive, negative in drawn(NegativeMix(empty=0, listed=0, captions=0, attributes=1)):
         assert negative in caption and negative not in positive
 
@@ -42,14 +42,14 @@ def test_attributes_are_parts_between_commas_or_words():
     assert attributes("") == []
 
 
-def test_the_share_of_a_source_that_has_nothing_goes_to_the_others():
+def test_the_share_of_an_empty_source_goes_to_the_others():
     only_listed = drawn(NegativeMix(empty=0, listed=0.1, captions=0.9, attributes=0), captions=["cat"])
     assert {negative for _, _, negative in only_listed} == {"ugly"}
     nothing = drawn(NegativeMix(empty=0, listed=1, captions=0, attributes=0), listed=())
     assert {negative for _, _, negative in nothing} == {""}
 
 
-def test_all_texts_that_can_be_drawn_are_known_beforehand():
+def test_texts_lists_everything_that_can_be_drawn():
     pairs = PromptPairs(CAPTIONS, NegativeMix(), ["ugly"])
     texts = set(pairs.texts())
     for _, positive, negative in drawn(NegativeMix()):
@@ -57,6 +57,6 @@ def test_all_texts_that_can_be_drawn_are_known_beforehand():
 
 
 @pytest.mark.parametrize("shares", [(-0.1, 1, 1, 1), (0, 0, 0, 0)])
-def test_a_mix_that_cannot_be_drawn_is_refused(shares):
+def test_an_invalid_mix_is_refused(shares):
     with pytest.raises(SunError):
         NegativeMix(*shares)
