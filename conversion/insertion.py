@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from . import edits
 from .candidate import Candidate
 from .changes import Change
-from .edits import Edit
+from .edits import Edit, connect_input
 from .graph import Box, Consumer, Graph, Node, Source
 from .placement import free_position
 from .record import RECORD, make_record
@@ -149,10 +148,19 @@ def insert(
         properties["models"] = [{"name": RELEASED["name"], "url": RELEASED["url"], "directory": RELEASED["folder"]}]
     widgets = {**SPEED_UP["widgets"], "adapter_name": insertion.adapter}
     return [
-        edits.add(graph, node_id, SPEED_UP["type"], position, SPEED_UP["size"], widgets, properties),
-        edits.connect(graph, insertion.source, node_id, "model", insertion.via),
+        {
+            "op": "add",
+            "graph": graph.id,
+            "id": node_id,
+            "type": SPEED_UP["type"],
+            "pos": position,
+            "size": (width, height),
+            "widgets": widgets,
+            "properties": properties,
+        },
+        connect_input(graph, insertion.source, node_id, "model", insertion.via),
         *(
-            edits.connect(graph, Source(node_id, 0), target.node.id, target.input.name)
+            connect_input(graph, Source(node_id, 0), target.node.id, target.input.name)
             for target in insertion.targets.values()
         ),
     ]
