@@ -1,8 +1,9 @@
 """Where on the MODEL lines SUNSpeedUp nodes go in, and the edits that put them there."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from .candidate import Candidate
@@ -38,19 +39,35 @@ def by_line(ready: list[Candidate]) -> list[Insertion]:
     before these, provided that they lead to these samplers alone. Native reroutes that part them are kept, with a node
     behind each, unless such a reroute node is above them all.
     """
-    shared = _shared_targets(ready)
-    insertions: dict[tuple[Any, ...], Insertion] = {}
-    for candidate in ready:
-        own = _model_target(candidate)
-        target = shared.get(_spot(own)) or own
-        assert candidate.choice is not None and candidate.choice.name is not None
-        source, graph = _source(target), candidate.sampler.graph
-        key = (_spot(target), candidate.choice.name)
-        made = Insertion(graph, source, target.input.via, candidate.choice.name, {}, [])
-        insertion = insertions.setdefault(key, made)
+    mixed = _mixed_reroutes(ready)
+    ways = [_way_up(candidate, mixed) for candidate in ready]
+    below: dict[Spot, set[Spot | None]] = defaultdict(set)
+    for way in ways:
+        below[next(iter(way))].add(None)
+        for lower, upper in pairwise(way):
+            below[upper].add(lower)
+    insertions: dict[tuple[Spot, str], Insertion] = {}
+    for candidate, way in zip(ready, ways, strict=True):
+        spot = next((spot for spot in reversed(way) if len(below[spot]) > 1), next(iter(way)))
+        target, adapter = way[spot], candidate.choice.name if candidate.choice else None
+        assert adapter is not None
+        made = Insertion(candidate.sampler.graph, _source(target), target.input.via, adapter, {}, [])
+        insertion = insertions.setdefault((spot, adapter), made)
         insertion.candidates.append(candidate)
         insertion.targets[target.node, target.input.name] = target
     return list(insertions.values())
+
+
+def _way_up(candidate: Candidate, mixed: set[Node]) -> dict[Spot, Consumer]:
+    """The inputs before which SUN can go for a sampler: its own, then those of the reroute nodes above it."""
+    way: dict[Spot, Consumer] = {}
+    target: Consumer | None = _model_target(candidate)
+    while target is not None and (spot := _spot(target)) not in way:
+        way[spot] = target
+        reroute = candidate.sampler.graph.nodes.get(_source(target).node)
+        is_passable = reroute is not None and reroute.type in REROUTES and reroute not in mixed
+        target = next(_linked(reroute), None) if reroute is not None and is_passable else None
+    return way
 
 
 def _model_target(candidate: Candidate) -> Consumer:
@@ -66,46 +83,6 @@ def _source(target: Consumer) -> Source:
 
 def _spot(target: Consumer) -> Spot:
     return target.node.graph.id, _source(target), target.input.via
-
-
-def _shared_targets(ready: list[Candidate]) -> dict[Spot, Consumer]:
-    """By spot, the reroute input to go before where several ways up come together: the highest at which some do.
-
-    Above it they are one, and all that come together further down come together there too.
-    """
-    above, order = _ways_up(ready)
-    direct = {_spot(_model_target(candidate)) for candidate in ready}
-    parting = Counter(direct)
-    parting.update(_spot(target) for target in above.values() if target is not None)
-    shared: dict[Spot, Consumer] = {}
-    for spot in order:
-        target = above[spot]
-        if target is None:
-            continue
-        further_up = shared.get(_spot(target))
-        if further_up is not None or parting[_spot(target)] > 1:
-            shared[spot] = further_up or target
-    return shared
-
-
-def _ways_up(ready: list[Candidate]) -> tuple[dict[Spot, Consumer | None], list[Spot]]:
-    """Each spot where SUN can go, with the reroute input one further up where it can go as well; and the spots in an
-    order from above."""
-    mixed = _mixed_reroutes(ready)
-    above: dict[Spot, Consumer | None] = {}
-    order: list[Spot] = []
-    for candidate in ready:
-        target: Consumer | None = _model_target(candidate)
-        way: list[Spot] = []
-        while target is not None and _spot(target) not in above:
-            spot = _spot(target)
-            reroute = candidate.sampler.graph.nodes.get(_source(target).node)
-            is_passable = reroute is not None and reroute.type in REROUTES and reroute not in mixed
-            target = next(_linked(reroute), None) if reroute is not None and is_passable else None
-            above[spot] = target
-            way.append(spot)
-        order += reversed(way)
-    return above, order
 
 
 def _mixed_reroutes(ready: list[Candidate]) -> set[Node]:
@@ -129,17 +106,19 @@ def _linked(node: Node) -> Iterator[Consumer]:
 
 
 def insert(
-    node_id: int, insertion: Insertion, changes: dict[Setting, Change], taken: dict[str | None, list[Box]]
+    node_id: int, insertion: Insertion, changes: dict[Setting, Change], boxes: dict[Graph, set[Box]]
 ) -> list[Edit]:
     """The edits of one insertion. The link to the new node keeps the native reroutes that there were.
 
-    `taken` are the boxes of nodes added so far, by graph; the new one is added.
+    `boxes` are where something stands on the canvas of each graph; the new node is added.
     """
     graph = insertion.graph
     beside = min((target.node for target in insertion.targets.values()), key=lambda node: (node.box[0], node.box[1]))
-    position = free_position(graph, beside, SPEED_UP["size"], taken.setdefault(graph.id, []))
+    if graph not in boxes:
+        boxes[graph] = graph.boxes()
+    position = free_position(boxes[graph], beside, SPEED_UP["size"])
     width, height = SPEED_UP["size"]
-    taken[graph.id].append((position[0], position[1] - TITLE_HEIGHT, position[0] + width, position[1] + height))
+    boxes[graph].add((position[0], position[1] - TITLE_HEIGHT, position[0] + width, position[1] + height))
 
     settings = [setting for candidate in insertion.candidates for setting in candidate.sampler.settings]
     record = make_record(node_id, [changes[setting] for setting in settings if setting in changes])

@@ -1,9 +1,8 @@
 """Where a new node goes: beside the node that it feeds, and over no other."""
 
-from collections.abc import Iterable
 from math import ceil, floor
 
-from .graph import Box, Graph, Node
+from .graph import Box, Node
 from .ui_format import TITLE_HEIGHT
 
 MARGIN = 20.0
@@ -13,39 +12,30 @@ ROWS = range(-20, 21)
 """The places that are tried, in steps around the best one, before any place is taken."""
 
 
-def free_position(graph: Graph, beside: Node, size: list[float], taken: Iterable[Box] = ()) -> tuple[float, float]:
-    """The free place nearest to the left of `beside`, top edges in line; `taken` are the boxes of other new nodes.
+def free_position(boxes: set[Box], beside: Node, size: list[float]) -> tuple[float, float]:
+    """Find the free place nearest to the left of `beside`, with top edges in line.
 
-    Where all around is full, the place below everything.
+    `boxes` are where something stands on the canvas. If every place around is full, it is the one below them all.
     """
     width, height = size[0], TITLE_HEIGHT + size[1]
     left, top = beside.box[0] - width - 2 * MARGIN, beside.box[1]
-    first, last = left + COLUMNS[0] * STEP - MARGIN, left + COLUMNS[-1] * STEP + width + MARGIN
-    upper, lower = top + ROWS[0] * STEP - MARGIN, top + ROWS[-1] * STEP + height + MARGIN
-    near = {box for box in taken if box[0] < last and first < box[2] and box[1] < lower and upper < box[3]}
-    full = _full_places(graph.boxes_near((first, upper, last, lower)) | near, left, top, width, height)
-    for column, row in _NEAREST_FIRST:
-        if not full[row] >> (column - COLUMNS[0]) & 1:
-            return left + column * STEP, top + row * STEP + TITLE_HEIGHT
-    return left, max([graph.bottom, *(box[3] for box in taken)]) + MARGIN + TITLE_HEIGHT
-
-
-def _full_places(boxes: Iterable[Box], left: float, top: float, width: float, height: float) -> dict[int, int]:
-    """For each row of places a bit for each column: 1 where one of the boxes would be too near.
-
-    A box is marked once on all places that it fills; to hold every place against every box is slow in a large graph.
-    """
-    full = dict.fromkeys(ROWS, 0)
+    first, last = left + COLUMNS.start * STEP - MARGIN, left + COLUMNS.stop * STEP + width + MARGIN
+    upper, lower = top + ROWS.start * STEP - MARGIN, top + ROWS.stop * STEP + height + MARGIN
+    full: set[tuple[int, int]] = set()
     for box in boxes:
-        first = max(floor((box[0] - MARGIN - left - width) / STEP) + 1, COLUMNS.start)
-        end = min(ceil((box[2] + MARGIN - left) / STEP), COLUMNS.stop)
-        if first < end:
-            bits = (1 << end - COLUMNS.start) - (1 << first - COLUMNS.start)
-            upper = max(floor((box[1] - MARGIN - top - height) / STEP) + 1, ROWS.start)
-            lower = min(ceil((box[3] + MARGIN - top) / STEP), ROWS.stop)
-            for row in range(upper, lower):
-                full[row] |= bits
-    return full
+        if first < box[2] and box[0] < last and upper < box[3] and box[1] < lower:
+            columns = _steps(box[0] - left - width, box[2] - left, COLUMNS)
+            rows = _steps(box[1] - top - height, box[3] - top, ROWS)
+            full.update((column, row) for column in columns for row in rows)
+    place = next((place for place in _NEAREST_FIRST if place not in full), None)
+    if place is None:
+        return left, max(box[3] for box in boxes) + MARGIN + TITLE_HEIGHT
+    return left + place[0] * STEP, top + place[1] * STEP + TITLE_HEIGHT
+
+
+def _steps(start: float, end: float, steps: range) -> range:
+    """Those of `steps` at which a new node is nearer than MARGIN to a box."""
+    return range(max(floor((start - MARGIN) / STEP) + 1, steps.start), min(ceil((end + MARGIN) / STEP), steps.stop))
 
 
 def _distance(place: tuple[int, int]) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 from .candidate import Candidate
 from .changes import Change, changes_for, edits_of, wanted_values
 from .edits import Edit
-from .graph import Box, Node, Workflow
+from .graph import Box, Graph, Node, Workflow
 from .insertion import by_line, insert
 from .lines import Lines
 from .models import Installed, choose_adapter
@@ -114,10 +114,10 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     wanted = _wanted(ready, workflow)
     changes = changes_for(wanted)
     made: list[Edit] = []
-    taken: dict[str | None, list[Box]] = {}
+    boxes: dict[Graph, set[Box]] = {}
     node_id = workflow.next_id
     for group in by_line(ready):
-        made += insert(node_id, group, changes, taken)
+        made += insert(node_id, group, changes, boxes)
         node_id += 1
     made += edits_of(changes.values())
     return Plan(

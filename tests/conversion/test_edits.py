@@ -18,7 +18,9 @@ EDITS: dict[str, Any] = {get_args(get_type_hints(kind)["op"])[0]: kind for kind 
 
 def page_operations() -> dict[str, set[str]]:
     """The fields that each operation of the page takes, by its name."""
-    (body,) = re.findall(r"^const operations = \{\n(.*?)^\};", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (body,) = re.findall(
+        r"^const operations = \{\n(.*?)^\};", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
     return {
         name: {field.split(":")[0].strip() for field in re.sub(r"\[.*?\]", "", fields).split(",")}
         for name, fields in re.findall(r"^  (\w+)\(graph, \{ (.*?) \}\) \{", body, re.MULTILINE)
