@@ -1,9 +1,11 @@
 """The edits that a conversion consists of. They are JSON: the page applies them to the live graph (web/js/edits.js),
 api_format.py and ui_edits.py to files. tests/conversion/test_edits.py holds the page to these types."""
 
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 from .graph import Graph, NodeId, Source
+from .words import say
 
 
 class Add(TypedDict):
@@ -82,3 +84,23 @@ def disconnect_input(graph: Graph, node: NodeId, name: str) -> Disconnect:
 def set_widget(graph: Graph, node: NodeId, widget: str, value: Any) -> SetWidget:
     """Make the edit that gives a widget a value."""
     return {"op": "set", "graph": graph.id, "node": node, "widget": widget, "value": value}
+
+
+@dataclass
+class Plan:
+    summary: str
+    detail: str = ""
+    severity: str = "info"
+    """success, info or warn, as the page's toasts have it."""
+    edits: list[Edit] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"edits": self.edits, "severity": self.severity, "summary": self.summary, "detail": self.detail}
+
+
+def sentences(parts: list[str], most: int = 12) -> str:
+    """The different parts, one a line; a graph with a hundred samplers is not listed whole."""
+    unique = list(dict.fromkeys(part for part in parts if part))
+    if len(unique) > most:
+        unique = [*unique[:most], say("... and {count} more.", count=len(unique) - most)]
+    return "\n".join(unique)

@@ -3,12 +3,10 @@
 from collections import defaultdict
 from functools import cache
 
-from .edits import Edit, connect_input, remove_node, set_widget
+from .edits import Edit, Plan, connect_input, remove_node, sentences, set_widget
 from .graph import Node, Source, Workflow
-from .lines import Lines
-from .models import Installed
+from .models import Installed, Lines
 from .record import Former, entries_of, has_record, read_record
-from .result import Plan, sentences
 from .samplers import Sampler, find_samplers
 from .words import say
 

@@ -24,10 +24,10 @@ from typing import Any, TextIO
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from conversion import png
+from conversion.edits import Plan
 from conversion.graph import ConversionError
 from conversion.models import Adapter, Installed
 from conversion.plan import convert
-from conversion.result import Plan
 
 SUFFIXES = (".json", ".png")
 
