@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from .edits import Edit
-from .graph import ConversionError, Graph, Input, Node, NodeId, Source, Workflow, as_dict, file_names
+from .graph import Graph, Input, Node, NodeId, Source, Workflow, as_dict, file_names
 from .rules import SPEED_UP, is_model_input
 
 
@@ -67,14 +67,6 @@ def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
                 _part(data, node, "inputs").pop(name, None)
             case "set":
                 _part(data, edit["node"], "inputs")[edit["widget"]] = edit["value"]
-            case "property":
-                meta = _part(data, edit["node"], "_meta")
-                if edit["value"] is None:
-                    meta.pop(edit["name"], None)
-                else:
-                    meta[edit["name"]] = edit["value"]
-            case unknown:
-                raise ConversionError(f"There is no edit {unknown}.")
     return data
 
 

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import edits
-from .edits import Edit
+from .edits import Edit, disconnect_input, set_widget
 from .graph import Node, Place, Source
 from .rules import VALUES
 from .samplers import Sampler, Setting, consumers_of_primitive
@@ -27,8 +26,8 @@ class Change:
 
     def edits(self) -> list[Edit]:
         graph = self.node.graph
-        unplugged = [edits.disconnect(graph, self.node.id, self.widget)] if self.unplug else []
-        is_set = [edits.set_widget(graph, self.node.id, self.widget, self.new)] if self.new is not None else []
+        unplugged: list[Edit] = [disconnect_input(graph, self.node.id, self.widget)] if self.unplug else []
+        is_set: list[Edit] = [set_widget(graph, self.node.id, self.widget, self.new)] if self.new is not None else []
         return [*unplugged, *is_set]
 
 

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
+from .edits import Plan, sentences
 from .findings import FROM_SAMPLER, Surroundings, findings
 from .graph import Node, Workflow
 from .models import Adapter, Installed
-from .result import Plan, sentences
 from .rules import DETERMINISTIC, SECTIONS, SUN_ON_MODEL
 from .samplers import Sampler
 from .speed_up import speed_up

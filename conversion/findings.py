@@ -8,12 +8,9 @@ from typing import Any
 from .changes import changes_for, edits_of, wanted_values
 from .edits import Edit, set_widget
 from .graph import Node, Workflow
-from .lines import Lines
-from .models import Adapter, Installed, Model, choose_adapter, released_text
-from .partners import grouped, with_partners
+from .models import Adapter, Installed, Lines, Model, choose_adapter, judge, released_text
 from .rules import DETERMINISTIC, RELEASED, STEPS, SUN_ON_MODEL
-from .samplers import Sampler, Setting, find_samplers
-from .speed_up import judge
+from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .words import say, term
 
 FROM_SAMPLER = "from sampler"

@@ -7,7 +7,6 @@ nowhere) is left out of the view and stays in the JSON; nothing that reads a vie
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from .rules import NODES, REROUTES, is_file_name
@@ -20,12 +19,8 @@ SUBGRAPH_INPUT = -10
 
 ALWAYS, MUTED, BYPASSED = 0, 2, 4
 
-TILE = 1000.0
-"""Width and height of the squares by which boxes are found."""
 MOST_HOSTS = 100
 """Nodes of one subgraph on which widgets are looked for: a file can have thousands, and as many widgets for each."""
-MOST_TILES = 64
-"""A box over more of them is kept apart: files can say that a node is a billion wide."""
 
 
 class ConversionError(ValueError):
@@ -150,27 +145,9 @@ class Graph:
     """Where a subgraph's own inputs and outputs stand on the canvas."""
     _consumers: dict[Source, list[Consumer]] | None = None
 
-    @cached_property
-    def bottom(self) -> float:
-        """The lower edge of everything on the canvas."""
-        return max(box[3] for box in self._boxes())
-
-    def boxes_near(self, area: Box) -> set[Box]:
-        """Where something stands on the canvas: all boxes that overlap an area, and some around it."""
-        return set().union(*(self._tiles.get(tile, ()) for tile in [None, *_tiles(area)]))
-
-    @cached_property
-    def _tiles(self) -> dict[tuple[int, int] | None, set[Box]]:
-        """The boxes by tile, under None those of more than MOST_TILES."""
-        found: dict[tuple[int, int] | None, set[Box]] = defaultdict(set)
-        for box in self._boxes():
-            for tile in _tiles(box) if _tile_count(box) <= MOST_TILES else [None]:
-                found[tile].add(box)
-        return found
-
-    def _boxes(self) -> Iterator[Box]:
-        yield from (node.box for node in self.nodes.values())
-        yield from self.fixtures
+    def boxes(self) -> set[Box]:
+        """Give the place of everything on the canvas."""
+        return {*(node.box for node in self.nodes.values()), *self.fixtures}
 
     def consumers(self, source: Source) -> list[Consumer]:
         """The inputs that an output feeds."""
@@ -209,22 +186,6 @@ class Graph:
                     seen.add(onward)
                     waiting.append(onward)
         return found
-
-
-def _tile_span(box: Box) -> tuple[range, range]:
-    """Columns and rows of the tiles that a box touches."""
-    left, top, right, bottom = (int(edge // TILE) for edge in box)
-    return range(left, right + 1), range(top, bottom + 1)
-
-
-def _tile_count(box: Box) -> int:
-    columns, rows = _tile_span(box)
-    return len(columns) * len(rows)
-
-
-def _tiles(box: Box) -> list[tuple[int, int]]:
-    columns, rows = _tile_span(box)
-    return [(column, row) for column in columns for row in rows]
 
 
 @dataclass(eq=False)

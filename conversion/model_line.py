@@ -1,5 +1,6 @@
 """The MODEL line: what a MODEL runs through from its loader to a sampler, through reroutes, bypasses and subgraphs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Input, Node, NodeId, Source, Workflow
@@ -20,13 +21,23 @@ class ModelLine:
     breaks: list[str] = field(default_factory=list)
     """Where it leads nowhere, in words."""
 
-    def continued(self, way: list[Node]) -> "ModelLine":
-        """The line that runs on through active nodes, the nearest first."""
-        return ModelLine([*way, *self.nodes], self.loaders, {*way, *self.passed}, self.breaks)
+    def add(self, rest: "ModelLine") -> None:
+        """Go on with a line further up."""
+        self.nodes += rest.nodes
+        self.loaders += rest.loaders
+        self.passed |= rest.passed
+        self.breaks += rest.breaks
 
 
-def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> ModelLine:
-    """Walks up from the output `source`; every node once, so that a circle ends the walk."""
+Known = Mapping[tuple[str | None, Source | None], ModelLine]
+"""Lines by the id of a graph and an output in it."""
+
+
+def model_line(workflow: Workflow, graph: Graph, source: Source | None, known: Known | None = None) -> ModelLine:
+    """Walk up from the output `source`, to each node once, so that a circle ends the walk.
+
+    Where the walk comes to an output whose line is known, that line is its rest.
+    """
     line = ModelLine()
     if source is None:
         line.breaks.append(say("nothing is connected to its model input"))
@@ -38,6 +49,10 @@ def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> Model
         if (graph.id, *source) in seen:
             continue
         seen.add((graph.id, *source))
+        rest = known.get((graph.id, source)) if known and not waiting else None
+        if rest is not None and rest.passed.isdisjoint(line.passed):
+            line.add(rest)
+            break
         if source.node == SUBGRAPH_INPUT:
             _leave_subgraph(workflow, graph, source.slot, waiting, line)
             continue
@@ -99,15 +114,6 @@ def _begin(node: Node, line: ModelLine) -> None:
 
 def _links(node: Node) -> list[tuple[Input, Source]]:
     return [(slot, slot.source) for slot in node.inputs.values() if slot.source is not None]
-
-
-def next_above(workflow: Workflow, graph: Graph, source: Source | None) -> Source | None:
-    """What feeds the node behind `source`, where it hands on the one MODEL that it gets; None for any other."""
-    node = graph.nodes.get(source.node) if source is not None else None
-    if node is None or not node.is_active or node.type in (GET_NODE, *REROUTES) or workflow.inner(node) is not None:
-        return None
-    linked = [slot.source for slot in model_inputs(node) if slot.source is not None]
-    return linked[0] if len(linked) == 1 else None
 
 
 def model_inputs(node: Node) -> list[Input]:

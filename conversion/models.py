@@ -1,10 +1,11 @@
 """Which model a sampler samples, whether SUN can work on it, and which adapter fits."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from .graph import Node
-from .model_line import ModelLine
+from .graph import Graph, Node, Source, Workflow
+from .model_line import ModelLine, model_line
 from .rules import (
     OTHER_NODES,
     RELEASED,
@@ -15,6 +16,7 @@ from .rules import (
     family_by_name,
     is_unknown_unless_named,
 )
+from .samplers import Sampler
 from .words import say, term
 
 
@@ -181,3 +183,73 @@ def released_text() -> str:
         **RELEASED,
         size=f"{RELEASED['bytes'] / 1e6:.1f} MB",
     )
+
+
+class Lines:
+    def __init__(self, workflow: Workflow, installed: Installed) -> None:
+        self._workflow, self._installed = workflow, installed
+        self._lines: dict[tuple[str | None, Source | None], ModelLine] = {}
+        self._models: dict[tuple[str | None, Source | None], Model] = {}
+
+    def of(self, graph: Graph, source: Source | None) -> tuple[ModelLine, Model]:
+        """The line that ends at an output."""
+        key = graph.id, source
+        if key not in self._lines:
+            line = self._lines[key] = model_line(self._workflow, graph, source, self._lines)
+            self._models[key] = model_of(line, self._installed)
+        return self._lines[key], self._models[key]
+
+    def of_sampler(self, sampler: Sampler) -> tuple[ModelLine, Model]:
+        return self.of(sampler.graph, sampler.model_input.source if sampler.model_input else None)
+
+    def samplers_behind(self, samplers: Iterable[Sampler]) -> dict[Node, list[Sampler]]:
+        """For every node on a MODEL line those of `samplers` that it leads to."""
+        behind: dict[Node, list[Sampler]] = defaultdict(list)
+        for sampler in samplers:
+            for node in self.of_sampler(sampler)[0].passed:
+                behind[node].append(sampler)
+        return behind
+
+    def into(self, node: Node) -> tuple[ModelLine, Model]:
+        """The line that ends at a node's own model input."""
+        slot = node.inputs.get("model")
+        return self.of(node.graph, slot.source if slot else None)
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A sampler, its model, and either an adapter or the reason why it stays as it is."""
+
+    sampler: Sampler
+    line: ModelLine
+    model: Model
+    choice: Choice | None = None
+    refusal: str | None = None
+
+
+def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
+    """Whether a sampler can be sped up, and with which adapter."""
+    line, model = lines.of_sampler(sampler)
+    candidate = Candidate(sampler, line, model, refusal=sampler.problem)
+    bypassed = next((node for node in line.passed if node.type in SUN_ON_MODEL and not node.is_active), None)
+    if model.sun is not None:
+        candidate.refusal = say("{node} is on its MODEL line already", node=model.sun.label)
+    elif bypassed is not None:
+        candidate.refusal = say(
+            "{node} is on its MODEL line already, but bypassed; enable it (Ctrl+B)", node=bypassed.label
+        )
+    elif model.refusal is not None and (sampler.problem is None or line.loaders):
+        candidate.refusal = model.refusal
+    elif candidate.refusal is None and _has_unknown_cut(sampler):
+        candidate.refusal = say("how many steps it has comes from another node, so its start and end cannot be scaled")
+    if candidate.refusal is None:
+        candidate.choice = choose_adapter(model, installed)
+        if candidate.choice.name is None:
+            candidate.refusal = candidate.choice.note
+    return candidate
+
+
+def _has_unknown_cut(sampler: Sampler) -> bool:
+    steps = sampler.value("steps")
+    cuts = [setting.value for setting in sampler.all_of("boundary")]
+    return not isinstance(steps, int) and any(cut not in (0, 10000) for cut in cuts)

@@ -4,10 +4,10 @@ from typing import Any
 
 from .api_format import apply_to_api, is_api, read_api
 from .check import fix
+from .edits import Plan
 from .graph import ConversionError, Node, Workflow
 from .models import Installed
 from .restore import restore
-from .result import Plan
 from .speed_up import speed_up
 from .ui_edits import apply_to_ui
 from .ui_format import is_id, read_ui

@@ -3,13 +3,10 @@
 from collections import defaultdict
 from functools import cache
 
-from . import edits
-from .edits import Edit
+from .edits import Edit, Plan, connect_input, remove_node, sentences, set_widget
 from .graph import Node, Source, Workflow
-from .lines import Lines
-from .models import Installed
+from .models import Installed, Lines
 from .record import Former, entries_of, has_record, read_record
-from .result import Plan, sentences
 from .samplers import Sampler, find_samplers
 from .words import say
 
@@ -100,18 +97,18 @@ def _take_out(sun: Node, suns: set[Node]) -> list[Edit]:
         slot = earlier.inputs.get("model")
         source, via = (slot.source, slot.via) if slot else (None, None)
     linked = [
-        edits.connect(sun.graph, source, consumer.node.id, consumer.input.name, via)
+        connect_input(sun.graph, source, consumer.node.id, consumer.input.name, via)
         for consumer in sun.graph.consumers(Source(sun.id, 0))
         if source is not None and consumer.node not in suns
     ]
-    return [*linked, edits.remove(sun.graph, sun.id)]
+    return [*linked, remove_node(sun.graph, sun.id)]
 
 
 def _bring_back(former: Former) -> list[Edit]:
     graph = former.node.graph
-    back = []
+    back: list[Edit] = []
     if former.value is not None:
-        back.append(edits.set_widget(graph, former.node.id, former.widget, former.value))
+        back.append(set_widget(graph, former.node.id, former.widget, former.value))
     if former.plug is not None:
-        back.append(edits.connect(graph, former.plug, former.node.id, former.widget))
+        back.append(connect_input(graph, former.plug, former.node.id, former.widget))
     return back

@@ -2,17 +2,12 @@
 
 from typing import Any
 
-from .candidate import Candidate
 from .changes import Change, changes_for, edits_of, wanted_values
-from .edits import Edit
-from .graph import Box, Node, Workflow
+from .edits import Edit, Plan, sentences
+from .graph import Box, Graph, Node, Workflow
 from .insertion import by_line, insert
-from .lines import Lines
-from .models import Installed, choose_adapter
-from .partners import grouped, partner_groups, with_partners
-from .result import Plan, sentences
-from .rules import SUN_ON_MODEL
-from .samplers import Sampler, Setting, find_samplers
+from .models import Candidate, Installed, Lines, judge
+from .samplers import Setting, find_samplers, grouped, partner_groups, with_partners
 from .words import say
 
 
@@ -43,34 +38,6 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
     if not ready:
         return Plan(say("SUN left this workflow as it is"), sentences(left))
     return _plan(workflow, ready, left)
-
-
-def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
-    """Whether a sampler can be sped up, and with which adapter."""
-    line, model = lines.of_sampler(sampler)
-    candidate = Candidate(sampler, line, model, refusal=sampler.problem)
-    bypassed = next((node for node in line.passed if node.type in SUN_ON_MODEL and not node.is_active), None)
-    if model.sun is not None:
-        candidate.refusal = say("{node} is on its MODEL line already", node=model.sun.label)
-    elif bypassed is not None:
-        candidate.refusal = say(
-            "{node} is on its MODEL line already, but bypassed; enable it (Ctrl+B)", node=bypassed.label
-        )
-    elif model.refusal is not None and (sampler.problem is None or line.loaders):
-        candidate.refusal = model.refusal
-    elif candidate.refusal is None and _has_unknown_cut(sampler):
-        candidate.refusal = say("how many steps it has comes from another node, so its start and end cannot be scaled")
-    if candidate.refusal is None:
-        candidate.choice = choose_adapter(model, installed)
-        if candidate.choice.name is None:
-            candidate.refusal = candidate.choice.note
-    return candidate
-
-
-def _has_unknown_cut(sampler: Sampler) -> bool:
-    steps = sampler.value("steps")
-    cuts = [setting.value for setting in sampler.all_of("boundary")]
-    return not isinstance(steps, int) and any(cut not in (0, 10000) for cut in cuts)
 
 
 def aimed_at(everything: list[Candidate], targets: list[Node] | None, workflow: Workflow) -> list[Candidate]:
@@ -114,10 +81,10 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     wanted = _wanted(ready, workflow)
     changes = changes_for(wanted)
     made: list[Edit] = []
-    taken: dict[str | None, list[Box]] = {}
+    boxes: dict[Graph, set[Box]] = {}
     node_id = workflow.next_id
     for group in by_line(ready):
-        made += insert(node_id, group, changes, taken)
+        made += insert(node_id, group, changes, boxes)
         node_id += 1
     made += edits_of(changes.values())
     return Plan(

@@ -4,8 +4,8 @@ import copy
 from collections import defaultdict
 from typing import Any
 
-from .edits import Edit
-from .graph import SUBGRAPH_INPUT, ConversionError, Graph, NodeId, Source, as_dict, widget_order
+from .edits import Add, Edit
+from .graph import SUBGRAPH_INPUT, Graph, NodeId, Source, as_dict, widget_order
 from .rules import SPEED_UP
 from .ui_format import Link, dicts, is_id, is_index, read_links, read_ui
 
@@ -28,16 +28,11 @@ def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
             case "remove":
                 graph.remove(edit["node"])
             case "connect":
-                (origin, slot), (target, name) = edit["from"], edit["to"]
-                graph.connect(Source(origin, slot), target, name, edit.get("via"))
+                graph.link(edit["from"], *edit["to"], edit.get("via"))
             case "disconnect":
-                graph.disconnect(*edit["to"])
+                graph.unlink(*edit["to"])
             case "set":
                 graph.set(edit["node"], edit["widget"], edit["value"])
-            case "property":
-                graph.set_property(edit["node"], edit["name"], edit["value"])
-            case unknown:
-                raise ConversionError(f"There is no edit {unknown}.")
     for graph in graphs.values():
         graph.finish()
     return data
@@ -63,7 +58,7 @@ class _Graph:
         self._gone_nodes: list[dict[str, Any]] = []
         self._next_link = max([0, *self._links, *self._counters("last_link_id", "lastLinkId")]) + 1
 
-    def add(self, edit: Edit) -> None:
+    def add(self, edit: Add) -> None:
         node = {
             "id": edit["id"],
             "type": edit["type"],
@@ -86,7 +81,7 @@ class _Graph:
             self._unlink(number)
         self._gone_nodes.append(self._nodes.pop(node_id))
 
-    def connect(self, source: Source, target: NodeId, name: str, via: int | None) -> None:
+    def link(self, source: Source, target: NodeId, name: str, via: int | None) -> None:
         index, target_input = self._input(target, name)
         replaced, number = target_input.get("link"), self._next_link
         self._next_link += 1
@@ -97,7 +92,7 @@ class _Graph:
             self._unlink(replaced)
         target_input["link"] = number
 
-    def disconnect(self, target: NodeId, name: str) -> None:
+    def unlink(self, target: NodeId, name: str) -> None:
         _, target_input = self._input(target, name)
         if target_input.get("link") in self._links:
             self._unlink(target_input["link"])
@@ -117,14 +112,6 @@ class _Graph:
         values += [None] * (index + 1 - len(values))
         values[index] = value
         node["widgets_values"] = values
-
-    def set_property(self, node_id: NodeId, name: str, value: Any) -> None:
-        node = self._nodes[node_id]
-        properties = node["properties"] = as_dict(node.get("properties"))
-        if value is None:
-            properties.pop(name, None)
-        else:
-            properties[name] = value
 
     def _input(self, node_id: NodeId, name: str) -> tuple[int, dict[str, Any]]:
         """An input slot by its name. Files of before 2025-03 have none for a widget that was never linked."""

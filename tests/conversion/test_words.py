@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sun_pack
 from sun_pack.conversion.check import check
 from sun_pack.conversion.models import Installed
 from sun_pack.conversion.plan import make_plan, read
@@ -17,7 +16,7 @@ from sun_pack.conversion.words import say, speaking, term
 from .test_bad_input import node
 from .test_corpus import load
 
-PACK = Path(sun_pack.__file__).parent
+PACK = Path(__file__).parents[2]
 LANGUAGES = sorted(file.parent.name for file in PACK.glob("locales/*/messages.json"))
 NAMES = {"SD3", "Kolors", "SDXL", "Flux", "Chroma", "Stable Cascade", "Stable Video Diffusion"}
 """Of models, the same in every language."""

@@ -1,9 +1,9 @@
 """Turn saved workflows into 4-step ones with SUN, or back. Standard library only; no ComfyUI is needed.
 
-    python3 scripts/convert.py workflow.json ...       writes workflow_sun.json beside it
-    python3 scripts/convert.py pictures/               every .json and .png in a folder, and in those within it
-    python3 scripts/convert.py --restore workflow_sun.json
-    python3 scripts/convert.py --adapter my_adapter.safetensors --output converted/ workflow.json
+    python3 tools/convert.py workflow.json ...       writes workflow_sun.json beside it
+    python3 tools/convert.py pictures/               every .json and .png in a folder, and in those within it
+    python3 tools/convert.py --restore workflow_sun.json
+    python3 tools/convert.py --adapter my_adapter.safetensors --output converted/ workflow.json
 
 Takes the page's format, the API's, and PNG pictures with a workflow in them, of which a copy with the converted
 workflow is written (or the workflow alone, where --output ends in .json). No file is ever overwritten.
@@ -24,10 +24,10 @@ from typing import Any, TextIO
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from conversion import png
+from conversion.edits import Plan
 from conversion.graph import ConversionError
 from conversion.models import Adapter, Installed
 from conversion.plan import convert
-from conversion.result import Plan
 
 SUFFIXES = (".json", ".png")
 

@@ -1,4 +1,4 @@
-"""scripts/convert.py as it is run: in a process of its own, with nothing but the standard library."""
+"""tools/convert.py as it is run: in a process of its own, with nothing but the standard library."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 REPOSITORY = Path(__file__).parent.parent.parent
-SCRIPT = REPOSITORY / "scripts" / "convert.py"
+SCRIPT = REPOSITORY / "tools" / "convert.py"
 CORPUS = REPOSITORY / "tests" / "conversion" / "corpus"
 
 
