@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sun_core.adapter import load_adapter
-from sun_core.patching import SunSettings, apply_sun
+from sun_core.apply import SunSettings, apply_sun
 
 MINI = environment.REPOSITORY / "demo" / "mini_family"
 sys.path.append(str(MINI.parent))

@@ -64,13 +64,13 @@ class SunAdapter(nn.ModuleDict):
         self.layout = layout
         self.metadata: dict[str, str] = {}
         self.patcher: ModelPatcher | None = None
-        """What ComfyUI's model management knows the adapter by, once it is on a MODEL (see patching.py)."""
+        """What ComfyUI's model management knows the adapter by, once it is on a MODEL (see apply.py)."""
 
     def __getitem__(self, number: str) -> SunLayer:
         return cast(SunLayer, super().__getitem__(number))
 
-    def __deepcopy__(self, memo: dict) -> "SunAdapter":
-        """The weights anew; what ComfyUI's model management knows the adapter by is not the copy's."""
+    def copy(self) -> "SunAdapter":
+        """Copy the weights and the metadata; ComfyUI's model management does not know the copy yet."""
         copy = SunAdapter(self.layout, self.dtype)
         copy.load_state_dict(self.state_dict())
         copy.metadata = dict(self.metadata)

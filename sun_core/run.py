@@ -1,6 +1,7 @@
-"""What the steps of one sampling run share, and what one forward of the U-Net needs of it."""
+"""What the steps of one sampling run share, what one forward of the U-Net needs of it, and what the run reports."""
 
 import logging
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -137,3 +138,36 @@ class SunRun:
         self._positives.clear()
         for entry in self.negatives:
             entry.forget()
+
+
+ENOUGH_STEPS = 4
+"""What SUN adapters are distilled for."""
+
+
+@dataclass
+class RunReport:
+    steps: int
+    changes: Sequence[str] = ()
+    """What the automatic settings overrode, such as "CFG 7 -> 1"."""
+    evaluations: int = 0
+    """Forwards of the U-Net."""
+    seconds: float = 0.0
+    """Of sampling, once the models are loaded."""
+    _started: float = field(default=0.0, repr=False)
+
+    def start(self) -> None:
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        self.seconds = time.perf_counter() - self._started
+
+    def __str__(self) -> str:
+        hint = f" ({ENOUGH_STEPS} are enough)" if self.steps > 2 * ENOUGH_STEPS else ""
+        parts = [_count(self.steps, "step") + hint, _count(self.evaluations, "evaluation"), f"{self.seconds:.1f} s"]
+        if self.changes:
+            parts.append(f"automatic: {', '.join(self.changes)}")
+        return " · ".join(parts)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

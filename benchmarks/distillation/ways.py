@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from training import RUNS, WEIGHTS, LcmLora, Run
 
 from sun_core.adapter import load_adapter
-from sun_core.patching import SunSettings, apply_sun
+from sun_core.apply import SunSettings, apply_sun
 
 SETTINGS = Path(__file__).resolve().parent / "settings.json"
 Settings = Mapping[str, float | str]

@@ -127,7 +127,7 @@ def families() -> dict[str, tuple[object, object]]:
     import evaluate
 
     from sun_core.adapter import load_adapter
-    from sun_core.patching import SunSettings, apply_sun
+    from sun_core.apply import SunSettings, apply_sun
 
     sun, out = load_adapter(ADAPTER), {}
     for style in ("storybook", *COMMUNITY, *LORAS):

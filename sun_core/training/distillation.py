@@ -1,14 +1,13 @@
 """What a SUN adapter learns from one batch: the teacher, the student and its slow target on one frozen U-Net."""
 
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..adapter import SunAdapter
+from ..attention_patch import training_transformer_options
 from ..errors import SunError
-from ..patching import training_transformer_options
 from ..schedule import trailing_timesteps
 from .losses import (
     EpsPredictor,
@@ -94,7 +93,7 @@ class Distillation(nn.Module):
     def __init__(self, unet: nn.Module, adapter: SunAdapter, alphas: Tensor, recipe: Recipe):
         super().__init__()
         self.unet, self.adapter, self.recipe = unet.requires_grad_(False), adapter, recipe
-        self.target = deepcopy(adapter).requires_grad_(False)
+        self.target = adapter.copy().requires_grad_(False)
         self.starts = trailing_timesteps(recipe.segments, len(alphas))
         self.register_buffer("alphas", alphas, persistent=False)
 

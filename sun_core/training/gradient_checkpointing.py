@@ -9,7 +9,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import nn
 
-from ..patching import FORWARD_KEY
+from ..attention_patch import FORWARD_KEY
 
 
 @contextmanager

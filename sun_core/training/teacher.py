@@ -12,9 +12,9 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+from ..apply import has_sun
 from ..errors import SunError
 from ..layers import cross_attention_layers
-from ..patching import has_sun
 
 TIMESTEPS = 1000  # LCM's schedule, whose prediction is none of noise, has 50
 

@@ -12,7 +12,7 @@ import build  # noqa: E402
 import evaluate  # noqa: E402
 import measure  # noqa: E402
 from sun_pack.sun_core.adapter import load_adapter  # noqa: E402
-from sun_pack.sun_core.patching import SunSettings, apply_sun  # noqa: E402
+from sun_pack.sun_core.apply import SunSettings, apply_sun  # noqa: E402
 
 PLAIN_4, SUN_4 = (way for way in evaluate.WAYS if way.evaluations == 4)
 

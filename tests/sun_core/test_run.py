@@ -7,8 +7,8 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from sun_pack.sun_core.adapter import SunAdapter
+from sun_pack.sun_core.apply import SunSettings, apply_sun
 from sun_pack.sun_core.conditioning import CachedContext, NegativeEntry
-from sun_pack.sun_core.patching import SunSettings, apply_sun
 from sun_pack.sun_core.run import SunRun
 
 
