@@ -2,17 +2,18 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import comfy.ldm.modules.attention
+import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .adapter import SunAdapter
 from .conditioning import CachedContext, NegativeEntry
+from .forward import Strengths, SunForward, layers_of
 from .layers import CrossAttentionLayer, cross_attention_layers
-from .run import SunForward
 
 FORWARD_KEY = "sun_forward"
 """Where transformer_options hold the SunForward of the forward that is on."""
@@ -39,17 +40,23 @@ class SunAttention:
         return self.copy()
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
-        attend = partial(
-            comfy.ldm.modules.attention.optimized_attention,
-            heads=extra_options["n_heads"],
-            attn_precision=extra_options.get("attn_precision"),
-            transformer_options=extra_options,
-        )
-        text = attend(q, k, v)
-        out = text
+        """Return the layer's result before `to_out`; q, k, v: (rows, tokens, channels)."""
         forward: SunForward | None = extra_options.get(FORWARD_KEY)
-        if forward is not None and _knows_rows(forward.row_count, len(q)):
-            out = forward(self.number, q, text, attend, extra_options["activations_shape"][2:])
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return comfy.ldm.modules.attention.optimized_attention(
+                q,
+                k,
+                v,
+                extra_options["n_heads"],
+                attn_precision=extra_options.get("attn_precision"),
+                transformer_options=extra_options,
+            )
+
+        if forward is not None and (forward.row_count == len(q) or _warn_of_rows(forward.row_count, len(q))):
+            text, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:])
+        else:
+            text = out = attend(q, k, v)
         if self.neighbour is not None:
             out = out + (self.neighbour(q, k, v, extra_options) - text)
         if self.callbacks:
@@ -61,13 +68,12 @@ class SunAttention:
 
 
 @cache
-def _knows_rows(expected: int, found: int) -> bool:
-    """Whether rows are where the batch has them; if not, says so (once, thanks to the cache)."""
-    if expected != found:
-        logging.warning(
-            f"Another node changes the batch inside cross-attention ({expected} -> {found} rows): SUN leaves it plain."
-        )
-    return expected == found
+def _warn_of_rows(expected: int, found: int) -> bool:
+    """Warn once for each case, thanks to the cache, that SUN leaves a layer plain."""
+    logging.warning(
+        f"Another node changes the batch inside cross-attention ({expected} -> {found} rows): SUN leaves it plain."
+    )
+    return False
 
 
 def install(transformer_options: dict, layers: list[CrossAttentionLayer]) -> None:
@@ -105,15 +111,16 @@ def training_transformer_options(adapter: SunAdapter, negative_context: Tensor) 
         executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, y: Any, control: Any, transformer_options: dict
     ) -> Tensor:
         install(transformer_options, cross_attention_layers(executor.class_obj))
-        transformer_options[FORWARD_KEY] = SunForward(
+        layers = layers_of(
             adapter,
-            rows=None,
-            row_count=len(x),
-            chunk_rows=len(x),
-            positives=[CachedContext(context)],
             negatives=[NegativeEntry(negative_context)],
+            positives=[CachedContext(context)],
+            strengths=Strengths(),
+            chunk_rows=len(x),
             latent_size=x.shape[2:],
+            like=torch.empty(0, dtype=context.dtype, device=x.device),
         )
+        transformer_options[FORWARD_KEY] = SunForward(layers, row_count=len(x))
         return executor(x, timesteps, context, y, control, transformer_options)
 
     return {"wrappers": {WrappersMP.DIFFUSION_MODEL: {"sun": [diffusion_model]}}}

@@ -8,6 +8,7 @@ where it takes no part in the batch) and puts the SunRun into the run's own opti
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import comfy.sampler_helpers
@@ -21,11 +22,14 @@ from .attention_patch import FORWARD_KEY, install
 from .automatic import automatic_settings
 from .conditioning import area_as_mask, negative_entries
 from .errors import SunError
+from .forward import Strengths
 from .layers import cross_attention_layers
 from .run import RunReport, SunRun
 
 SUN = "sun"
 """Our key among a ModelPatcher's wrappers, callbacks and additional models."""
+COMPILE_KEY = "torch.compile"
+"""The wrapper of ComfyUI's TorchCompileModel, which passes on what it gets."""
 RUN_KEY = "sun_run"
 """Where transformer_options hold the run's SunRun."""
 
@@ -108,13 +112,14 @@ class SunHooks:
         rest = (guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args)
         if self.settings.is_off:
             return executor(*rest, **kwargs)
-        transformer_options = extra_args["model_options"]["transformer_options"]
+        model_options = extra_args["model_options"]
+        transformer_options = model_options["transformer_options"]
         install(transformer_options, cross_attention_layers(guider.model_patcher.model.diffusion_model))
         if self.negative:
             conds = _processed(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
         else:
             conds = guider.conds["negative"]
-        run = transformer_options[RUN_KEY] = self._new_run(guider, conds, noise)
+        run = transformer_options[RUN_KEY] = self._new_run(guider, conds, noise, model_options)
         report = self.running
         assert report is not None, "OUTER_SAMPLE runs around SAMPLER_SAMPLE"
         report.start()
@@ -124,7 +129,7 @@ class SunHooks:
             report.evaluations = run.evaluations
             run.forget()
 
-    def _new_run(self, guider: Any, negative_conds: list[dict], noise: Tensor) -> SunRun:
+    def _new_run(self, guider: Any, negative_conds: list[dict], noise: Tensor, model_options: dict) -> SunRun:
         adapters = _adapters_by_device(guider.model_patcher)
         context_dim = next(iter(adapters.values())).layout.context_dim
         percent_to_sigma = guider.inner_model.model_sampling.percent_to_sigma
@@ -132,10 +137,10 @@ class SunHooks:
             adapters,
             negative_entries(negative_conds, context_dim, noise.shape[2:]),
             plain_names=_give_negatives_of_guider_own_uuids(guider),
-            negative_strength=self.settings.negative_strength,
-            positive_strength=self.settings.positive_strength,
-            sigma_start=percent_to_sigma(self.settings.start_percent),
-            sigma_end=percent_to_sigma(self.settings.end_percent),
+            strengths=Strengths(self.settings.negative_strength, self.settings.positive_strength),
+            sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
+            sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
+            contexts_can_change=_contexts_can_change(model_options),
         )
 
     def apply_model(
@@ -155,8 +160,23 @@ class SunHooks:
         if run is not None and c_crossattn is not None:
             names = transformer_options.get("uuids", (None,))
             run.evaluations += 1
-            transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, sigma=float(t[0]))
+            transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, t, _compute_dtype(executor.class_obj))
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+
+def _contexts_can_change(model_options: dict[str, Any]) -> bool:
+    """Say whether something on the MODEL may give an entry another context from step to step.
+
+    ComfyUI itself does so in context windows only; what other packs put around an evaluation is not known.
+    """
+    wrappers = model_options["transformer_options"].get("wrappers", {})
+    foreign = any(key not in (SUN, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
+    return foreign or "context_handler" in model_options or "model_function_wrapper" in model_options
+
+
+def _compute_dtype(base_model: Any) -> torch.dtype:
+    """Return what ComfyUI computes a U-Net in, as its BaseModel.apply_model decides."""
+    return base_model.manual_cast_dtype or base_model.get_dtype()
 
 
 def _node_of(guider: Any) -> str:

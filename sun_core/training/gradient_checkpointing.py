@@ -9,8 +9,6 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import nn
 
-from ..attention_patch import FORWARD_KEY
-
 
 @contextmanager
 def gradient_checkpointing(unet: nn.Module) -> Iterator[None]:
@@ -33,9 +31,6 @@ def _checkpointed(forward: Callable) -> Callable:
         options = dict(transformer_options)
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            if sun := options.get(FORWARD_KEY):
-                for context in (*sun.positives, *sun.negatives):
-                    context.forget()  # keys and values of the first pass would not be computed in the second
             return forward(*args, transformer_options=dict(options), **kwargs)
 
         return torch.utils.checkpoint.checkpoint(run, *args, use_reentrant=False, **kwargs)
