@@ -9,6 +9,7 @@ from torch import Tensor
 from .adapter import EXTRA_POSITIVE, NEGATIVE, SunAdapter
 from .attention import add_offsets
 from .conditioning import CachedContext, NegativeEntry, entry_shares, entry_weights, has_places
+from .fused_offsets import add_offsets_fused, can_fuse
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: q (rows, tokens, channels), k and v (rows, context tokens, channels) -> as q."""
@@ -85,6 +86,8 @@ class SunForward:
         return text, text.index_copy(0, self.rows, self._combined(layer, attended, grid))
 
     def _combined(self, layer: LayerBranches, attended: Tensor, grid: Sequence[int]) -> Tensor:
+        if not self.masked and can_fuse(attended, layer.scales):
+            return add_offsets_fused(attended, layer.scales, layer.shift)
         weights = self._branch_weights(attended, grid) if self.masked else None
         return add_offsets(attended, layer.scales, layer.shift.to(attended.dtype), weights)
 
