@@ -1,7 +1,7 @@
 """One forward of the U-Net with SUN: which rows it works on, and what each layer adds there."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,18 @@ class LayerBranches:
         pairs = zip(self.keys, self.values, strict=True)
         return torch.stack([text, *(attend(q, self._joined(keys), self._joined(values)) for keys, values in pairs)])
 
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors in the order that `with_tensors` takes."""
+        pieces = [piece for of_branch in (*self.keys, *self.values) for piece in of_branch]
+        return [*pieces, self.scales, self.shift]
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> "LayerBranches":
+        """Return the same branches on other tensors."""
+        keys, values = (
+            [[next(tensors) for _ in pieces] for pieces in of_branches] for of_branches in (self.keys, self.values)
+        )
+        return LayerBranches(keys, values, next(tensors), next(tensors), self.chunk_rows)
+
     def _pieces(self, of_branches: Sequence[Pieces]) -> list[Tensor]:
         return [piece.expand(self.chunk_rows, -1, -1) for pieces in of_branches for piece in pieces]
 
@@ -84,6 +96,15 @@ class SunForward:
         text = attend(q, k, v)
         attended = layer.attend_beside(text[self.rows], q[self.rows], attend)
         return text, text.index_copy(0, self.rows, self._combined(layer, attended, grid))
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors of the layers, in the order that `with_tensors` takes."""
+        return [tensor for layer in self.layers.values() for tensor in layer.tensors()]
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> "SunForward":
+        """Return the same forward on other tensors."""
+        layers = {number: layer.with_tensors(tensors) for number, layer in self.layers.items()}
+        return replace(self, layers=layers, _weights={})
 
     def _combined(self, layer: LayerBranches, attended: Tensor, grid: Sequence[int]) -> Tensor:
         if not self.masked and can_fuse(attended, layer.scales):
