@@ -1,4 +1,4 @@
-"""Training inside ComfyUI, and saving what came out."""
+"""Train a SUN adapter inside ComfyUI, and save it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +24,8 @@ class SUNTrain(io.ComfyNode):
             node_id="SUNTrain",
             display_name="Train SUN Adapter",
             description=(
-                "Makes a SUN adapter for the family of this MODEL: a few-step student learns from the MODEL's own "
-                "pictures with CFG. Prompts are enough; pictures are optional."
+                "Trains a SUN adapter for the family of this MODEL: a student that needs a few steps and no CFG learns "
+                "from the MODEL with CFG. Prompts are enough; training images are optional."
             ),
             search_aliases=["SpeedUpNet", "distillation", "distil", "training", "LCM"],
             is_input_list=True,  # so that the lists of core's dataset nodes arrive whole, as at Train LoRA
@@ -37,27 +37,25 @@ class SUNTrain(io.ComfyNode):
                     "prompts",
                     multiline=True,
                     default="",
-                    tooltip="What to train on, one prompt a line. With pictures, one line for each of them, or one.",
+                    tooltip="Training prompts, one a line. With images: one line for each image, or one line for all.",
                 ),
                 io.String.Input(
                     "negatives",
                     multiline=True,
                     default="",
                     tooltip=(
-                        "Negative prompts to learn, one a line; may be empty. The empty one, other prompts and parts "
-                        "of the prompts are used as well."
+                        "Negative prompts to learn, one a line; may be empty. The empty negative, other prompts and "
+                        "parts of the prompts are learned in any case."
                     ),
                 ),
-                io.Int.Input(
-                    "steps", default=1000, min=1, max=1_000_000, tooltip="How many times weights are changed."
-                ),
-                io.Int.Input("batch_size", default=4, min=1, max=1024, tooltip="Pictures at once; more needs memory."),
+                io.Int.Input("steps", default=1000, min=1, max=1_000_000, tooltip="Number of optimizer steps."),
+                io.Int.Input("batch_size", default=4, min=1, max=1024, tooltip="Images per batch."),
                 io.Int.Input(
                     "grad_accumulation_steps",
                     default=1,
                     min=1,
                     max=1024,
-                    tooltip="Batches for each change of the weights: like a larger batch, without its memory.",
+                    tooltip="Batches per optimizer step: the effect of a larger batch, without its memory.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -65,7 +63,7 @@ class SUNTrain(io.ComfyNode):
                     min=0.0000001,
                     max=1.0,
                     step=0.0000001,
-                    tooltip="How far weights move at a time. Small models want more, large ones less.",
+                    tooltip="Size of an optimizer step. Small models need a higher rate than large ones.",
                 ),
                 io.Float.Input(
                     "guidance",
@@ -73,60 +71,60 @@ class SUNTrain(io.ComfyNode):
                     min=1.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="The CFG whose pictures are learned: what you would set on the KSampler.",
+                    tooltip="CFG of the teacher: the value that you would set on the KSampler.",
                 ),
                 io.Combo.Input(
                     "segments",
                     options=list(SEGMENTS),
                     default="4",
-                    tooltip="How many sampling steps the adapter is for.",
+                    tooltip="Number of sampling steps that the adapter is for.",
                 ),
                 io.Int.Input(
-                    "width", default=512, min=64, max=2048, step=8, tooltip="Of the pictures that are trained on."
+                    "width", default=512, min=64, max=2048, step=8, tooltip="Width of the training images in pixels."
                 ),
                 io.Int.Input(
-                    "height", default=512, min=64, max=2048, step=8, tooltip="Of the pictures that are trained on."
+                    "height", default=512, min=64, max=2048, step=8, tooltip="Height of the training images in pixels."
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
                     default=True,
-                    tooltip="Needs much less memory, and about a sixth more work.",
+                    tooltip="Saves much memory and takes about a sixth more time.",
                 ),
                 io.Int.Input(
                     "preview_every",
                     default=100,
                     min=0,
                     max=100_000,
-                    tooltip="Steps between comparisons of teacher and student, shown on the node; 0 for none.",
+                    tooltip="Steps between comparisons of teacher and student, which the node shows; 0 for none.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="What all chance comes from."),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Random seed."),
                 io.Vae.Input("vae", optional=True, tooltip="Needed for images, and for the comparison on the node."),
                 io.Image.Input(
                     "images",
                     optional=True,
-                    tooltip="Training pictures, scaled and cropped to width and height. Needs the VAE.",
+                    tooltip="Training images; they are scaled and cropped to width and height. They need the VAE.",
                 ),
                 io.Latent.Input(
                     "latents",
                     optional=True,
-                    tooltip="Training pictures as latents of width and height, in place of images. "
-                    "Without either the MODEL draws them from the prompts.",
+                    tooltip="Training images as latents of that width and height, instead of images. "
+                    "With neither, the MODEL draws its own from the prompts.",
                 ),
                 SunAdapterType.Input(
-                    "sun_adapter", optional=True, tooltip="An adapter to train further; else a new one."
+                    "sun_adapter", optional=True, tooltip="An adapter to train further; without it, a new one."
                 ),
             ],
             outputs=[
                 SunAdapterType.Output(
                     display_name="SUN_ADAPTER", tooltip="For Apply SUN Adapter and Save SUN Adapter."
                 ),
-                io.Image.Output(display_name="loss", tooltip="How the loss fell."),
+                io.Image.Output(display_name="loss", tooltip="The loss curve."),
             ],
         )
 
     @classmethod
     def execute(cls, **inputs: list) -> io.NodeOutput:
-        # nodes run in inference mode, which knows no gradients
+        # nodes run in inference mode, which has no gradients
         with torch.inference_mode(False), torch.enable_grad(), named_if_missing():
             from .training import train  # needs packages that a ComfyUI may lack
 
@@ -140,7 +138,7 @@ class SUNSaveAdapter(io.ComfyNode):
         return sun_schema(
             node_id="SUNSaveAdapter",
             display_name="Save SUN Adapter",
-            description="Writes a SUN adapter to models/sun under a new name; press R, and it can be chosen.",
+            description="Writes a SUN adapter to models/sun under a new name. Press R to see it in the lists.",
             search_aliases=["SpeedUpNet", "training"],
             is_output_node=True,
             inputs=[
@@ -148,7 +146,7 @@ class SUNSaveAdapter(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="sun_adapter",
-                    tooltip="The file's name; a number is put behind it, and no file is ever overwritten.",
+                    tooltip="Name of the file. A number is added to it, and no file is ever overwritten.",
                 ),
             ],
             outputs=[],
@@ -163,7 +161,7 @@ class SUNSaveAdapter(io.ComfyNode):
 
 @contextmanager
 def named_if_missing() -> Iterator[None]:
-    """Within, a package that training needs and that is not there is named to the artist."""
+    """Name a missing package that training needs to the artist."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -174,5 +172,5 @@ def named_if_missing() -> Iterator[None]:
 
 
 def as_image(picture: Image.Image) -> torch.Tensor:
-    """ComfyUI's IMAGE: (1, height, width, 3) in 0..1."""
+    """Convert to ComfyUI's IMAGE, (1, height, width, 3) in 0..1."""
     return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255).unsqueeze(0)

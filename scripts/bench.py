@@ -12,25 +12,18 @@ import json
 import sys
 from pathlib import Path
 
-import environment
+from workshop import environment
+from workshop.comfyui import start_comfyui
 
 TARGETS = {"sampling_speedup": "target: at least 10, limit: 12.5", "forward_ratio": "target: at most 1.03"}
 
 
 def main() -> int:
-    environment.exit_on_termination()
     chosen = arguments()
-    try:
-        environment.enter(environment.prepare())
-        start_comfyui()
-        import measurements  # needs ComfyUI's modules
+    start_comfyui()
+    import measurements  # needs ComfyUI's modules
 
-        figures, machine = measurements.measure(chosen.latent, chosen.repeats)
-    except environment.SetupError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    figures, machine = measurements.measure(chosen.latent, chosen.repeats)
     print(f"\n{report(figures, machine)}")
     if chosen.json:
         chosen.json.write_text(json.dumps(figures | {"machine": machine}, indent=2) + "\n", encoding="utf-8")
@@ -50,18 +43,6 @@ def arguments() -> argparse.Namespace:
     return chosen
 
 
-def start_comfyui() -> None:
-    """Make ComfyUI's modules importable, and ours after them: ComfyUI has a module `nodes` too."""
-    from comfy_server import device_arguments
-
-    sys.argv = [sys.argv[0], *device_arguments()]
-    sys.path.insert(0, str(environment.comfyui_path()))
-    sys.path.append(str(environment.REPOSITORY))
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-
-
 def report(figures: dict[str, dict[str, float | str]], machine: dict[str, str | int]) -> str:
     lines = [", ".join(f"{name} {value}" for name, value in machine.items()), ""]
     lines.append(f"{'':34}{'median':>10}{'min':>10}{'max':>10}")
@@ -76,4 +57,4 @@ def report(figures: dict[str, dict[str, float | str]], machine: dict[str, str | 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(environment.run(main))

@@ -6,14 +6,10 @@ from functools import cache
 from typing import Any
 
 import comfy.ldm.modules.attention
-import torch
-from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from .adapter import SunAdapter
-from .conditioning import CachedContext, NegativeEntry
-from .forward import Strengths, SunForward, layers_of
-from .layers import CrossAttentionLayer, cross_attention_layers
+from .forward import SunForward
+from .layers import CrossAttentionLayer
 
 FORWARD_KEY = "sun_forward"
 """Where transformer_options hold the SunForward of the forward that is on."""
@@ -99,28 +95,3 @@ def separate_attentions(transformer_options: dict) -> None:
     for key, patch in replace.items():
         if isinstance(patch, SunAttention):
             replace[key] = patch.copy()
-
-
-def training_transformer_options(adapter: SunAdapter, negative_context: Tensor) -> dict[str, Any]:
-    """transformer_options for a direct, differentiable call `unet(x, t, context=c, transformer_options=...)` with SUN.
-
-    negative_context: (rows, tokens, context_dim), a negative for each row of the batch; nothing is kept between calls.
-    """
-
-    def diffusion_model(
-        executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, y: Any, control: Any, transformer_options: dict
-    ) -> Tensor:
-        install(transformer_options, cross_attention_layers(executor.class_obj))
-        layers = layers_of(
-            adapter,
-            negatives=[NegativeEntry(negative_context)],
-            positives=[CachedContext(context)],
-            strengths=Strengths(),
-            chunk_rows=len(x),
-            latent_size=x.shape[2:],
-            like=torch.empty(0, dtype=context.dtype, device=x.device),
-        )
-        transformer_options[FORWARD_KEY] = SunForward(layers, row_count=len(x))
-        return executor(x, timesteps, context, y, control, transformer_options)
-
-    return {"wrappers": {WrappersMP.DIFFUSION_MODEL: {"sun": [diffusion_model]}}}

@@ -1,12 +1,12 @@
-"""Every setting of a training run, with defaults per model family, as they stand in a run's config.yaml."""
+"""All settings of a training run, with defaults per model family, as in a run's config.yaml."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from ..errors import SunError
-from .distillation import Recipe
-from .prompts import NegativeMix
+from .prompt_pairs import NegativeMix
+from .recipe import Recipe
 
 PRECISIONS = ("auto", "no", "fp16", "bf16")
 OPTIMIZERS = ("auto", "adamw", "adamw8bit")
@@ -20,51 +20,54 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
         "gradient_checkpointing": True, "guidance": (4.0, 8.0),
     },
 }  # fmt: skip
-"""What differs from the defaults below, by the family's name in adapter_file.py. Starting points, not optima."""
+"""What differs from the defaults below, by the family's name in adapter_file.py: starting points, not optima."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
+    """The settings of a run."""
+
     steps: int = 10_000
-    """Optimiser steps."""
+    """Number of optimizer steps."""
     batch_size: int = 8
-    """Rows per forward, in each process."""
+    """Pictures per batch, in each process."""
     accumulation: int = 2
-    """Forwards per optimiser step, in each process."""
+    """Batches per optimizer step, in each process."""
     learning_rate: float = 1e-4
     warmup: int = 200
-    """Steps until the learning rate is reached; then it falls along a cosine, to a fiftieth."""
+    """Steps until the learning rate is reached; then it falls along a cosine to a fiftieth."""
     weight_decay: float = 0.0
     gradient_clip: float = 1.0
-    """Largest L2 norm of the whole gradient."""
+    """Largest L2 norm of the gradient; a longer one is scaled down to it."""
     ema: float = 0.995
-    """Of the weights that are the result; shorter in the first steps."""
+    """Decay of the average of the weights, which is the result; smaller in the first steps."""
     seed: int = 0
     width: int = 512
-    """Of training pictures, in pixels; others are scaled and cropped to it."""
+    """Width of the training pictures in pixels; other pictures are scaled and cropped."""
     height: int = 512
+    """Height of the training pictures in pixels."""
     guidance: tuple[float, float] = (5.0, 9.0)
-    """The teacher's CFG scale is drawn from this range; twice the same number fixes it."""
+    """Range that the teacher's CFG scale is drawn from; the same number twice fixes it."""
     extra_positive: bool = True
-    """Whether the adapter has the extra positive branch; without it, it is half as large."""
+    """Whether the adapter has the extra positive branch; without it the adapter is half as large."""
     recipe: Recipe = field(default_factory=Recipe)
     negatives: NegativeMix = field(default_factory=NegativeMix)
     negative_prompts: tuple[str, ...] = ()
-    """The user's own, for the share `listed` of the mix."""
+    """The user's own negative prompts, for the share `listed` of the mix."""
     optimizer: str = "auto"
-    """auto: 8-bit AdamW on a CUDA device where bitsandbytes is installed, else AdamW."""
+    """auto: 8-bit AdamW on a CUDA device if bitsandbytes is installed, else AdamW."""
     precision: str = "auto"
-    """Mixed precision of accelerate; auto: bf16 on GPUs that have it, fp16 on others, none on a CPU."""
+    """Precision that the U-Net computes in; auto: bf16 or fp16 on a GPU, no (fp32) on a CPU."""
     gradient_checkpointing: bool = False
-    """Computes activations twice in place of keeping them."""
+    """Computes activations again in the backward pass instead of keeping them."""
     on_bad_data: str = "stop"
-    """stop at the first file that cannot be used, or skip it; both name it."""
+    """stop at the first file that cannot be used, or skip it; either way it is named."""
     save_every: int = 250
     """Steps between checkpoints."""
     sample_every: int = 500
-    """Steps between grids of sample prompts, 0 for none but the last."""
+    """Steps between grids of sample prompts; 0 for the last one only."""
     sample_prompts: tuple[str, ...] = ()
-    """Drawn by the teacher in 25 steps and by the student in its few; empty: the first four captions."""
+    """Prompts that the teacher draws in 25 steps and the student in its few; empty: the first four captions."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "save_every", "width", "height"):
@@ -83,16 +86,16 @@ class TrainingConfig:
             _require(getattr(self, name) in known, name, " or ".join(known), getattr(self, name))
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values, as YAML and JSON hold them; `read_config` reads them back."""
+        """Convert to plain values for YAML and JSON; `with_values` reads them back."""
         return _plain(asdict(self))
 
     def with_values(self, values: Mapping[str, Any]) -> "TrainingConfig":
-        """This with other values; SunError for a name that is no setting, or a value of the wrong kind."""
+        """Change some values; raises SunError for an unknown setting, or a value of the wrong kind."""
         return _with_values(self, values, "")
 
 
 def defaults_for(family: str) -> TrainingConfig:
-    """Where to start for a model family ('' for one that has no name)."""
+    """Look up the default settings for a model family ('' for an unknown one)."""
     return TrainingConfig(**FAMILY_DEFAULTS.get(family, {}))
 
 
@@ -101,13 +104,13 @@ def _with_values(settings: Any, values: Mapping[str, Any], within: str) -> Any:
     changed = {}
     for name, value in values.items():
         if name not in known:
-            raise SunError(f"{within}{name} is no training setting; the settings are {', '.join(known)}.")
+            raise SunError(f"{within}{name} is not a training setting; the settings are {', '.join(known)}.")
         changed[name] = _like(known[name], value, f"{within}{name}")
     return replace(settings, **changed)
 
 
 def _like(example: Any, value: Any, name: str) -> Any:
-    """`value` in the kind of `example`, the setting's present value."""
+    """Convert `value` to the kind of `example`, the setting's present value."""
     if is_dataclass(example):
         _require(isinstance(value, Mapping), name, "a group of settings", value)
         return _with_values(example, value, f"{name}.")
@@ -134,7 +137,7 @@ def _like(example: Any, value: Any, name: str) -> Any:
 
 
 def _number(value: Any, name: str) -> float:
-    """YAML reads 1e-4, which has no point, as text."""
+    """Read a number; YAML takes 1e-4, which has no point, for text."""
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):

@@ -1,90 +1,38 @@
-"""What a SUN adapter learns from one batch: the teacher, the student and its slow target on one frozen U-Net."""
+"""What a SUN adapter learns from one batch: student, teacher and slow target on one frozen U-Net."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ..adapter import SunAdapter
-from ..attention_patch import training_transformer_options
-from ..errors import SunError
 from ..schedule import trailing_timesteps
+from .batch import Batch
 from .losses import (
-    EpsPredictor,
     add_noise,
     cfg_distillation_loss,
+    consistency_target,
     ddim_jump,
     guided,
     multi_step_consistency_loss,
     segment_end,
 )
-from .text import Prompt
+from .recipe import Recipe
+from .transformer_options import training_transformer_options
 
-SEGMENTS = (1, 2, 4, 8)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How an adapter is distilled."""
-
-    segments: int = 4
-    """Sampling steps that the adapter is for: time is cut at their timesteps."""
-    teacher_stride: int = 50
-    """Timesteps between x_t and x_t', which one guided DDIM step of the teacher crosses."""
-    rollout_share: float = 0.5
-    """Share of a batch's rows that the student itself brought to the start of a segment, from pure noise, as in
-    sampling.
-    """
-    cfg_weight: float = 0.2
-    """Weight of the CFG-distillation loss beside MSC."""
-    target_ema: float = 0.95
-
-    def __post_init__(self) -> None:
-        if self.segments not in SEGMENTS:
-            raise SunError(f"An adapter cannot be trained for {self.segments} steps; choose 1, 2, 4 or 8 segments.")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Latents of pictures with their prompts: x0 (rows, channels, height, width), contexts (rows, tokens,
-    context_dim).
-    """
-
-    x0: Tensor
-    positive: Tensor
-    negative: Tensor
-    guidance: Tensor
-    """The teacher's CFG scale, (rows,)."""
-    positive_y: Tensor | None = None
-    """SDXL's vector of pooled text and sizes, (rows, channels)."""
-    negative_y: Tensor | None = None
-
-    @classmethod
-    def of(cls, x0: Tensor, prompts: Prompt, guidance: Tensor) -> "Batch":
-        """`prompts`: the positives of all rows, then the negatives."""
-        positive, negative = prompts.context.chunk(2)
-        positive_y, negative_y = (None, None) if prompts.y is None else prompts.y.chunk(2)
-        return cls(x0, positive, negative, guidance, positive_y, negative_y)
-
-    def rows(self, chosen: slice) -> "Batch":
-        return Batch(*(None if tensor is None else tensor[chosen] for tensor in self._tensors()))  # type: ignore[arg-type]
-
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(*(None if tensor is None else tensor.to(device) for tensor in self._tensors()))  # type: ignore[arg-type]
-
-    def is_finite(self) -> bool:
-        return all(bool(tensor.isfinite().all()) for tensor in self._tensors() if tensor is not None)
-
-    def _tensors(self) -> tuple[Tensor | None, ...]:
-        return self.x0, self.positive, self.negative, self.guidance, self.positive_y, self.negative_y
+EpsPredictor = Callable[[Tensor, Tensor], Tensor]
+"""(x, t) -> eps, for prompts that are bound already."""
 
 
 class Distillation(nn.Module):
     """The losses of one adapter on one frozen noise predictor.
 
+    The *student* is the U-Net with the adapter, the *target* the same with a slow average of it, the *teacher* the
+    plain U-Net with classifier-free guidance.
+
     Args:
         unet: predicts noise, called as unet(x, t, context=..., y=..., transformer_options=...): an LDM U-Net that
-            predicts eps, or teacher.EpsUNet for any that ComfyUI loads; frozen here.
+            predicts eps, or an EpsUNet for any that ComfyUI loads. It is frozen here.
         alphas: cumulative products of 1 - beta, (timesteps,).
     """
 
@@ -98,14 +46,14 @@ class Distillation(nn.Module):
         self.register_buffer("alphas", alphas, persistent=False)
 
     def student(self, batch: Batch, adapter: SunAdapter) -> EpsPredictor:
-        """The U-Net with `adapter`, one evaluation per prediction."""
+        """Bind a batch's prompts to the U-Net with `adapter`: one evaluation per prediction."""
         options = training_transformer_options(adapter, batch.negative)
         return lambda x, t: self.unet(
             x, t.float(), context=batch.positive, y=batch.positive_y, transformer_options=dict(options)
         )
 
     def teacher(self, batch: Batch) -> EpsPredictor:
-        """The plain U-Net with classifier-free guidance, both prompts in one evaluation of twice the rows."""
+        """Bind a batch's prompts to the guided U-Net: both prompts in one evaluation of twice the rows."""
         context = torch.cat([batch.negative, batch.positive])
         y = None
         if batch.negative_y is not None and batch.positive_y is not None:
@@ -119,9 +67,9 @@ class Distillation(nn.Module):
         return predict
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """MSC on all rows, plus the CFG-distillation loss.
+        """Compute MSC on all rows, plus the CFG-distillation loss; a scalar.
 
-        All that is random comes from `generator` (a CPU one), so that it is the same on every device.
+        All random numbers come from `generator`, a CPU one, so that they are the same on every device.
         """
         n = len(batch.x0)
         own = _whole(n * self.recipe.rollout_share, generator)
@@ -131,29 +79,25 @@ class Distillation(nn.Module):
         end = segment_end(t, self.starts)
         t_next = torch.maximum(t - self.recipe.teacher_stride, end)
         # both losses start at (x, t), where student and teacher are evaluated once
-        student_eps = self.student(batch, self.adapter)(x, t)
+        eps = self.student(batch, self.adapter)(x, t)
         with torch.no_grad():
-            teacher_eps = self.teacher(batch)(x, t)
-        consistency = multi_step_consistency_loss(
-            lambda x, t: student_eps,
-            self.student(batch, self.target),
-            lambda x, t: teacher_eps,
-            x, t, t_next, self.starts, self.alphas,
-        )  # fmt: skip
-        distillation = cfg_distillation_loss(lambda x, t: student_eps, lambda x, t: teacher_eps, x, t)
-        return consistency.mean() + self.recipe.cfg_weight * distillation
-
-    forward = loss  # what DistributedDataParallel calls
+            eps_guided = self.teacher(batch)(x, t)
+            x_next = ddim_jump(x, eps_guided, t, t_next, self.alphas)
+            eps_next = self.student(batch, self.target)(x_next, t_next.clamp(min=0))
+            target = consistency_target(x_next, eps_next, t_next, end, self.alphas)
+        consistency = multi_step_consistency_loss(x, eps, t, end, target, self.alphas)
+        return consistency.mean() + self.recipe.cfg_weight * cfg_distillation_loss(eps, eps_guided)
 
     def noised(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Pictures with noise, at timesteps drawn evenly from all segments."""
+        """Add noise to the latents, at timesteps drawn evenly from all segments: (x, t)."""
         t = torch.randint(0, len(self.alphas), (len(batch.x0),), generator=generator).to(batch.x0.device)
         return add_noise(batch.x0, _noise_like(batch.x0, generator), t, self.alphas), t
 
     @torch.no_grad()
     def rolled_out(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Latents as sampling meets them: pure noise at the first timestep, brought to a random segment's start by
-        the target.
+        """Make latents as sampling meets them: the target brings pure noise to the start of a random segment.
+
+        Returns (x, t).
         """
         x = _noise_like(batch.x0, generator)
         starts = torch.tensor(self.starts, device=x.device)
@@ -168,7 +112,7 @@ class Distillation(nn.Module):
         return x, starts[arrive]
 
     def update_target(self) -> None:
-        """Let the target follow the student by its EMA; once after each optimiser step."""
+        """Let the target follow the student by its EMA; once after each optimizer step."""
         self._move_target(1 - self.recipe.target_ema)
 
     def reset_target(self) -> None:
@@ -182,7 +126,7 @@ class Distillation(nn.Module):
 
 
 def _whole(rows: float, generator: torch.Generator | None) -> int:
-    """A whole number of rows, drawn where `rows` is between two, so that batches of one have their share too."""
+    """Round a number of rows to a whole one at random, so that batches of one have their share too."""
     below = int(rows)
     return below if rows == below else below + int(torch.rand((), generator=generator) < rows - below)
 

@@ -1,16 +1,14 @@
-"""What a run will need, from its first steps on random data: for --dry-run."""
+"""An estimate of what a run needs, measured on its first steps with random data: for --dry-run."""
 
 import time
 from dataclasses import dataclass, replace
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
-from .config import TrainingConfig
-from .distillation import Batch
-from .setup import Teacher
-from .text import Prompt
+from .batch import Batch
+from .prompts import Prompt
+from .session import Session
 from .trainer import Trainer
 
 MEASURED_STEPS = 2
@@ -18,18 +16,19 @@ GIB = 2**30
 
 
 class RandomData:
-    """Noise in the shape of training data."""
+    """Gives noise in the shape of training data."""
 
     digest = "random"
 
-    def __init__(self, teacher: Teacher, config: TrainingConfig):
-        base, rows = teacher.model.model, config.batch_size
+    def __init__(self, session: Session):
+        config, base, rows = session.config, session.model.model, session.config.batch_size
         self._x0 = torch.randn(rows, base.latent_format.latent_channels, config.height // 8, config.width // 8)
-        context = torch.randn(2 * rows, 77, teacher.distillation.adapter.layout.context_dim)
+        context = torch.randn(2 * rows, 77, session.distillation.adapter.layout.context_dim)
         self._prompts = Prompt(context, torch.randn(2 * rows, base.adm_channels) if base.adm_channels else None)
         self._guidance = torch.full((rows,), config.guidance[0])
 
     def batch(self, step: int, number: int, per_step: int) -> tuple[Batch, torch.Generator]:
+        """Make the same batch each time, and a generator as TrainingData.batch does."""
         return Batch.of(self._x0, self._prompts, self._guidance), torch.Generator().manual_seed(step)
 
 
@@ -42,13 +41,14 @@ class Estimate:
     training_state: int
     """Gradient, optimizer, slow target and average of the adapter."""
     peak: int | None
-    """All of it with the activations, as measured on a CUDA device."""
+    """All of it with the activations, measured; None if the device is not a CUDA device."""
     step: float
     images: int
     """Rows per step, in all processes."""
     steps: int
 
     def describe(self) -> str:
+        """Write the figures as lines for people."""
         hours, minutes = divmod(round(self.step * self.steps / 60), 60)
         peak = "not measured on this device" if self.peak is None else in_words(self.peak)
         return "\n".join(
@@ -63,42 +63,39 @@ class Estimate:
         )
 
 
-def estimate(teacher: Teacher, config: TrainingConfig, accelerator: Accelerator) -> Estimate:
-    """Measures some steps on random data; the adapter of `teacher` is of no use afterwards."""
-    device = accelerator.device
+def estimate(session: Session) -> Estimate:
+    """Measure some steps on random data; the adapter of `session` is of no use afterwards."""
+    config, device = session.config, session.accelerator.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    data = RandomData(teacher, config)
     short = replace(config, steps=MEASURED_STEPS + 1)
-    with teacher.loaded():
-        trainer = Trainer(teacher.distillation, data, short, accelerator)  # type: ignore[arg-type]
+    with session.loaded():
+        trainer = Trainer(session.distillation, RandomData(session), short, session.accelerator)  # type: ignore[arg-type]
         steps = trainer.steps()
         next(steps)  # the first one allocates
         started = time.monotonic()
         for _ in steps:
             pass
         elapsed = (time.monotonic() - started) / MEASURED_STEPS
-    adapter = size_of(teacher.distillation.adapter)
-    optimizer = sum(t.nbytes for state in trainer.optimizer.state.values() for t in state.values() if _is_tensor(t))
+    adapter = size_of(session.distillation.adapter)
+    state = trainer.loop.optimizer.state.values()
+    optimizer = sum(t.nbytes for tensors in state for t in tensors.values() if isinstance(t, Tensor))
     return Estimate(
-        unet=size_of(teacher.distillation.unet),
+        unet=size_of(session.distillation.unet),
         adapter=adapter,
         training_state=3 * adapter + optimizer,
         peak=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         step=elapsed,
-        images=config.batch_size * config.accumulation * accelerator.num_processes,
+        images=config.batch_size * config.accumulation * session.accelerator.num_processes,
         steps=config.steps,
     )
 
 
 def in_words(size: int) -> str:
+    """Write a number of bytes in MiB or GiB."""
     return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"
 
 
 def size_of(module: nn.Module) -> int:
-    """Bytes of all weights."""
+    """Count the bytes of all weights."""
     return sum(tensor.nbytes for tensor in module.state_dict().values())
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)

@@ -1,4 +1,4 @@
-"""How near the student comes to its teacher on fixed prompts: the sample grid, and figures for the adapter's file."""
+"""How close the student comes to its teacher on fixed prompts: the sample grid, and figures for the adapter's file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..adapter import SunAdapter
-from .sampling import TEACHER_STEPS, Sampler
-from .text import Prompts
+from .prompts import Prompts
+from .sampler import TEACHER_STEPS, Sampler
 
 Decode = Callable[[Tensor], Tensor]
 """Latents (rows, channels, height, width) as the U-Net has them -> pictures (rows, height, width, 3) in 0..1."""
@@ -19,7 +19,7 @@ CAPTION_HEIGHT = 22
 
 @dataclass
 class Evaluation:
-    """Fixed prompts, drawn from fixed noise; what the teacher makes of them is drawn once."""
+    """Draws fixed prompts from fixed noise; the teacher's pictures are drawn once."""
 
     sampler: Sampler
     prompts: Prompts
@@ -34,17 +34,17 @@ class Evaluation:
         self._teacher: dict[int, Tensor] = {}
 
     def teacher(self, steps: int = TEACHER_STEPS) -> Tensor:
-        """The teacher's pictures with CFG, (rows, height, width, 3)."""
+        """Draw the teacher's pictures, with CFG, (rows, height, width, 3)."""
         if steps not in self._teacher:
             self._teacher[steps] = self.decode(self.sampler.teacher(self._batch, steps))
         return self._teacher[steps]
 
     def student(self, adapter: SunAdapter) -> Tensor:
-        """The same with `adapter`, which is brought to the U-Net's device."""
+        """Draw the same with `adapter`, which is brought to the U-Net's device."""
         return self.decode(self.sampler.student(self._batch, adapter.to(self._batch.x0.device)))
 
     def grid(self, adapter: SunAdapter) -> Image.Image:
-        """A column per prompt: the teacher's picture above, the student's below."""
+        """Draw a column per prompt: the teacher's picture above, the student's below."""
         segments = self.sampler.distillation.recipe.segments
         rows = ((f"teacher, {TEACHER_STEPS} steps", self.teacher()), (f"SUN, {segments}", self.student(adapter)))
         height, width = rows[0][1].shape[1:3]
@@ -59,8 +59,9 @@ class Evaluation:
         return sheet
 
     def figures(self, adapter: SunAdapter) -> dict[str, float]:
-        """PSNR in dB to the teacher's 25 steps from the same noise: of the student, and of the teacher in as many
-        steps, which takes twice the evaluations.
+        """Compute PSNR in dB to the teacher's 25 steps from the same noise.
+
+        It is computed for the student, and for the teacher in as many steps, which takes twice the evaluations.
         """
         segments = self.sampler.distillation.recipe.segments
         return {
@@ -71,6 +72,6 @@ class Evaluation:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Mean over pictures in 0..1 of the peak signal-to-noise ratio, in dB."""
+    """Compute the peak signal-to-noise ratio in dB of pictures in 0..1, averaged over the pictures."""
     error = (a.float() - b.float()).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return float((-10 * torch.log10(error)).mean())

@@ -1,4 +1,4 @@
-"""Activations computed a second time in the backward pass in place of being kept, block by block."""
+"""Gradient checkpointing: activations are computed again in the backward pass instead of being kept."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch import nn
 
 @contextmanager
 def gradient_checkpointing(unet: nn.Module) -> Iterator[None]:
-    """Within, the residual and transformer blocks of `unet` keep only their inputs for the backward pass."""
+    """Let the residual and transformer blocks of `unet` keep only their inputs for the backward pass."""
     blocks = [module for module in unet.modules() if isinstance(module, (ResBlock, BasicTransformerBlock))]
     for block in blocks:
         block.forward = _checkpointed(block.forward)
@@ -27,7 +27,7 @@ def _checkpointed(forward: Callable) -> Callable:
     def checkpointed(*args: Any, transformer_options: dict | None = None, **kwargs: Any) -> Any:
         if transformer_options is None:
             return torch.utils.checkpoint.checkpoint(forward, *args, use_reentrant=False, **kwargs)
-        # ComfyUI notes in these options which block it is in, and has moved on by the time of the backward pass
+        # ComfyUI notes the present block in these options, and has moved on by the time of the backward pass
         options = dict(transformer_options)
 
         def run(*args: Any, **kwargs: Any) -> Any:

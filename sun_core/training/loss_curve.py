@@ -1,4 +1,4 @@
-"""The loss of a run as a picture."""
+"""The loss curve of a run as a picture."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ EACH, SMOOTH, AXIS = "#c5d3ec", "#1f4e9c", "#444444"
 
 
 def loss_curve(losses: Sequence[float]) -> Image.Image:
-    """Each step's loss and its running mean over a fiftieth of the run, on a logarithmic scale."""
+    """Draw each step's loss and its running mean over a fiftieth of the run, on a logarithmic scale."""
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(13)
@@ -41,7 +41,7 @@ def loss_curve(losses: Sequence[float]) -> Image.Image:
 
 
 def running_mean(values: Sequence[float]) -> list[float]:
-    """Of the last fiftieth of all values, at least 1, at each place."""
+    """Average the last fiftieth of all values, at least one, at each place."""
     window = max(1, len(values) // 50)
     means, total = [], 0.0
     for i, value in enumerate(values):

@@ -1,106 +1,77 @@
-"""The two losses that distil a SUN adapter (arXiv 2312.08887, sec. 3.3), as plain functions. Torch only.
+"""The two losses that distil a SUN adapter (arXiv 2312.08887, sec. 3.3). Torch only.
 
-Throughout, `x` is a latent (rows, channels, height, width) in the variance-preserving scale of DDPM, `eps` a noise
-prediction of the same shape, `t` integer timesteps (rows,), and `alphas` the cumulative products of 1 - beta
-(timesteps,). Timestep -1 stands for clean data, where the cumulative product is 1.
+Symbols, as in the papers:
+    x, x_0      latents and clean latents, (rows, channels, height, width), in DDPM's variance-preserving scale
+    eps         a prediction of the noise in x, of the same shape
+    t, s        integer timesteps, (rows,); -1 (CLEAN) stands for clean data, where alpha is 1
+    alphas      cumulative products of 1 - beta, (timesteps,): DDPM's alpha-bar, DDIM's alpha
+    w           guidance scale, (rows,)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-EpsPredictor = Callable[[Tensor, Tensor], Tensor]
-"""(x, t) -> eps; the prompts are bound already."""
 
 CLEAN = -1
 
 
 def alpha_at(alphas: Tensor, t: Tensor) -> Tensor:
-    """Cumulative products at timesteps t, (rows, 1, 1, 1)."""
+    """Look up the cumulative products at timesteps t, (rows, 1, 1, 1)."""
     return torch.where(t == CLEAN, torch.ones_like(alphas[0]), alphas[t.clamp(min=0)]).view(-1, 1, 1, 1)
 
 
-def add_noise(x0: Tensor, noise: Tensor, t: Tensor, alphas: Tensor) -> Tensor:
-    """x_t = sqrt(a) x_0 + sqrt(1 - a) noise."""
-    a = alpha_at(alphas, t)
-    return a.sqrt() * x0 + (1 - a).sqrt() * noise
+def add_noise(x_0: Tensor, noise: Tensor, t: Tensor, alphas: Tensor) -> Tensor:
+    """Diffuse x_0 to timesteps t (DDPM, arXiv 2006.11239, eq. 4)."""
+    a_t = alpha_at(alphas, t)
+    return a_t.sqrt() * x_0 + (1 - a_t).sqrt() * noise
 
 
 def ddim_jump(x: Tensor, eps: Tensor, t: Tensor, s: Tensor, alphas: Tensor) -> Tensor:
-    """One deterministic DDIM step (arXiv 2010.02502, eq. 12 with eta 0) from timesteps t to s."""
-    a, b = alpha_at(alphas, t), alpha_at(alphas, s)
-    x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
-    return b.sqrt() * x0 + (1 - b).sqrt() * eps
+    """Take one deterministic step from timesteps t to s (DDIM, arXiv 2010.02502, eq. 12 with sigma 0)."""
+    a_t, a_s = alpha_at(alphas, t), alpha_at(alphas, s)
+    x_0 = (x - (1 - a_t).sqrt() * eps) / a_t.sqrt()
+    return a_s.sqrt() * x_0 + (1 - a_s).sqrt() * eps
 
 
-def guided(eps_negative: Tensor, eps_positive: Tensor, scale: Tensor) -> Tensor:
-    """Classifier-free guidance: e(c-) + w (e(c+) - e(c-)); `scale` w is (rows,)."""
-    return eps_negative + scale.view(-1, 1, 1, 1) * (eps_positive - eps_negative)
+def guided(eps_negative: Tensor, eps_positive: Tensor, w: Tensor) -> Tensor:
+    """Combine two predictions by classifier-free guidance, e(c-) + w (e(c+) - e(c-)) (arXiv 2207.12598, eq. 6)."""
+    return eps_negative + w.view(-1, 1, 1, 1) * (eps_positive - eps_negative)
 
 
 def segment_end(t: Tensor, starts: Sequence[int]) -> Tensor:
-    """Lower end of the segment that each t > -1 lies in, (rows,): the next sampling timestep below t, or CLEAN in the
-    last.
+    """Find the lower end of the segment that each t > -1 lies in, (rows,).
 
-    starts: the sampling timesteps that cut time into segments, falling (schedule.trailing_timesteps).
+    It is the next sampling timestep below t, and CLEAN in the last segment. `starts` are the sampling timesteps that
+    cut time into segments, in falling order (schedule.trailing_timesteps).
     """
     ends = torch.tensor([*starts[1:], CLEAN], device=t.device)  # descending
     below = ends < t.view(-1, 1)
     return ends[below.int().argmax(dim=1)]
 
 
-def cfg_distillation_loss(student: EpsPredictor, teacher: EpsPredictor, x: Tensor, t: Tensor) -> Tensor:
-    """CFG distillation: the student's one prediction against the guided teacher's, mean squared error."""
-    with torch.no_grad():
-        target = teacher(x, t)
-    return (student(x, t) - target).square().mean()
+def cfg_distillation_loss(eps: Tensor, eps_guided: Tensor) -> Tensor:
+    """Compare the student's prediction with the teacher's guided one: their mean squared difference."""
+    return (eps - eps_guided).square().mean()
 
 
-def consistency_target(
-    target_student: EpsPredictor,
-    teacher: EpsPredictor,
-    x: Tensor,
-    t: Tensor,
-    t_next: Tensor,
-    end: Tensor,
-    alphas: Tensor,
-    teacher_steps: int = 1,
-) -> Tensor:
-    """Where the segment's end lies: `teacher_steps` guided DDIM steps from t to t_next, then the target student's one
-    jump.
+def consistency_target(x_next: Tensor, eps_next: Tensor, t_next: Tensor, end: Tensor, alphas: Tensor) -> Tensor:
+    """Find where x_t should land at its segment's end, seen from x_t', which the teacher's ODE step reached.
 
-    Where t_next is the end itself the teacher's result stands (the boundary condition: there the student is the
-    identity).
-    """  # fmt: skip
-    now = t
-    for k in range(1, teacher_steps + 1):
-        then = t + torch.div((t_next - t) * k, teacher_steps, rounding_mode="trunc")
-        x, now = ddim_jump(x, teacher(x, now), now, then, alphas), then
-    jumped = ddim_jump(x, target_student(x, now.clamp(min=0)), now, end, alphas)
-    return torch.where((now == end).view(-1, 1, 1, 1), x, jumped)
+    The slow target, whose prediction at (x_t', t') is `eps_next`, jumps from there to the end (f of the weights theta-
+    in arXiv 2303.01469, eq. 7). If t' is the end itself, x_t' stands: the boundary condition, by which the student is
+    the identity there.
+    """
+    jumped = ddim_jump(x_next, eps_next, t_next, end, alphas)
+    return torch.where((t_next == end).view(-1, 1, 1, 1), x_next, jumped)
 
 
 def multi_step_consistency_loss(
-    student: EpsPredictor,
-    target_student: EpsPredictor,
-    teacher: EpsPredictor,
-    x: Tensor,
-    t: Tensor,
-    t_next: Tensor,
-    starts: Sequence[int],
-    alphas: Tensor,
-    teacher_steps: int = 1,
+    x: Tensor, eps: Tensor, t: Tensor, end: Tensor, target: Tensor, alphas: Tensor
 ) -> Tensor:
-    """MSC: from x_t the student's single jump to its segment's end must agree with `consistency_target`.
+    """Compare the student's single jump from x_t to its segment's end with `consistency_target`.
 
-    Args:
-        t_next: timesteps below t, not below the segment's end.
-
-    Returns:
-        squared error at the segment's end, (rows,): how to weight rows is the trainer's business.
-    """  # fmt: skip
-    end = segment_end(t, starts)
-    with torch.no_grad():
-        target = consistency_target(target_student, teacher, x, t, t_next, end, alphas, teacher_steps)
-    return (ddim_jump(x, student(x, t), t, end, alphas) - target).square().mean((1, 2, 3))
+    This is consistency distillation (arXiv 2303.01469, eq. 7) within each segment: MSC. Returns the mean squared
+    difference of each row, (rows,).
+    """
+    return (ddim_jump(x, eps, t, end, alphas) - target).square().mean((1, 2, 3))

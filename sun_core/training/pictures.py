@@ -1,13 +1,12 @@
-"""Captioned pictures from where users keep them: a folder, a metadata.jsonl, WebDataset shards. Knows no ComfyUI.
+"""Captioned pictures from where users keep them: a folder, a metadata.jsonl, WebDataset shards. Imports no ComfyUI.
 
-Whatever cannot be used is named through `BadData`, which stops the run or counts and goes on, as configured.
+What cannot be used is reported to a `BadData`.
 """
 
 import io
 import json
-import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..errors import SunError
+from .bad_data import BadData
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 METADATA = "metadata.jsonl"  # as `datasets` reads an imagefolder
@@ -25,16 +25,16 @@ CAPTION_FIELDS = ("text", "caption", "prompt")
 
 @dataclass(frozen=True)
 class Picture:
-    """A captioned picture as it lies in its file."""
+    """A captioned picture, encoded as in its file."""
 
     name: str
     caption: str
     content: bytes
 
     def pixels(self, width: int, height: int) -> Tensor:
-        """(1, height, width, 3) in 0..1, scaled to cover that size and cropped in the middle.
+        """Decode to (1, height, width, 3) in 0..1, scaled to cover that size and cropped in the middle.
 
-        Raises whatever Pillow's decoders raise where the content is no whole picture.
+        Raises whatever Pillow's decoders raise if the content is not a whole picture.
         """
         with Image.open(io.BytesIO(self.content)) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
@@ -42,37 +42,25 @@ class Picture:
         return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255).unsqueeze(0)
 
 
-@dataclass
-class BadData:
-    """What to do about data that cannot be used: stop with its name, or name it and go on."""
-
-    stops: bool
-    found: list[str] = field(default_factory=list)
-
-    def report(self, sentence: str) -> None:
-        """Raises SunError where the run is to stop at bad data."""
-        if self.stops:
-            raise SunError(f"{sentence}; put it right, or set on_bad_data to skip to train without it.")
-        self.found.append(sentence)
-        logging.warning(f"Skipped: {sentence}.")
-
-
 def read_pictures(data: Path, bad: BadData) -> Iterator[Picture]:
-    """The pictures of a folder, of a .tar shard, or of a folder of shards, in the order of their names."""
+    """Read the pictures of a folder, of a .tar shard, or of a folder of shards, in the order of their names.
+
+    Raises SunError if there is no data at that path.
+    """
     shards = [data] if data.suffix == ".tar" else sorted(data.glob("*.tar"))
     if not data.exists():
         raise SunError(f"There is no training data at {data}; name a folder of pictures, or WebDataset shards (.tar).")
     if shards:
         return _shards(shards, bad)
     if data.is_file():
-        raise SunError(f"{data} is no training data; name a folder of pictures, or WebDataset shards (.tar).")
+        raise SunError(f"{data} is not training data; name a folder of pictures, or WebDataset shards (.tar).")
     if (data / METADATA).exists():
         return _metadata(data, bad)
     return _folder(data, bad)
 
 
 def _folder(folder: Path, bad: BadData) -> Iterator[Picture]:
-    """Pictures with a .txt of the same name beside them."""
+    """Read pictures that have a .txt of the same name beside them."""
     files = {path for path in folder.rglob("*") if path.is_file()}
     pictures = sorted(path for path in files if path.suffix.lower() in PICTURE_ENDINGS)
     captioned = {path.with_suffix(".txt") for path in pictures}
@@ -90,7 +78,7 @@ def _folder(folder: Path, bad: BadData) -> Iterator[Picture]:
 
 
 def _metadata(folder: Path, bad: BadData) -> Iterator[Picture]:
-    """Pictures that the lines of metadata.jsonl name: {"file_name": ..., "text": ...}."""
+    """Read the pictures that the lines of metadata.jsonl name: {"file_name": ..., "text": ...}."""
     for number, line in enumerate((folder / METADATA).read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -115,7 +103,7 @@ def _metadata(folder: Path, bad: BadData) -> Iterator[Picture]:
 
 
 def _shards(shards: list[Path], bad: BadData) -> Iterator[Picture]:
-    """Samples of WebDataset shards: a picture, and a .txt or a .json with its caption."""
+    """Read the samples of WebDataset shards: a picture, and a .txt or a .json with its caption."""
     try:
         import webdataset
     except ImportError:
@@ -152,7 +140,7 @@ def _sample(shard: Path, sample: dict[str, Any], bad: BadData) -> Iterator[Pictu
 
 
 def _caption(entry: object) -> str | None:
-    """The caption that a JSON object holds under one of the usual names."""
+    """Find the caption that a JSON object holds under one of the usual names."""
     if not isinstance(entry, dict):
         return None
     found = next((entry[name] for name in CAPTION_FIELDS if name in entry), None)

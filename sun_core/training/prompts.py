@@ -1,89 +1,79 @@
-"""Which pairs of positive and negative prompts a run trains on. Knows no ComfyUI and no torch."""
+"""Encoded prompts, as the U-Net reads them."""
 
-import random
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+import hashlib
+import math
+from collections.abc import Iterable, MutableMapping
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from ..errors import SunError
+import torch
+from comfy.model_base import BaseModel
+from torch import Tensor
+from tqdm.auto import tqdm
 
-EMPTY = ""
-ATTRIBUTES = 2
-"""How many attributes of a caption are used as negatives: each costs two more texts to encode."""
-SMALL_WORDS = frozenset("a an and at by for from in of on or the to with".split())
-
-
-@dataclass(frozen=True)
-class NegativeMix:
-    """Where negatives come from; the shares of sources that have nothing to give go to the others."""
-
-    empty: float = 0.4
-    listed: float = 0.2
-    """The user's own list."""
-    captions: float = 0.2
-    """The captions of other pictures."""
-    attributes: float = 0.2
-    """A part of the picture's own caption, which the positive then leaves open: only the negative speaks of it."""
-
-    def __post_init__(self) -> None:
-        if min(astuple(self)) < 0 or sum(astuple(self)) <= 0:
-            raise SunError(f"The shares of negatives are {astuple(self)}: none may be below 0, and one must be above.")
+from .tensor_folder import Tensors, content_hash
 
 
-class PromptPairs:
-    """Draws prompts for captioned pictures."""
+class Prompt(NamedTuple):
+    """An encoded prompt: the context of cross-attention, and SDXL's vector of pooled text and picture size."""
 
-    def __init__(self, captions: Sequence[str], mix: NegativeMix, listed: Sequence[str]):
-        self.captions, self.mix, self.listed = list(dict.fromkeys(captions)), mix, list(listed)
-
-    def draw(self, caption: str, rng: random.Random) -> tuple[str, str]:
-        """(positive, negative) for a picture with this caption."""
-        parts = attributes(caption) if self.mix.attributes else []
-        others = len(self.captions) > 1
-        sources = {
-            "empty": self.mix.empty,
-            "listed": self.mix.listed if self.listed else 0,
-            "captions": self.mix.captions if others else 0,
-            "attributes": self.mix.attributes if parts else 0,
-        }
-        if not any(sources.values()):
-            return caption, EMPTY
-        source = rng.choices(list(sources), weights=list(sources.values()))[0]
-        if source == "listed":
-            return caption, rng.choice(self.listed)
-        if source == "captions":
-            return caption, self._another(caption, rng)
-        if source == "attributes":
-            return rng.choice(parts)
-        return caption, EMPTY
-
-    def _another(self, caption: str, rng: random.Random) -> str:
-        other = rng.choice(self.captions)
-        while other == caption:
-            other = rng.choice(self.captions)
-        return other
-
-    def texts(self) -> Iterator[str]:
-        """All texts that `draw` can give, each once."""
-        found = dict.fromkeys([EMPTY, *self.listed, *self.captions])
-        if self.mix.attributes:
-            for caption in self.captions:
-                for pair in attributes(caption):
-                    found |= dict.fromkeys(pair)
-        return iter(found)
+    context: Tensor
+    """(1, tokens, context_dim)."""
+    y: Tensor | None
+    """(1, channels); None for Stable Diffusion 1 and 2."""
 
 
-def attributes(caption: str) -> list[tuple[str, str]]:
-    """(what remains, the attribute) for some attributes of a caption, the same ones each time.
+class TextEncoder:
+    """Encodes texts with ComfyUI's CLIP, and with what the MODEL adds for pictures of one size."""
 
-    Attributes are a caption's parts between commas, but for the first, which says what the picture is of; in a caption
-    without commas, its words.
-    """
-    parts, glue = [part.strip() for part in re.split(r"[,;\n]", caption) if part.strip()], ", "
-    if len(parts) == 1:
-        parts, glue = caption.split(), " "
-        candidates = [i for i, word in enumerate(parts) if word.lower() not in SMALL_WORDS] if len(parts) > 1 else []
-    else:
-        candidates = list(range(1, len(parts)))
-    chosen = random.Random(caption).sample(candidates, min(ATTRIBUTES, len(candidates)))
-    return [(glue.join(parts[:i] + parts[i + 1 :]), parts[i]) for i in chosen]
+    def __init__(self, clip: Any, base: BaseModel, latent_size: tuple[int, int]):
+        """Encode for latents of the size `latent_size`, (height, width)."""
+        self.clip, self.base, self.latent_size = clip, base, latent_size
+
+    @torch.no_grad()
+    def __call__(self, text: str) -> Prompt:
+        """Encode one text."""
+        [(context, extras)] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
+        height, width = self.latent_size
+        conds = self.base.extra_conds(
+            cross_attn=context, pooled_output=extras.get("pooled_output"), device=context.device,
+            noise=torch.zeros(1, self.base.latent_format.latent_channels, height, width),
+            width=width * 8, height=height * 8, prompt_type="positive",
+        )  # fmt: skip
+        return Prompt(conds["c_crossattn"].cond, conds["y"].cond if "y" in conds else None)
+
+    def key(self, text: str) -> str:
+        """Name the encoded `text` in the cache."""
+        return f"text-{self._name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    @cached_property
+    def _name(self) -> str:
+        height, width = self.latent_size
+        return f"{content_hash(self.clip.cond_stage_model)}-{height}x{width}"
+
+
+class Prompts:
+    """Looks up encoded prompts by their text, in `store`."""
+
+    def __init__(self, encoder: TextEncoder, store: MutableMapping[str, Tensors]):
+        self.encoder, self.store = encoder, store
+
+    def encode(self, texts: Iterable[str]) -> None:
+        """Encode those `texts` that are not in the store yet."""
+        missing = [text for text in texts if self.encoder.key(text) not in self.store]
+        for text in tqdm(missing, desc="Encoding texts", unit="text", disable=not missing):
+            prompt = self.encoder(text)
+            tensors = {"context": prompt.context} | ({} if prompt.y is None else {"y": prompt.y})
+            self.store[self.encoder.key(text)] = {name: t.float().cpu().clone() for name, t in tensors.items()}
+
+    def __getitem__(self, text: str) -> Prompt:
+        tensors = self.store[self.encoder.key(text)]
+        return Prompt(tensors["context"], tensors.get("y"))
+
+    def batch(self, texts: list[str]) -> Prompt:
+        """Stack the prompts of several texts, (rows, ...); shorter contexts are repeated, as ComfyUI repeats them."""
+        prompts = [self[text] for text in texts]
+        tokens = math.lcm(*(prompt.context.shape[1] for prompt in prompts))
+        contexts = [prompt.context.repeat(1, tokens // prompt.context.shape[1], 1) for prompt in prompts]
+        vectors = [prompt.y for prompt in prompts if prompt.y is not None]
+        return Prompt(torch.cat(contexts), torch.cat(vectors) if vectors else None)

@@ -1,4 +1,4 @@
-"""Tensors on disk under names: a cache of what is expensive to compute."""
+"""A cache of tensors on disk, under names."""
 
 import hashlib
 from collections.abc import Iterator, MutableMapping
@@ -15,7 +15,7 @@ Tensors = dict[str, Tensor]
 
 
 class TensorFolder(MutableMapping[str, Tensors]):
-    """A folder with a safetensors file per entry, each whole at any moment; several processes may share it."""
+    """Keeps each entry in a safetensors file, which is whole at any moment; several processes may share the folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -33,7 +33,9 @@ class TensorFolder(MutableMapping[str, Tensors]):
         except FileNotFoundError:
             raise KeyError(key) from None
         except SafetensorError as error:
-            raise SunError(f"The cached {file} is damaged ({error}); delete it, and it is made again.") from error
+            raise SunError(
+                f"The cached {file} is damaged ({error}); delete it, and start again to make it anew."
+            ) from error
 
     def __setitem__(self, key: str, tensors: Tensors) -> None:
         with whole_file(self._file(key)) as file:
@@ -50,7 +52,7 @@ class TensorFolder(MutableMapping[str, Tensors]):
 
 
 def content_hash(module: nn.Module) -> str:
-    """Tells networks apart by their weights: names, shapes and some of the values of each (16 hex digits)."""
+    """Hash a network's weights: names, shapes and some of the values of each (16 hex digits)."""
     digest = hashlib.sha256()
     for key, tensor in sorted(module.state_dict().items()):
         flat = tensor.detach().flatten()

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from comfy_page import FRAMES, READY
-from comfy_server import ComfyServer
 from playwright.sync_api import Locator, Page
+from workshop.server.comfy_page import FRAMES, READY
+from workshop.server.comfy_server import ComfyServer
 
 TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 

@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import demonstration
 import pytest
-from comfy_server import ComfyServer
-from demonstration import Models
 from playwright.sync_api import expect
+from workshop.server.comfy_server import ComfyServer
+from workshop.server.demo_models import Models
+from workshop.server.example_workflows import examples
 
 from .conftest import SAMPLER, corpus
 from .page import CanvasPage
@@ -163,7 +163,7 @@ def test_changes_are_announced_once_for_each_sampler(page: CanvasPage, sped_up: 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
 def test_before_and_after_shows_both_times(page: CanvasPage, models: Models, server: ComfyServer) -> None:
-    template = demonstration.examples(models, server.get("/object_info"))["before_after"]
+    template = examples(models, server.get("/object_info"))["before_after"]
     page.load(template.graph)
     page.run_workflow()
     (sun,) = page.nodes("SUNSpeedUp")

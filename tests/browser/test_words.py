@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from demonstration import EXAMPLES
 from playwright.sync_api import expect
+from workshop.server.example_workflows import EXAMPLES
 
 from .page import CanvasPage
 

@@ -1,13 +1,15 @@
-"""Train SUN Adapter and Save SUN Adapter, on the mini family at a size of few pixels; executed as ComfyUI does it."""
+"""Train SUN Adapter and Save SUN Adapter, on the mini family at a few pixels, executed as ComfyUI executes them."""
 
 import importlib
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
+import comfy.model_base
 import comfy.model_management
+import comfy.model_patcher
 import comfy.sd
+import comfy.supported_models
 import comfy.utils
 import folder_paths
 import pytest
@@ -20,7 +22,10 @@ from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.training.evaluation import Evaluation
 from sun_pack.sun_core.training.trainer import Trainer
 
+from ..sun_core.unet_configs import SDXL
+
 DEMO = Path(__file__).parents[2] / "demo"
+CPU = torch.device("cpu")
 SIZE = 32
 PROMPTS = "a red cat in the snow\na blue boat at sunset\n\na pink mushroom in the snow"
 
@@ -123,8 +128,8 @@ def test_a_package_that_is_missing_is_named(mini, monkeypatch):
     for module in [name for name in sys.modules if name.startswith(("sun_pack.nodes.training", "accelerate"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    monkeypatch.delitem(sys.modules, "sun_pack.sun_core.training.trainer", raising=False)
-    monkeypatch.delitem(sys.modules, "sun_pack.sun_core.training.setup", raising=False)
+    monkeypatch.delitem(sys.modules, "sun_pack.sun_core.training.processes", raising=False)
+    monkeypatch.delitem(sys.modules, "sun_pack.sun_core.training.session", raising=False)
     with pytest.raises(SunError, match="pip install accelerate"):
         train(mini)
 
@@ -167,40 +172,38 @@ def test_an_interrupt_of_the_last_comparison_saves_what_was_learned(mini, folder
 
 
 def test_an_error_saves_what_was_learned_unless_that_is_broken(mini, folder, monkeypatch):
-    step = Trainer._optimise
+    loss = Trainer._loss
 
-    def failing(trainer):
-        if trainer.done == 1:
+    def failing(trainer, step, number):
+        if step == 1:
             raise SunError("The second step fails.")
-        return step(trainer)
+        return loss(trainer, step, number)
 
-    monkeypatch.setattr(Trainer, "_optimise", failing)
+    monkeypatch.setattr(Trainer, "_loss", failing)
     with pytest.raises(SunError, match="The second step fails"):
         train(mini, batch_size=1, vae=None)
     (file,) = folder.iterdir()
     assert load_adapter(file).metadata["unfinished"] == "1 of 2 training steps"
     file.unlink()
 
-    def breaking(trainer):
-        trainer.ema["1.to_k_neg_alpha"].fill_(float("nan"))
-        return failing(trainer)
+    def breaking(trainer, step, number):
+        trainer.loop.average["1.to_k_neg_alpha"].fill_(float("nan"))
+        return failing(trainer, step, number)
 
-    monkeypatch.setattr(Trainer, "_optimise", breaking)
+    monkeypatch.setattr(Trainer, "_loss", breaking)
     with pytest.raises(SunError, match="The second step fails"):
         train(mini, batch_size=1, vae=None)
     assert not list(folder.iterdir())
 
 
 def test_sdxl_adapters_get_no_extra_positive_branch():
-    """From the shapes of SDXL's 70 layers: SDXL itself is not to be had here."""
-    attention = SimpleNamespace(to_q=SimpleNamespace(out_features=640), to_k=SimpleNamespace(in_features=2048))
-    blocks = SimpleNamespace(transformer_blocks=[SimpleNamespace(attn2=attention)] * 70)
-    unet = SimpleNamespace(input_blocks=[[blocks]], output_blocks=[])
-    base = SimpleNamespace(manual_cast_dtype=torch.bfloat16, diffusion_model=unet)
+    """On a MODEL of SDXL's size whose weights take no memory."""
+    config = {**SDXL, "dtype": torch.bfloat16}
+    base = comfy.model_base.SDXL(comfy.supported_models.SDXL(config), device=torch.device("meta"))
     widgets = {
-        "model": SimpleNamespace(model=base), "steps": 1, "batch_size": 1, "grad_accumulation_steps": 1,
-        "learning_rate": 1e-4, "guidance": 6.0, "segments": "4", "width": 1024, "height": 1024,
-        "gradient_checkpointing": True, "preview_every": 0, "seed": 0,
+        "model": comfy.model_patcher.ModelPatcher(base, CPU, CPU), "steps": 1, "batch_size": 1,
+        "grad_accumulation_steps": 1, "learning_rate": 1e-4, "guidance": 6.0, "segments": "4", "width": 1024,
+        "height": 1024, "gradient_checkpointing": True, "preview_every": 0, "seed": 0,
     }  # fmt: skip
     config = importlib.import_module("sun_pack.nodes.training")._config(widgets, [])
     assert not config.extra_positive
@@ -228,7 +231,7 @@ def test_saving_never_overwrites_and_can_be_loaded_again(mini, folder):
 
 
 @pytest.mark.parametrize("prefix", ["../mine", "/tmp/mine", "", ".hidden", "a\\b", "sub/mine"])
-def test_a_prefix_that_is_no_file_name_is_refused(mini, folder, prefix):
+def test_an_invalid_file_name_is_refused(mini, folder, prefix):
     adapter = SunAdapter.for_unet(mini[0].model.diffusion_model)
     with pytest.raises(SunError, match="cannot be a file's name"):
         execute(SUNSaveAdapter, sun_adapter=adapter, filename_prefix=prefix)

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from comfy_server import ComfyServer
-from demonstration import Models
-from workflows import Workflow
+from workshop.server.comfy_server import ComfyServer
+from workshop.server.demo_models import Models
+from workshop.server.workflows import Workflow
 
 from .conftest import difference, example, pixels, render
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from sun_pack.sun_core.adapter import SunAdapter, load_adapter, save_adapter
 from sun_pack.sun_core.apply import SunSettings, apply_sun, has_sun
-from sun_pack.sun_core.attention_patch import training_transformer_options
 from sun_pack.sun_core.errors import SunError
 
 FROM_SAMPLER = SunSettings(automatic=False)
@@ -238,31 +237,6 @@ def test_clone_shares_the_adapters_weights(model, adapter):
     sun = apply_sun(model, adapter, SunSettings())
     for patched in (sun, sun.clone(), sun.clone().clone()):
         assert patched.get_additional_models_with_key("sun")[0].model is adapter
-
-
-def test_training_forward_equals_official_code(reference_model, adapter, reference, difference):
-    """A direct call of the U-Net, one negative per row."""
-    io, t = reference.io, 749
-    contexts = [torch.cat([io[f"in.{which}0"], io[f"in.{which}1"]]) for which in ("pos", "neg")]
-    options = training_transformer_options(adapter, contexts[1])
-    x = torch.cat([io["in.latent0"], io["in.latent1"]])
-    with torch.no_grad():
-        eps = reference_model.model.diffusion_model(
-            x, torch.full((2,), float(t)), context=contexts[0], transformer_options=options
-        )
-    for row in range(2):
-        assert difference(eps[row : row + 1], io[f"out.sun_eps{row}.t{t}"]) < reference.tolerances["eps_rel"]
-
-
-def test_training_forward_gives_every_parameter_a_gradient(reference_model, reference):
-    io, unet = reference.io, reference_model.model.diffusion_model
-    adapter = SunAdapter.for_unet(unet)
-    options = training_transformer_options(adapter, io["in.neg0"])
-    for _ in range(2):  # the same options serve step after step
-        adapter.zero_grad()
-        eps = unet(io["in.latent0"], torch.tensor([499.0]), context=io["in.pos0"], transformer_options=dict(options))
-        eps.square().mean().backward()
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapter.parameters())
 
 
 def test_copy_of_an_adapter_in_use_is_an_adapter_alone(model, adapter):

@@ -1,4 +1,4 @@
-"""Settings: what a YAML file may say, and what is said about mistakes in it."""
+"""Settings: what a YAML file may say, and the errors for mistakes in it."""
 
 import json
 
@@ -19,19 +19,19 @@ def test_one_number_fixes_the_guidance():
     assert TrainingConfig().with_values({"guidance": 3}).guidance == (3.0, 3.0)
 
 
-def test_a_number_that_yaml_reads_as_text_is_a_number():
+def test_1e_4_which_yaml_reads_as_text_is_a_number():
     assert TrainingConfig().with_values(yaml.safe_load("learning_rate: 1e-4")).learning_rate == 1e-4
 
 
-def test_the_precision_no_is_what_it_says_in_yaml_too():
+def test_precision_no_is_not_false():
     assert TrainingConfig().with_values(yaml.safe_load("precision: no")).precision == "no"
 
 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"stepz": 3}, "stepz is no training setting"),
-        ({"recipe": {"segmentz": 3}}, r"recipe\.segmentz is no training setting"),
+        ({"stepz": 3}, "stepz is not a training setting"),
+        ({"recipe": {"segmentz": 3}}, r"recipe\.segmentz is not a training setting"),
         ({"recipe": 4}, "recipe is 4, and must be a group"),
         ({"recipe": {"segments": 3}}, "choose 1, 2, 4 or 8"),
         ({"steps": 0}, "steps is 0, and must be 1 or more"),

@@ -1,10 +1,12 @@
-"""Distillation on the reference U-Net: random weights, so what is shown is that and how it learns, not what."""
+"""Distillation on the reference U-Net, whose weights are random: whether it learns, not what."""
 
 import pytest
 import torch
 from sun_pack.sun_core.adapter import SunAdapter
-from sun_pack.sun_core.training.distillation import Batch, Distillation, Recipe
-from sun_pack.sun_core.training.text import Prompt
+from sun_pack.sun_core.training.batch import Batch
+from sun_pack.sun_core.training.distillation import Distillation
+from sun_pack.sun_core.training.prompts import Prompt
+from sun_pack.sun_core.training.recipe import Recipe
 
 ROWS = 4
 
@@ -36,7 +38,7 @@ def test_only_the_adapter_learns(distillation, batch):
 
 
 def test_the_loss_falls(distillation, batch):
-    optimiser = torch.optim.Adam(distillation.adapter.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(distillation.adapter.parameters(), lr=1e-2)
 
     def loss():
         torch.manual_seed(0)
@@ -44,9 +46,9 @@ def test_the_loss_falls(distillation, batch):
 
     before = loss().item()
     for _ in range(8):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss().backward()
-        optimiser.step()
+        optimizer.step()
     assert loss().item() < 0.7 * before
 
 
@@ -68,7 +70,7 @@ def test_the_teacher_is_the_plain_model_with_cfg(distillation, batch):
 
 
 def test_the_student_reads_the_negative_as_sun_does(distillation, batch):
-    """With alphas of 0 nothing is left of the prompts but the plain model with the positive."""
+    """With alphas of 0 only the plain model with the positive is left."""
     x, t = batch.x0, torch.tensor([999, 700, 400, 100])
     plain = distillation.unet(x, t.float(), context=batch.positive)
     with_negative = distillation.student(batch, distillation.adapter)(x, t)

@@ -22,7 +22,7 @@ def gradients_and_bytes_kept(checkpointed):
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = trainer.distillation.loss(batch, generator)
         loss.backward()
-    return [parameter.grad.clone() for parameter in trainer.parameters], sum(kept)
+    return [parameter.grad.clone() for parameter in trainer.loop.parameters.values()], sum(kept)
 
 
 def test_less_is_kept_for_the_same_gradients():

@@ -1,4 +1,4 @@
-"""The losses on models whose probability-flow ODE is known in closed form."""
+"""The losses, with models whose probability-flow ODE is known in closed form."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def t():
 
 
 def one_picture(alphas):
-    """The exact predictor where all data is one picture: every DDIM step of any length is exact."""
+    """Predict the noise if all data is one picture: every DDIM step of any length is exact."""
 
     def predict(x, t):
         a = losses.alpha_at(alphas, t)
@@ -36,7 +36,7 @@ def one_picture(alphas):
 
 
 def gaussian(alphas, deviation):
-    """The exact predictor for data N(0, deviation^2): linear in x, its ODE scales x by the marginal's deviation."""
+    """Predict the noise for data N(0, deviation^2): linear in x; the ODE scales x by the marginal's deviation."""
 
     def predict(x, t):
         a = losses.alpha_at(alphas, t)
@@ -72,22 +72,35 @@ def test_guidance_of_one_is_the_positive_and_of_zero_the_negative(x):
     torch.testing.assert_close(losses.guided(x, positive, scale), expected)
 
 
-def test_at_the_segments_end_the_teacher_stands_whatever_the_student_says(alphas, x, t):
-    teacher, end = one_picture(alphas), losses.segment_end(t, STARTS)
+def msc(student, target_student, teacher, x, t, t_next, alphas):
+    """MSC of three predictors, (rows,)."""
+    end = losses.segment_end(t, STARTS)
+    x_next = losses.ddim_jump(x, teacher(x, t), t, t_next, alphas)
+    eps_next = target_student(x_next, t_next.clamp(min=0))
+    target = losses.consistency_target(x_next, eps_next, t_next, end, alphas)
+    return losses.multi_step_consistency_loss(x, student(x, t), t, end, target, alphas)
 
-    def wrong(x, t):
-        return torch.full_like(x, 1e6)
 
-    target = losses.consistency_target(wrong, teacher, x, t, end, end, alphas)
-    torch.testing.assert_close(target, losses.ddim_jump(x, teacher(x, t), t, end, alphas))
+def test_at_the_segments_end_the_teacher_stands_whatever_the_student_predicts(alphas, x, t):
+    end = losses.segment_end(t, STARTS)
+    wrong = torch.full_like(x, 1e6)
+    torch.testing.assert_close(losses.consistency_target(x, wrong, end, end, alphas), x)
+
+
+def test_before_the_segments_end_the_target_jumps_there(alphas, x, t):
+    end = losses.segment_end(t, STARTS)
+    t_next = torch.maximum(t - 10, end + 1)
+    eps = torch.randn_like(x)
+    expected = losses.ddim_jump(x, eps, t_next, end, alphas)
+    torch.testing.assert_close(losses.consistency_target(x, eps, t_next, end, alphas), expected)
 
 
 def test_a_perfect_student_has_no_loss(alphas, x, t):
     perfect = one_picture(alphas)
     t_next = torch.maximum(t - 50, losses.segment_end(t, STARTS))
-    consistency = losses.multi_step_consistency_loss(perfect, perfect, perfect, x, t, t_next, STARTS, alphas)
+    consistency = msc(perfect, perfect, perfect, x, t, t_next, alphas)
     torch.testing.assert_close(consistency, torch.zeros_like(consistency))
-    assert losses.cfg_distillation_loss(perfect, perfect, x, t) == 0
+    assert losses.cfg_distillation_loss(perfect(x, t), perfect(x, t)) == 0
 
 
 def test_every_row_of_a_wrong_student_has_a_loss(alphas, x, t):
@@ -97,26 +110,20 @@ def test_every_row_of_a_wrong_student_has_a_loss(alphas, x, t):
     def wrong(x, t):
         return 1.1 * perfect(x, t)
 
-    assert (losses.multi_step_consistency_loss(wrong, perfect, perfect, x, t, t_next, STARTS, alphas) > 1e-5).all()
+    assert (msc(wrong, perfect, perfect, x, t, t_next, alphas) > 1e-5).all()
+    assert losses.cfg_distillation_loss(wrong(x, t), perfect(x, t)) > 1e-5
 
 
-def test_more_teacher_steps_come_nearer_to_the_solution_of_the_ode(alphas, x, t):
+def test_more_steps_come_nearer_to_the_solution_of_the_ode(alphas, x, t):
     """DDIM is of first order: four times the steps must leave less than half of the error (a quarter in the limit)."""
-    teacher, end = gaussian(alphas, deviation=0.5), losses.segment_end(t, STARTS)
+    predict, end = gaussian(alphas, deviation=0.5), losses.segment_end(t, STARTS)
     exact = gaussian_solution(x, t, end, alphas, deviation=0.5)
 
     def error(steps):
-        target = losses.consistency_target(teacher, teacher, x, t, end, end, alphas, teacher_steps=steps)
-        return (target - exact).square().mean((1, 2, 3)).sqrt()
+        at, now = x, t
+        for k in range(1, steps + 1):
+            then = t + torch.div((end - t) * k, steps, rounding_mode="trunc")
+            at, now = losses.ddim_jump(at, predict(at, now), now, then, alphas), then
+        return (at - exact).square().mean((1, 2, 3)).sqrt()
 
     assert (error(20) < 0.5 * error(5)).all()
-
-
-def test_the_target_gives_no_gradient(alphas, x, t):
-    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
-    perfect = one_picture(alphas)
-    t_next = torch.maximum(t - 50, losses.segment_end(t, STARTS))
-    loss = losses.multi_step_consistency_loss(
-        perfect, lambda x, t: scale * perfect(x, t), perfect, x, t, t_next, STARTS, alphas
-    )
-    assert not loss.requires_grad

@@ -1,4 +1,4 @@
-"""Training data as users have it: folders, metadata.jsonl, WebDataset shards; and what is wrong with some of it."""
+"""Training data as users keep it: folders, metadata.jsonl, WebDataset shards, and what can be wrong with them."""
 
 import io
 import json
@@ -10,8 +10,9 @@ import tiny_run
 import torch
 from PIL import ExifTags, Image
 from sun_pack.sun_core.errors import SunError
-from sun_pack.sun_core.training.latents import PictureEncoder, encode_pictures
-from sun_pack.sun_core.training.pictures import BadData, read_pictures
+from sun_pack.sun_core.training.bad_data import BadData
+from sun_pack.sun_core.training.picture_encoder import PictureEncoder
+from sun_pack.sun_core.training.pictures import read_pictures
 from sun_pack.sun_core.training.tensor_folder import TensorFolder
 
 BEFORE_DAMAGE = b"read before the damage"
@@ -92,7 +93,7 @@ def picture_with_damaged_exif(data: Path) -> None:
     (data / "lost.txt").write_text("a caption")
 
 
-def no_picture_at_all(data: Path) -> None:
+def text_named_as_a_picture(data: Path) -> None:
     (data / "lost.png").write_bytes(b"text")
     (data / "lost.txt").write_text("a caption")
 
@@ -108,13 +109,13 @@ def missing_picture(data: Path) -> None:
         file.write('\n{"file_name": "lost.png", "text": "a caption"}')
 
 
-def line_that_is_no_json(data: Path) -> None:
+def line_that_is_not_json(data: Path) -> None:
     metadata(data)
     with open(data / "metadata.jsonl", "a") as file:
         file.write('\n{"file_name": "lost.p')
 
 
-def line_that_is_no_text(data: Path) -> None:
+def line_that_is_not_utf8(data: Path) -> None:
     metadata(data)
     with open(data / "metadata.jsonl", "ab") as file:
         file.write(b'\n{"file_name": "lost.png", "text": "\xff"}')
@@ -139,7 +140,7 @@ def truncated_shard(data: Path) -> None:
 
 
 def shard_with_a_damaged_header(data: Path) -> None:
-    """To Python's tarfile it ends there, as if nothing were missing."""
+    """Make a shard that Python's tarfile takes for ended at the damage, as if nothing were missing."""
     shards(data)
     files = {f"{i}{end}": content for i in range(30) for end, content in ((".png", png()), (".txt", BEFORE_DAMAGE))}
     content = bytearray(shard(data / "lost.tar", files).read_bytes())
@@ -147,7 +148,7 @@ def shard_with_a_damaged_header(data: Path) -> None:
     (data / "lost.tar").write_bytes(content)
 
 
-def shard_that_is_no_archive(data: Path) -> None:
+def shard_that_is_not_an_archive(data: Path) -> None:
     shards(data)
     (data / "lost.tar").write_bytes(b"<html>not found</html>" * 100)
 
@@ -163,19 +164,19 @@ def sample_without_picture(data: Path) -> None:
 
 
 BAD = [
-    caption_without_picture, picture_without_caption, damaged_picture, picture_with_damaged_exif, no_picture_at_all,
-    undecodable_caption,
-    missing_picture, line_that_is_no_json, line_that_is_no_text, line_without_caption, picture_outside_of_the_folder,
-    truncated_shard, shard_with_a_damaged_header, shard_that_is_no_archive, sample_without_caption,
+    caption_without_picture, picture_without_caption, damaged_picture, picture_with_damaged_exif,
+    text_named_as_a_picture, undecodable_caption,
+    missing_picture, line_that_is_not_json, line_that_is_not_utf8, line_without_caption, picture_outside_of_the_folder,
+    truncated_shard, shard_with_a_damaged_header, shard_that_is_not_an_archive, sample_without_caption,
     sample_without_picture,
 ]  # fmt: skip
 
 
 def encode(data: Path, bad: BadData) -> list[str]:
-    """The captions of what is usable, through the VAE."""
+    """Encode what is usable with the VAE; returns its captions."""
     model, _, vae, _ = tiny_run.mini()
-    encoder = PictureEncoder(vae, model.model, 16, 16)
-    captions = [example.caption for example in encode_pictures(read_pictures(data, bad), encoder, {}, bad)]
+    encoder = PictureEncoder(vae, model.model, 16, 16, store={})
+    captions = [example.caption for example in encoder.encode_all(read_pictures(data, bad), bad)]
     return [caption for caption in captions if caption != BEFORE_DAMAGE.decode()]
 
 
@@ -194,7 +195,7 @@ def test_bad_data_is_named_and_skipped_or_stopped_as_configured(spoil, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "file.txt"])
-def test_data_that_is_not_there_is_named(name, tmp_path):
+def test_missing_data_is_named(name, tmp_path):
     (tmp_path / "file.txt").write_text("text")
     with pytest.raises(SunError, match=name):
         list(read_pictures(tmp_path / name, BadData(stops=False)))
@@ -206,8 +207,8 @@ def test_a_latent_is_computed_once_and_again_for_another_picture_or_size(tmp_pat
     store = TensorFolder(tmp_path / "cache")
 
     def encode(size):
-        encoder = PictureEncoder(vae, model.model, size, size)
-        return encode_pictures(read_pictures(tmp_path, BadData(True)), encoder, store, BadData(True))
+        encoder = PictureEncoder(vae, model.model, size, size, store)
+        return encoder.encode_all(read_pictures(tmp_path, BadData(True)), BadData(True))
 
     first = encode(16)
     assert len(store) == 1, "both pictures are the same"

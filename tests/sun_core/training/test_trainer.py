@@ -1,4 +1,4 @@
-"""The loop: what a step does, what stops it, and that processes only share the work."""
+"""The training of an adapter: what a step does, what stops it, and that processes only share the work."""
 
 import socket
 from dataclasses import replace
@@ -7,8 +7,10 @@ import pytest
 import tiny_run
 import torch
 from sun_pack.sun_core.errors import SunError
-from sun_pack.sun_core.training.run import CHECKPOINT
-from sun_pack.sun_core.training.trainer import learning_rate_at, new_accelerator
+from sun_pack.sun_core.training.learning_rate import learning_rate_at
+from sun_pack.sun_core.training.processes import new_accelerator
+from sun_pack.sun_core.training.run_folder import RunFolder
+from sun_pack.sun_core.training.training_loop import NotFiniteError
 
 LIMIT = 300  # seconds, for what takes five: processes that wait for each other may do so for ever
 
@@ -34,7 +36,7 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):
     finally:
         for process in both:
             process.kill()
-    two = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    two = torch.load(RunFolder(tmp_path).checkpoint, weights_only=True)
     torch.testing.assert_close(two["losses"], torch.tensor(losses, dtype=torch.float64), rtol=1e-4, atol=0)
     for key, weight in alone.distillation.adapter.state_dict().items():
         way = (weight - before[key]).norm()
@@ -65,15 +67,17 @@ def test_a_resumed_run_takes_the_steps_that_it_would_have_taken():
     resumed.load_state_dict(begun.state_dict())
     assert [step.loss for step in resumed.steps()] == losses[2:]
     assert resumed.losses == losses
-    for key, average in resumed.ema.items():
-        assert torch.equal(average, whole.ema[key]), key
+    for key, average in resumed.loop.average.items():
+        assert torch.equal(average, whole.loop.average[key]), key
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
-    config = replace(tiny_run.CONFIG, steps=110, warmup=10, learning_rate=1.0)
-    assert [round(learning_rate_at(step, config), 4) for step in (0, 4, 9)] == [0.1, 0.5, 1.0]
-    assert learning_rate_at(60, config) == pytest.approx(0.02 + 0.98 / 2)
-    assert learning_rate_at(110, config) == pytest.approx(0.02)
+    def rate(step):
+        return learning_rate_at(step, steps=110, learning_rate=1.0, warmup=10)
+
+    assert [round(rate(step), 4) for step in (0, 4, 9)] == [0.1, 0.5, 1.0]
+    assert rate(60) == pytest.approx(0.02 + 0.98 / 2)
+    assert rate(110) == pytest.approx(0.02)
 
 
 def test_fp16_on_a_cpu_is_refused_in_words():
@@ -86,7 +90,7 @@ def nan_in(parameter):
         parameter.view(-1)[0] = float("nan")
 
 
-def test_a_loss_that_is_no_number_stops_with_the_adapter_as_the_cause():
+def test_a_loss_that_is_not_a_number_stops_with_the_adapter_as_the_cause():
     trainer = tiny_run.tiny_trainer()
     nan_in(trainer.distillation.adapter["1"].to_k_neg.weight)
     with pytest.raises(SunError, match=r"step 1: .*the adapter's weights are not \(1\.to_k_neg\.weight\)"):
@@ -94,7 +98,7 @@ def test_a_loss_that_is_no_number_stops_with_the_adapter_as_the_cause():
     assert trainer.done == 0
 
 
-def test_a_loss_that_is_no_number_stops_with_the_model_as_the_cause():
+def test_a_loss_that_is_not_a_number_stops_with_the_model_as_the_cause():
     trainer = tiny_run.tiny_trainer()
     weight = trainer.distillation.unet.base.diffusion_model.out[2].weight
     kept = weight.detach().clone()
@@ -106,7 +110,7 @@ def test_a_loss_that_is_no_number_stops_with_the_model_as_the_cause():
         weight.data.copy_(kept)
 
 
-def test_a_loss_that_is_no_number_stops_with_the_data_as_the_cause():
+def test_a_loss_that_is_not_a_number_stops_with_the_data_as_the_cause():
     trainer = tiny_run.tiny_trainer()
     trainer.data.latents = {f"latent {i}": {"latent": torch.full((4, 2, 2), float("inf"))} for i in range(4)}
     with pytest.raises(SunError, match="the data has values"):
@@ -122,14 +126,12 @@ def test_the_data_is_looked_for_in_all_of_the_steps_batches():
 
 
 def test_fp16_that_overflows_at_every_scale_is_named():
-    trainer = tiny_run.tiny_trainer()
-    for parameter in trainer.parameters:
-        parameter.grad = torch.full_like(parameter, float("inf"))
-    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
-    assert not trainer._clip().isfinite(), "the scaler leaves out this step"
-    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=0.5)
-    with pytest.raises(SunError, match="the gradient is not a number"):
-        trainer._clip()
+    loop = tiny_run.tiny_trainer().loop
+    loop.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    loop.check_finite(0.1, float("inf"))  # the scaler leaves out this step
+    loop.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=0.5)
+    with pytest.raises(NotFiniteError, match="the gradient is not a number"):
+        loop.check_finite(0.1, float("inf"))
 
 
 def test_a_learning_rate_that_is_far_too_high_is_named():

@@ -1,4 +1,4 @@
-"""A training run of seconds: the mini family at a few pixels, with its own CLIP. For tests, and for their processes.
+"""A training run of seconds, for tests and their processes: the mini family at a few pixels, with its own CLIP.
 
 Imported in a fresh process, it loads ComfyUI and the pack by itself (see `server`).
 """
@@ -8,7 +8,6 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import sys
-import weakref
 from dataclasses import replace
 from functools import cache
 from multiprocessing.context import ForkServerContext
@@ -24,11 +23,13 @@ import comfy.sd  # noqa: E402
 import mini_family  # noqa: E402, F401  (registers the family)
 import torch  # noqa: E402
 from sun_pack.sun_core.training.config import TrainingConfig  # noqa: E402
-from sun_pack.sun_core.training.latents import Example  # noqa: E402
-from sun_pack.sun_core.training.prompts import PromptPairs  # noqa: E402
-from sun_pack.sun_core.training.run import claim_folder, train_in_folder  # noqa: E402
-from sun_pack.sun_core.training.setup import Teacher, new_trainer  # noqa: E402
-from sun_pack.sun_core.training.trainer import Trainer, new_accelerator  # noqa: E402
+from sun_pack.sun_core.training.example import Example  # noqa: E402
+from sun_pack.sun_core.training.processes import new_accelerator  # noqa: E402
+from sun_pack.sun_core.training.prompt_pairs import PromptPairs  # noqa: E402
+from sun_pack.sun_core.training.prompts import Prompts, TextEncoder  # noqa: E402
+from sun_pack.sun_core.training.run_folder import RunFolder  # noqa: E402
+from sun_pack.sun_core.training.session import Session  # noqa: E402
+from sun_pack.sun_core.training.trainer import Trainer  # noqa: E402
 
 CHECKPOINT = TESTS.parent / "demo" / "mini_family" / "weights" / "mini-storybook.safetensors"
 CAPTIONS = ("a red cat, night", "a blue boat, snow", "a pink mushroom, sunset", "a green fish, desert")
@@ -41,38 +42,41 @@ CONFIG = TrainingConfig(
 
 @cache
 def mini():
-    """(MODEL, CLIP, VAE), and what texts and latents are encoded to."""
+    """Load (MODEL, CLIP, VAE), and make the store with random latents."""
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT))
     generator = torch.Generator().manual_seed(0)
     store = {f"latent {i}": {"latent": torch.randn(4, SIZE // 8, SIZE // 8, generator=generator)} for i in range(4)}
     return model, clip, vae, store
 
 
-def tiny_trainer(config: TrainingConfig = CONFIG, **accelerator) -> Trainer:
+def tiny_session(config: TrainingConfig = CONFIG, **accelerator) -> Session:
     model, clip, _, store = mini()
-    teacher = Teacher.of(model, clip, config, store)
+    return Session(model, clip, None, config, store, new_accelerator(config, on_cpu=True, **accelerator))
+
+
+def tiny_trainer(config: TrainingConfig = CONFIG, **accelerator) -> Trainer:
     examples = [Example(f"latent {i}", caption) for i, caption in enumerate(CAPTIONS)]
-    return new_trainer(teacher, examples, store, config, new_accelerator(config, on_cpu=True, **accelerator))
+    return tiny_session(config, **accelerator).trainer(examples)
 
 
 def prepare() -> None:
-    """All that a run does before it trains, but for accelerate, which looks once at how its process was launched."""
+    """Encode the texts of a run; accelerate is left alone, since it looks once at how its process was launched."""
     torch.set_num_threads(1)  # a forked process cannot use its parent's threads
     model, clip, _, store = mini()
-    teacher = Teacher.of(model, clip, CONFIG, store)
-    teacher.load()
-    teacher.prompts.encode(PromptPairs(CAPTIONS, CONFIG.negatives, CONFIG.negative_prompts).texts())
+    encoder = TextEncoder(clip, model.model, (SIZE // 8, SIZE // 8))
+    Prompts(encoder, store).encode(PromptPairs(CAPTIONS, CONFIG.negatives, CONFIG.negative_prompts).texts())
 
 
 def train_to_the_end(folder: Path) -> None:
-    """What train.py does; in a process of its own, which may be killed."""
+    """Train as tools/train.py does; in a process of its own, which may be killed."""
     torch.set_num_threads(1)
-    claim_folder(folder, CONFIG)
-    train_in_folder(tiny_trainer(project_dir=str(folder), log_with="tensorboard"), folder, "adapter", None)
+    run = RunFolder(folder, "adapter")
+    run.claim(CONFIG)
+    run.train(tiny_trainer(project_dir=str(folder), log_with="tensorboard"), None)
 
 
 def train_as_one_of_two(rank: int, port: int, folder: Path) -> None:
-    """What train.py does, in one of two data-parallel processes."""
+    """Train as tools/train.py does, in one of two data-parallel processes."""
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
@@ -80,13 +84,11 @@ def train_as_one_of_two(rank: int, port: int, folder: Path) -> None:
     }  # fmt: skip
     trainer = tiny_trainer(replace(CONFIG, steps=3))
     assert trainer.accelerator.num_processes == 2
-    wrapper = weakref.ref(trainer.model)
-    train_in_folder(trainer, folder, "adapter", None)
-    assert wrapper() is None, "freed later, it may wait for ever for gloo's thread"
+    RunFolder(folder, "adapter").train(trainer, None)
 
 
 def server() -> ForkServerContext:
-    """Starts processes by forking one that has imported this module and loaded the models."""
+    """Start processes by forking one that has imported this module and loaded the models."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tiny_run_preload"])
     paths = os.environ.get("PYTHONPATH")

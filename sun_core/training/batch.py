@@ -1,0 +1,47 @@
+"""The rows of one forward while training."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Latents with their prompts; a row of each tensor belongs to the same picture."""
+
+    x0: Tensor
+    """Clean latents, (rows, channels, height, width)."""
+    positive: Tensor
+    """c+, (rows, tokens, context_dim)."""
+    negative: Tensor
+    """c-, (rows, tokens, context_dim)."""
+    guidance: Tensor
+    """The teacher's guidance scale w, (rows,)."""
+    positive_y: Tensor | None = None
+    """SDXL's vector of pooled text and sizes, (rows, channels)."""
+    negative_y: Tensor | None = None
+
+    @classmethod
+    def of(cls, x0: Tensor, prompts: Prompt, guidance: Tensor) -> "Batch":
+        """Make a batch; `prompts` holds the positives of all rows, then the negatives."""
+        positive, negative = prompts.context.chunk(2)
+        positive_y, negative_y = (None, None) if prompts.y is None else prompts.y.chunk(2)
+        return cls(x0, positive, negative, guidance, positive_y, negative_y)
+
+    def rows(self, chosen: slice) -> "Batch":
+        """Select some rows."""
+        return Batch(*(None if tensor is None else tensor[chosen] for tensor in self._tensors()))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy the batch to a device."""
+        return Batch(*(None if tensor is None else tensor.to(device) for tensor in self._tensors()))  # type: ignore[arg-type]
+
+    def is_finite(self) -> bool:
+        """Tell whether all values are numbers."""
+        return all(bool(tensor.isfinite().all()) for tensor in self._tensors() if tensor is not None)
+
+    def _tensors(self) -> tuple[Tensor | None, ...]:
+        return self.x0, self.positive, self.negative, self.guidance, self.positive_y, self.negative_y

@@ -1,0 +1,45 @@
+"""The U-Net of a MODEL as a noise predictor, whatever it predicts itself."""
+
+from typing import Any
+
+import comfy.ldm.modules.attention
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+
+class EpsUNet(nn.Module):
+    """A MODEL's U-Net as a noise predictor on DDPM's variance-preserving scale.
+
+    ComfyUI's own `apply_model` casts inputs to the U-Net's dtype, and knows eps and v prediction; the noise is
+    computed from the denoised latent that it returns.
+    """
+
+    def __init__(self, base: BaseModel):
+        super().__init__()
+        self.base = base
+
+    def forward(
+        self, x: Tensor, t: Tensor, context: Tensor, y: Tensor | None = None, transformer_options: dict | None = None
+    ) -> Tensor:
+        """Predict the noise in x, (rows, channels, height, width), at timesteps t, (rows,).
+
+        context: (rows, tokens, context_dim); y: SDXL's vector of pooled text and sizes, (rows, channels).
+        """
+        sigma = self.base.model_sampling.sigmas.to(x)[t.long()]
+        options = {**(transformer_options or {}), "optimized_attention_override": _differentiable_attention}
+        scaled = x * (1 + sigma**2).sqrt().view(-1, 1, 1, 1)
+        extra = {} if y is None else {"y": y}
+        denoised = self.base.apply_model(scaled, sigma, c_crossattn=context, transformer_options=options, **extra)
+        return (scaled - denoised) / sigma.view(-1, 1, 1, 1)
+
+
+def _differentiable_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """Use torch's attention in place of whichever ComfyUI runs with: some of those have no gradient."""
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+
+
+def alphas_of(model: ModelPatcher) -> Tensor:
+    """Compute the cumulative products of 1 - beta of the MODEL's noise schedule, (timesteps,)."""
+    sigmas = model.get_model_object("model_sampling").sigmas.float().clone()
+    return 1 / (1 + sigmas**2)

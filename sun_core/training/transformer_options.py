@@ -1,0 +1,37 @@
+"""SUN in a direct, differentiable call of a U-Net: what training needs in place of ComfyUI's sampling."""
+
+from typing import Any
+
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..adapter import SunAdapter
+from ..attention_patch import FORWARD_KEY, install
+from ..conditioning import CachedContext, NegativeEntry
+from ..forward import Strengths, SunForward, layers_of
+from ..layers import cross_attention_layers
+
+
+def training_transformer_options(adapter: SunAdapter, negative: Tensor) -> dict[str, Any]:
+    """Make transformer_options for a call `unet(x, t, context=c, transformer_options=...)` with SUN on all rows.
+
+    `negative` is c- of each row of the batch, (rows, tokens, context_dim). Nothing is kept between calls.
+    """
+
+    def diffusion_model(
+        executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, y: Any, control: Any, transformer_options: dict
+    ) -> Tensor:
+        layers = layers_of(
+            adapter,
+            negatives=[NegativeEntry(negative)],
+            positives=[CachedContext(context)],
+            strengths=Strengths(),
+            chunk_rows=len(x),
+            latent_size=x.shape[2:],
+            like=x,
+        )
+        options = {**transformer_options, FORWARD_KEY: SunForward(layers, row_count=len(x)), "patches_replace": {}}
+        install(options, cross_attention_layers(executor.class_obj))
+        return executor(x, timesteps, context, y, control, options)
+
+    return {"wrappers": {WrappersMP.DIFFUSION_MODEL: {"sun": [diffusion_model]}}}
