@@ -21,7 +21,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from sun_core.adapter import SunAdapter, load_adapter, save_adapter
-from sun_core.patching import RUN_KEY, SunSettings, apply_sun
+from sun_core.apply import SunSettings, apply_sun
+from sun_core.hooks import RUN_KEY
 
 PLAIN_STEPS, PLAIN_CFG, SUN_STEPS = 25, 7.0, 4
 FORWARD_STEPS = 12  # in each repeat: forwards are cheap and their ratio is close to 1
