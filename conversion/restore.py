@@ -1,4 +1,4 @@
-"""Restore: takes SUNSpeedUp nodes out and brings back the settings that were there before."""
+"""Restore a workflow: remove SUNSpeedUp nodes and bring back the former settings."""
 
 from collections import defaultdict
 from functools import cache
@@ -15,7 +15,7 @@ Records = dict[Node, list[Former]]
 
 
 def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
-    """The plan that takes out the SUNSpeedUp nodes that the targets mean, or all that have a record."""
+    """Plan to remove the SUNSpeedUp nodes that the targets mean, or all that have a record."""
     lines, samplers = Lines(workflow, installed), find_samplers(workflow)
 
     @cache
@@ -59,7 +59,7 @@ def _summary(count: int, are_settings_back: bool) -> str:
 
 
 def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, samplers: list[Sampler]) -> list[Node]:
-    """The SUNSpeedUp nodes with a record: all, or those that are targets or on the MODEL line of a sampler that is."""
+    """Return the SUNSpeedUp nodes with a record: all, or those on the MODEL lines that the targets mean."""
     if targets is None:
         return list(records)
     chosen = {node for node in targets if node in records}
@@ -71,7 +71,7 @@ def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, sample
 
 
 def _with_shared_settings(chosen: list[Node], records: Records) -> list[Node]:
-    """Adds the SUNSpeedUp nodes whose record names a widget that the chosen ones bring back."""
+    """Add the SUNSpeedUp nodes whose record names a widget that the chosen ones bring back."""
     named: dict[tuple[Node, str], list[Node]] = defaultdict(list)
     for node, formers in records.items():
         for former in formers:
@@ -87,7 +87,7 @@ def _with_shared_settings(chosen: list[Node], records: Records) -> list[Node]:
 
 
 def _take_out(sun: Node, suns: set[Node]) -> list[Edit]:
-    """Links what the node feeds to what feeds it, over any other node that goes as well."""
+    """Link what the node feeds to what feeds it, past any other node that is removed too."""
     slot = sun.inputs.get("model")
     source = slot.source if slot else None
     via = slot.via if slot else None
