@@ -93,7 +93,7 @@ def _fit_lines(node: Node, adapter: Adapter | None, around: Surroundings) -> lis
     name = model.name[:60] or say("this MODEL")
     fits = model.fits(adapter)
     if fits is None:
-        return [say("whether it fits {model} is seen when it runs", model=name)]
+        return [say("the run will show whether it fits {model}", model=name)]
     return [say("fits {model}", model=name) if fits else say("does not fit {model}", model=name)]
 
 

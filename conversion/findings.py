@@ -134,7 +134,7 @@ def _model_findings(sun: Node, model: Model) -> list[Finding]:
         return []
     if model.sun is not None:
         detail = say(
-            "{node} is on this MODEL line already; this one takes its place. Take one of them out.",
+            "{node} is already on this MODEL line, and this node replaces it. Remove one of them.",
             node=model.sun.label,
         )
         return [Finding(say("SUN twice"), detail)]
@@ -162,8 +162,8 @@ def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) ->
         return []
     found = far[0].value("steps")
     detail = say(
-        "{node} is set to {found} steps, and the adapter is made for {steps}: more only take longer, fewer are not "
-        "enough. Set {steps}.",
+        "{node} is set to {found} steps, and the adapter is made for {steps}: more steps only take longer, fewer are "
+        "not enough. Set {steps}.",
         node=far[0].node.label,
         found=found,
         steps=steps,

@@ -107,7 +107,7 @@ def _begin(node: Node, line: ModelLine) -> None:
     naming = [node.graph.nodes.get(source.node) for slot, source in links if is_model_name(slot.name)]
     named = [feeder for feeder in naming if feeder is not None and feeder.texts]
     if links and not named:
-        line.breaks.append(say("which model comes out of {node} cannot be seen here", node=node.label))
+        line.breaks.append(say("SUN cannot tell which model {node} gives", node=node.label))
     else:
         line.loaders.extend(named or [node])
 

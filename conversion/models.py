@@ -111,8 +111,8 @@ def _look_at(loader: Node, model: Model, installed: Installed) -> None:
         return
     if family is None and is_unknown_unless_named(loader.type):
         model.refusal = say(
-            "its model, {name}, cannot be looked into here, and few of those that {loader} loads are U-Nets",
-            name=model.name[:80] or say("which is not named"),
+            "its model file ({name}) cannot be read here, and {loader} rarely loads U-Nets",
+            name=model.name[:80] or say("unnamed"),
             loader=loader.type,
         )
     elif family is not None and family not in UNET_FAMILIES:
@@ -133,11 +133,11 @@ def _few_steps_already(line: ModelLine) -> str | None:
             method = "LCM"
         if method and node in line.loaders:
             return say(
-                "its model is a few-step one already ({method}); load the ordinary one to use SUN", method=method
+                "its model is already a few-step one ({method}); load the ordinary version to use SUN", method=method
             )
         if method:
             return say(
-                "{node} makes its model a few-step one already ({method}); take that out to use SUN",
+                "{node} already makes its model a few-step one ({method}); remove it to use SUN",
                 node=node.label,
                 method=method,
             )
@@ -163,7 +163,7 @@ def choose_adapter(model: Model, installed: Installed) -> Choice:
     for fit, adapter in candidates:
         if fit is None and (not model.family or adapter.layout is None):
             note = say(
-                "Whether {adapter} fits is seen when it runs: the model file could not be looked into.",
+                "The run will show whether {adapter} fits, because the model file could not be read.",
                 adapter=adapter.name,
             )
             return Choice(adapter.name, adapter.steps, note)
@@ -233,15 +233,15 @@ def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
     candidate = Candidate(sampler, line, model, refusal=sampler.problem)
     bypassed = next((node for node in line.passed if node.type in SUN_ON_MODEL and not node.is_active), None)
     if model.sun is not None:
-        candidate.refusal = say("{node} is on its MODEL line already", node=model.sun.label)
+        candidate.refusal = say("{node} is already on its MODEL line", node=model.sun.label)
     elif bypassed is not None:
         candidate.refusal = say(
-            "{node} is on its MODEL line already, but bypassed; enable it (Ctrl+B)", node=bypassed.label
+            "{node} is already on its MODEL line, but bypassed; enable it (Ctrl+B)", node=bypassed.label
         )
     elif model.refusal is not None and (sampler.problem is None or line.loaders):
         candidate.refusal = model.refusal
     elif candidate.refusal is None and _has_unknown_cut(sampler):
-        candidate.refusal = say("how many steps it has comes from another node, so its start and end cannot be scaled")
+        candidate.refusal = say("another node sets its number of steps, so its start and end cannot be scaled")
     if candidate.refusal is None:
         candidate.choice = choose_adapter(model, installed)
         if candidate.choice.name is None:

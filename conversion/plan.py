@@ -21,7 +21,7 @@ LARGEST = 20_000
 def read(data: Any) -> Workflow:
     """Read a workflow in either format into a view. Raises ConversionError for anything else."""
     if not isinstance(data, dict):
-        raise ConversionError(say("This is not a ComfyUI workflow: it is no JSON object."))
+        raise ConversionError(say("This is not a ComfyUI workflow: it is not a JSON object."))
     workflow = read_api(data) if "nodes" not in data and is_api(data) else read_ui(data)
     if sum(len(graph.nodes) for graph in workflow.graphs.values()) > LARGEST:
         raise ConversionError(
@@ -54,7 +54,7 @@ def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
         graph = workflow.graphs.get(graph_id) if graph_id is None or isinstance(graph_id, str) else None
         node = graph.nodes.get(node_id) if graph is not None and is_id(node_id) else None
         if node is None:
-            raise ConversionError(say("A node that was chosen is not in the workflow any more; choose it again."))
+            raise ConversionError(say("A chosen node is no longer in the workflow; choose it again."))
         found.append(node)
     return found
 

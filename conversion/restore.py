@@ -33,8 +33,8 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
         return Plan(
             here if targets else say("There is nothing to restore in this workflow"),
             say(
-                "Restore takes out the SUN 4-Step Speed-Up that Speed up with SUN put in. One that was put in by hand "
-                "has no record of what was there before; bypass it (Ctrl+B) or delete it."
+                "Restore removes the SUN 4-Step Speed-Up nodes that Speed up with SUN added. A node that was added by "
+                "hand has no record of the former settings; bypass it (Ctrl+B) or delete it."
             ),
         )
     formers = list(dict.fromkeys(former for sun in suns for former in records[sun]))
@@ -46,16 +46,16 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
         made += _bring_back(former)
     brought_back = [f"{former.node.label}: {former.widget} {former.value}." for former in formers]
     if any(len(records[sun]) < len(entries_of(sun)) for sun in suns):
-        brought_back.append(say("Some of the nodes that were set are gone, and their settings with them."))
+        brought_back.append(say("Some of the changed nodes are gone, so their settings could not be restored."))
     return Plan(_summary(len(suns), bool(formers)), sentences(brought_back), "success", made)
 
 
 def _summary(count: int, are_settings_back: bool) -> str:
     if not are_settings_back:
-        return say("SUN is out") if count == 1 else say("{count} SUN nodes are out", count=count)
+        return say("SUN is removed") if count == 1 else say("{count} SUN nodes are removed", count=count)
     if count == 1:
-        return say("SUN is out, and the former settings are back")
-    return say("{count} SUN nodes are out, and the former settings are back", count=count)
+        return say("SUN is removed, and the former settings are back")
+    return say("{count} SUN nodes are removed, and the former settings are back", count=count)
 
 
 def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, samplers: list[Sampler]) -> list[Node]:
