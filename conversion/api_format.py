@@ -1,4 +1,4 @@
-"""Reads and changes the format that ComfyUI's /prompt takes: node id -> class_type and inputs."""
+"""Read and change the format that ComfyUI's /prompt takes: node id -> class_type and inputs."""
 
 import copy
 from typing import Any
@@ -9,12 +9,12 @@ from .rules import SPEED_UP, is_model_input
 
 
 def is_api(data: dict[str, Any]) -> bool:
-    """Whether this looks like an API graph: at least one node with a class_type."""
+    """Tell whether this looks like an API graph: at least one node with a class_type."""
     return any(isinstance(value, dict) and isinstance(value.get("class_type"), str) for value in data.values())
 
 
 def read_api(data: dict[str, Any]) -> Workflow:
-    """The view of an API graph."""
+    """Read an API graph into a view."""
     graph = Graph(None)
     for node_id, value in data.items():
         if isinstance(value, dict) and isinstance(value.get("class_type"), str):
@@ -39,7 +39,7 @@ def _read_node(node_id: str, value: dict[str, Any], graph: Graph) -> Node:
 
 
 def _is_link(value: Any) -> bool:
-    """As ComfyUI's own is_link, with a slot that can be one."""
+    """Tell whether a value is a link, as ComfyUI's own is_link does, and its slot is a number."""
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -50,7 +50,7 @@ def _is_link(value: Any) -> bool:
 
 
 def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
-    """A copy of an API graph with `edits` applied."""
+    """Apply `edits` to a copy of an API graph."""
     data = copy.deepcopy(data)
     for edit in edits:
         match edit["op"]:
@@ -71,7 +71,7 @@ def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
 
 
 def _part(data: dict[str, Any], node: NodeId, key: str) -> dict[str, Any]:
-    """A node's inputs or notes, made where there are none."""
+    """Return a node's inputs or its _meta, and make it if it is missing."""
     value = data[str(node)]
     if not isinstance(value.get(key), dict):
         value[key] = {}

@@ -1,5 +1,8 @@
-"""The edits that a conversion consists of. They are JSON: the page applies them to the live graph (web/js/edits.js),
-api_format.py and ui_edits.py to files. tests/conversion/test_edits.py holds the page to these types."""
+"""What a plan is: edits, and what to say about them.
+
+Edits are JSON. The page applies them to the live graph (web/js/edits.js), api_format.py and ui_edits.py to files.
+tests/conversion/test_edits.py holds the page to the types here.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
@@ -22,7 +25,7 @@ class Add(TypedDict):
 
 
 class Remove(TypedDict):
-    """A node that goes, with its links."""
+    """A node that is removed together with its links."""
 
     op: Literal["remove"]
     graph: str | None
@@ -91,7 +94,7 @@ class Plan:
     summary: str
     detail: str = ""
     severity: str = "info"
-    """success, info or warn, as the page's toasts have it."""
+    """success, info or warn: the words of the page's toasts."""
     edits: list[Edit] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -99,7 +102,7 @@ class Plan:
 
 
 def sentences(parts: list[str], most: int = 12) -> str:
-    """The different parts, one a line; a graph with a hundred samplers is not listed whole."""
+    """Join the different parts, one a line. A graph with a hundred samplers is not listed whole."""
     unique = list(dict.fromkeys(part for part in parts if part))
     if len(unique) > most:
         unique = [*unique[:most], say("... and {count} more.", count=len(unique) - most)]

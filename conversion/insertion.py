@@ -1,4 +1,4 @@
-"""Where on the MODEL lines SUNSpeedUp nodes go in, and the edits that put them there."""
+"""Find where SUNSpeedUp nodes go, on the MODEL lines and on the canvas, and make the edits that put them there."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ class Insertion:
 
 
 def by_line(ready: list[Candidate]) -> list[Insertion]:
-    """The fewest SUNSpeedUp nodes that serve these samplers and nothing else.
+    """Return the fewest SUNSpeedUp nodes that serve these samplers and nothing else.
 
-    Each goes right before its sampler. Samplers that one output feeds share one; where reroute nodes part them, it goes
-    before these, provided that they lead to these samplers alone. Native reroutes that part them are kept, with a node
-    behind each, unless such a reroute node is above them all.
+    A node goes right before its sampler. Samplers that one output feeds share a node. If reroute nodes part them, it
+    goes before the highest of these that leads to such samplers alone. If only native reroutes part them, each of these
+    keeps a node of its own.
     """
     mixed = _mixed_reroutes(ready)
     ways = [_way_up(candidate, mixed) for candidate in ready]
@@ -59,7 +59,7 @@ def by_line(ready: list[Candidate]) -> list[Insertion]:
 
 
 def _way_up(candidate: Candidate, mixed: set[Node]) -> dict[Spot, Consumer]:
-    """The inputs before which SUN can go for a sampler: its own, then those of the reroute nodes above it."""
+    """Return the inputs before which SUN can go for a sampler: its own, then those of the reroutes above it."""
     way: dict[Spot, Consumer] = {}
     target: Consumer | None = _model_target(candidate)
     while target is not None and (spot := _spot(target)) not in way:
@@ -86,7 +86,7 @@ def _spot(target: Consumer) -> Spot:
 
 
 def _mixed_reroutes(ready: list[Candidate]) -> set[Node]:
-    """The reroute nodes that lead to anything but samplers that are sped up."""
+    """Return the reroute nodes that lead to anything other than samplers that are sped up."""
     fed = {(target.node, target.input.name) for target in map(_model_target, ready)}
     mixed: set[Node] = set()
     for graph in {candidate.sampler.graph for candidate in ready}:
@@ -108,7 +108,7 @@ def _linked(node: Node) -> Iterator[Consumer]:
 def insert(
     node_id: int, insertion: Insertion, changes: dict[Setting, Change], boxes: dict[Graph, set[Box]]
 ) -> list[Edit]:
-    """The edits of one insertion. The link to the new node keeps the native reroutes that there were.
+    """Return the edits of one insertion. The link to the new node keeps the native reroutes of the old link.
 
     `boxes` are where something stands on the canvas of each graph; the new node is added.
     """
@@ -149,7 +149,7 @@ MARGIN = 20.0
 STEP = 40.0
 COLUMNS = range(-20, 10)
 ROWS = range(-20, 21)
-"""The places that are tried, in steps around the best one, before any place is taken."""
+"""The places to try, in steps around the best one."""
 
 
 def free_position(boxes: set[Box], beside: Node, size: list[float]) -> tuple[float, float]:
@@ -174,12 +174,12 @@ def free_position(boxes: set[Box], beside: Node, size: list[float]) -> tuple[flo
 
 
 def _steps(start: float, end: float, steps: range) -> range:
-    """Those of `steps` at which a new node is nearer than MARGIN to a box."""
+    """Return those of `steps` at which a new node would be nearer than MARGIN to a box."""
     return range(max(floor((start - MARGIN) / STEP) + 1, steps.start), min(ceil((end + MARGIN) / STEP), steps.stop))
 
 
 def _distance(place: tuple[int, int]) -> float:
-    """Upwards, downwards and left are alike; right, over the line's own nodes, is worse."""
+    """Rate a place. Up, down and left are alike; right is worse, because the line's own nodes stand there."""
     column, row = place
     return abs(row) + (abs(column) if column <= 0 else 3 * column)
 

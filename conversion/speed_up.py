@@ -1,4 +1,4 @@
-"""Speed up with SUN: a SUNSpeedUp on the MODEL line before each sampler, and the settings that it needs."""
+"""Speed up with SUN: put a SUNSpeedUp on the MODEL line before each sampler, and set what it needs."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from .words import say
 
 
 def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
-    """The plan for the samplers that the targets mean, or for all; those that cannot be helped stay and are named."""
+    """Plan for the samplers that the targets mean, or for all. Those that cannot be sped up are named."""
     lines = Lines(workflow, installed)
     everything = [judge(sampler, lines, installed) for sampler in find_samplers(workflow)]
     samplers = [candidate.sampler for candidate in everything]
@@ -41,8 +41,11 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
 
 
 def aimed_at(everything: list[Candidate], targets: list[Node] | None, workflow: Workflow) -> list[Candidate]:
-    """The samplers that the targets mean: a part of a sampler means it, a subgraph what is in it, and any other node
-    the samplers at the lower end of its MODEL line."""
+    """Return the samplers that the targets mean.
+
+    A part of a sampler means that sampler, a subgraph means those in it, and any other node means those at the lower
+    end of its MODEL line.
+    """
     if targets is None:
         return everything
     chosen: set[Candidate] = set()
@@ -66,7 +69,7 @@ def _inner_graphs(workflow: Workflow, node: Node) -> set[str | None]:
 
 
 def _keep_partners_alike(chosen: list[Candidate], workflow: Workflow) -> None:
-    """Where one of a group stays as it is, so do the others."""
+    """Refuse the partners of a sampler that is refused."""
     groups = partner_groups([candidate.sampler for candidate in chosen], workflow)
     refused = {groups[c.sampler]: c for c in chosen if c.refusal is not None}
     for candidate in chosen:
@@ -96,7 +99,7 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
 
 
 def _wanted(ready: list[Candidate], workflow: Workflow) -> dict[Setting, Any]:
-    """What every setting should be: for as many steps as the adapter is made for, the fewest among partners."""
+    """Return what every setting should be. Partners get the fewest steps that one of their adapters is made for."""
     steps = {candidate.sampler: candidate.choice.steps for candidate in ready if candidate.choice}
     wanted: dict[Setting, Any] = {}
     for partners in grouped(list(steps), workflow):
@@ -118,7 +121,7 @@ def _notes(ready: list[Candidate]) -> list[str]:
 
 
 def _described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[str]:
-    """`KSampler (#3): steps 25 -> 4, cfg 7 -> 1` for each sampler."""
+    """Describe the changes of each sampler: `KSampler (#3): steps 25 -> 4, cfg 7 -> 1`."""
     lines = []
     for candidate in ready:
         parts = [
