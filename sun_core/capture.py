@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from .attention_patch import SunAttention
 from .forward import SunForward
 
+COMPILE_KEY = "torch.compile"
+"""The APPLY_MODEL wrapper of ComfyUI's TorchCompileModel."""
 MOST_GRAPHS = 4
 """Graphs that one MODEL keeps; each holds the memory of a forward."""
 SPARE_MEMORY = 2**30
@@ -359,6 +361,8 @@ class Replays:
         if is_foreign or any(not isinstance(a, SunAttention) or a.neighbour or a.callbacks for a in attentions):
             raise CannotCapture("another node patches the U-Net")
         wrappers = options.get("wrappers", {}).get(WrappersMP.DIFFUSION_MODEL, {})
+        if COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+            raise CannotCapture("torch.compile is on the model")
         if "optimized_attention_override" in options or len([w for of_key in wrappers.values() for w in of_key]) > 1:
             raise CannotCapture("another node wraps the U-Net")
 
