@@ -1,4 +1,4 @@
-"""Names for adapter files that are to be written."""
+"""Names for new adapter files."""
 
 import re
 from itertools import count
@@ -11,15 +11,15 @@ from .adapter_folder import FOLDER
 
 
 def new_adapter_file(prefix: str) -> Path:
-    """A path in the folder of adapters that no file has yet: the prefix and a number.
+    """Return an unused path in the adapter folder: the prefix and a number.
 
-    Raises SunError where the prefix is no plain file name.
+    Raises SunError if the prefix is not a plain file name.
     """
     name = prefix.strip()
     if not re.fullmatch(r"\w[\w .()+-]*", name):
         raise SunError(
-            f"{prefix!r} cannot be a file's name; choose one of letters, digits, spaces and - _ . ( ) + that starts "
-            "with a letter or a digit."
+            f"{prefix!r} cannot be a file's name; use letters, digits, spaces and - _ . ( ) +, and start with a letter "
+            "or a digit."
         )
     folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
     numbered = (folder / f"{name}_{number:05}_.safetensors" for number in count(1))

@@ -1,8 +1,11 @@
 """Run the tests against a real ComfyUI, in an environment that the first run makes.
 
     python3 scripts/test.py                    all of them
-    python3 scripts/test.py --quick            what tells most in about a minute: no server, no page, nothing slow
+    python3 scripts/test.py --quick            the most telling, in about a minute: no server, browser or training
     python3 scripts/test.py [pytest arguments]
+
+Both first forms share the tests among worker processes, one for each core up to four; other pytest options may follow,
+such as -x or -n1. Tests that are named, by a path or -k, run in one process unless -n is given.
 
 COMFYUI_PATH selects another ComfyUI than the one from PyPI (see workshop/environment).
 """
@@ -13,17 +16,15 @@ import sys
 from workshop import REPOSITORY, environment
 
 QUICK = (
-    *("tests/conversion", "tests/nodes", "tests/sun_core", "tests/scripts/test_static.py"),
-    *("-m", "not slow"),
+    *("tests/conversion", "tests/nodes", "tests/sun_core", "tests/scripts/test_static.py", "-m", "not slow"),
+    *("--ignore=tests/sun_core/training", "--ignore=tests/nodes/test_train.py"),
 )
+MOST_WORKERS = 4  # each holds ComfyUI, a server and perhaps a browser in memory
 
 
 def main() -> int:
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
+    if {"-h", "--help"} & set(sys.argv):
         print(__doc__)
-    if "--quick" in arguments:
-        arguments = [*QUICK, *(argument for argument in arguments if argument != "--quick")]
     environment.exit_on_termination()
     try:
         made = environment.prepare()
@@ -35,14 +36,26 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     os.chdir(REPOSITORY)
-    environment.become(
-        [str(made.python), "-m", "pytest", *arguments],
-        {
-            "COMFYUI_PATH": str(made.comfyui),
-            "COMFYUI_PYTHON": str(made.python),
-            "PYTHONPATH": os.pathsep.join(map(str, filter(None, (*folders, os.environ.get("PYTHONPATH"))))),
-        },
-    )
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    variables = {
+        "COMFYUI_PATH": str(made.comfyui),
+        "COMFYUI_PYTHON": str(made.python),
+        "PYTHONPATH": os.pathsep.join(map(str, filter(None, (*folders, os.environ.get("PYTHONPATH"))))),
+    }
+    arguments = pytest_arguments(sys.argv[1:], workers)
+    if "loadgroup" in arguments and "OMP_NUM_THREADS" not in os.environ:
+        # threads of several workers on the same cores would only wait for each other
+        variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+    environment.become([str(made.python), "-m", "pytest", *arguments], variables)
+
+
+def pytest_arguments(given: list[str], workers: int) -> list[str]:
+    """Add what --quick means, and how tests are shared among workers unless they are named or debugged."""
+    quick = "--quick" in given
+    options = [argument for argument in given if argument != "--quick"]
+    named = any(not option.startswith("-") for option in options) or {"-s", "--pdb"} & set(options)
+    shared = ["-n", str(workers), "--dist", "loadgroup"] if workers > 1 and not named else []
+    return [*(QUICK if quick else ()), *shared, *options]
 
 
 if __name__ == "__main__":

@@ -31,6 +31,14 @@ PICTURES = REPOSITORY / "build" / "browser"
 DRAWN_BY = {"litegraph": False, "vue": True}  # the setting Comfy.VueNodes.Enabled
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let parallel workers take one frontend, or one file of other tests, as a whole: its server starts once."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        frontend = parameters.params.get("frontend") if parameters else None
+        item.add_marker(pytest.mark.xdist_group(frontend or str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def models() -> Models:
     return mini_family()

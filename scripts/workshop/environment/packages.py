@@ -6,7 +6,7 @@ from pathlib import Path
 from .cache import cached
 from .pip import pip
 
-TEST_TOOLS = ("pytest==9.2.0", "ruff==0.17.6", "mypy==2.4.1", "playwright==1.65.2")
+TEST_TOOLS = ("pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.6", "mypy==2.4.1", "playwright==1.65.2")
 
 # The following sets list what their packages need too, apart from ComfyUI's requirements, so that pip does not install
 # torch again.

@@ -1,15 +1,15 @@
-"""Turn saved workflows into 4-step ones with SUN, or back. Standard library only; no ComfyUI is needed.
+"""Turn saved workflows into 4-step ones with SUN, or back. Any Python from 3.10 on runs it, without ComfyUI.
 
-    python3 scripts/convert.py workflow.json ...       writes workflow_sun.json beside it
-    python3 scripts/convert.py pictures/               every .json and .png in a folder, and in those within it
-    python3 scripts/convert.py --restore workflow_sun.json
-    python3 scripts/convert.py --adapter my_adapter.safetensors --output converted/ workflow.json
+    python3 tools/convert.py workflow.json ...       writes workflow_sun.json beside it
+    python3 tools/convert.py pictures/               every .json and .png in a folder and its subfolders
+    python3 tools/convert.py --restore workflow_sun.json
+    python3 tools/convert.py --adapter my_adapter.safetensors --output converted/ workflow.json
 
 Takes the page's format, the API's, and PNG pictures with a workflow in them, of which a copy with the converted
-workflow is written (or the workflow alone, where --output ends in .json). No file is ever overwritten.
+workflow is written (or the workflow alone, if --output ends in .json). No file is ever overwritten.
 
-One line for each file says what was done. The exit status is 0 where every file could be read and written, also if
-there was nothing to convert in it; else 1.
+One line for each file says what was done. The exit status is 0 if every file could be read and written, even if there
+was nothing to convert in it, and 1 otherwise.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from conversion import png
+from conversion.edits import Plan
 from conversion.graph import ConversionError
 from conversion.models import Adapter, Installed
 from conversion.plan import convert
-from conversion.result import Plan
 
 SUFFIXES = (".json", ".png")
 
@@ -48,8 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def say(line: str, stream: TextIO) -> None:
-    """Prints a line that quotes file names and other people's workflows: no control characters, and nothing that the
-    stream's encoding lacks."""
+    """Print a line that quotes file names and other people's workflows, without control characters or letters that the
+    stream cannot encode."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in line)
     encoding = stream.encoding or "utf-8"
     print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream)
@@ -59,19 +59,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="workflow.json, picture.png, or a folder")
     parser.add_argument("--restore", action="store_true", help="take SUN out and bring the former settings back")
-    parser.add_argument("--adapter", metavar="NAME", help="the adapter file to name; else the released one")
+    parser.add_argument("--adapter", metavar="NAME", help="the adapter file to use; the released one by default")
     parser.add_argument("--output", type=Path, metavar="PATH", help="a folder, or the file for a single workflow")
     options = parser.parse_args(arguments)
     is_file = options.output is not None and options.output.suffix.lower() in SUFFIXES
     if is_file and (len(options.paths) > 1 or options.paths[0].is_dir()):
-        parser.error("--output must be a folder where more than one file is converted.")
+        parser.error("--output must be a folder if more than one file is converted.")
     if is_file and options.output.suffix.lower() == ".png" and options.paths[0].suffix.lower() != ".png":
-        parser.error("only the workflow of a picture can be written to a .png; choose an --output that ends in .json.")
+        parser.error("a .png can only be written from a picture; choose an --output that ends in .json.")
     return options
 
 
 def jobs(paths: list[Path], output: Path | None, ending: str) -> Iterator[tuple[Path, Path]]:
-    """Each file with the one to write; what is in a folder keeps its place in it."""
+    """Find each file to read and the one to write. A file in a folder keeps its place in it."""
     for path in paths:
         for file in sorted(files_in(path)) if path.is_dir() else [path]:
             name = f"{file.stem}{ending}{file.suffix}"
@@ -84,12 +84,12 @@ def jobs(paths: list[Path], output: Path | None, ending: str) -> Iterator[tuple[
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """The files that can hold a workflow. A named pipe, from which reading might never end, is none."""
+    """Find the files that can hold a workflow. Reading from a named pipe might never end, so it does not count."""
     return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and os.path.isfile(path))
 
 
 def convert_file(source: Path, target: Path, action: str, installed: Installed) -> str:
-    """Converts one file and says what was done. Raises ConversionError or OSError where that cannot be."""
+    """Convert one file and say what was done. Raises ConversionError or OSError if that is impossible."""
     data = source.read_bytes()
     is_picture = source.suffix.lower() == ".png"
     texts = png.read_texts(data) if is_picture else {"workflow": _decoded(data)}
@@ -127,19 +127,18 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConversionError("This is no text file, and so no workflow.") from None
+        raise ConversionError("This is not a text file, so it cannot be a workflow.") from None
 
 
 def _json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
-        raise ConversionError("This is not a ComfyUI workflow: it is no JSON.") from None
+        raise ConversionError("This is not a ComfyUI workflow: it is not JSON.") from None
 
 
 def _finite(text: str) -> float | None:
-    """A number; null for NaN and infinity, which Python writes into JSON and no browser can read. ComfyUI's page reads
-    null for NaN as well."""
+    """Read a number. NaN and infinity become null, because no browser can read them; ComfyUI's page does the same."""
     number = float(text)
     return number if math.isfinite(number) else None
 
@@ -149,12 +148,12 @@ def _one_line(plan: Plan) -> str:
 
 
 def _write(target: Path, data: bytes) -> None:
-    """Writes a new file; one that is there already, whichever it is, stays."""
+    """Write a new file. An existing file is never replaced."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ConversionError(
-            f"{target.parent} is no folder; choose an --output that is one, or a new file that ends in .json."
+            f"{target.parent} is not a folder; choose an --output that is one, or a new file that ends in .json."
         ) from None
     try:
         with target.open("xb") as file:
@@ -164,7 +163,7 @@ def _write(target: Path, data: bytes) -> None:
                 target.unlink()
                 raise
     except FileExistsError:
-        raise ConversionError(f"{target} is there already; move it, or choose another --output.") from None
+        raise ConversionError(f"{target} already exists; move it, or choose another --output.") from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""scripts/convert.py as it is run: in a process of its own, with nothing but the standard library."""
+"""tools/convert.py as it is run: in a process of its own, with nothing but the standard library."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 REPOSITORY = Path(__file__).parent.parent.parent
-SCRIPT = REPOSITORY / "scripts" / "convert.py"
+SCRIPT = REPOSITORY / "tools" / "convert.py"
 CORPUS = REPOSITORY / "tests" / "conversion" / "corpus"
 
 
 def convert(*arguments, folder):
-    """Isolated (-I) and without site packages (-S): what a bare python3 has."""
+    """Run the command isolated (-I) and without site packages (-S), as a bare python3 does."""
     command = [sys.executable, "-I", "-S", str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
@@ -35,7 +35,7 @@ def workflow(tmp_path):
 
 
 def deep(depth):
-    """A workflow with something that is nested as deeply."""
+    """Nest something in a workflow as deeply."""
     graph = corpus("text_to_image")
     graph["extra"] = {"deep": "?"}
     return json.dumps(graph).replace('"?"', "[" * depth + "]" * depth)
@@ -49,7 +49,7 @@ def picture(path, texts):
     return path
 
 
-def test_a_workflow_is_converted_and_restored(workflow, tmp_path):
+def test_workflow_is_converted_and_restored(workflow, tmp_path):
     done = convert("graph.json", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "graph.json: KSampler (#5) now needs 4 steps and no CFG pass. Written to graph_sun.json\n"
@@ -65,12 +65,12 @@ def test_nothing_is_ever_overwritten(workflow, tmp_path):
     before = workflow.read_bytes()
     (tmp_path / "graph_sun.json").write_text("mine")
     done = convert("graph.json", folder=tmp_path)
-    assert done.returncode == 1 and "is there already" in done.stderr
+    assert done.returncode == 1 and "already exists" in done.stderr
     assert convert("graph.json", "--output", "graph.json", folder=tmp_path).returncode == 1
     assert (tmp_path / "graph_sun.json").read_text() == "mine" and workflow.read_bytes() == before
 
 
-def test_a_folder_is_converted_file_by_file(workflow, tmp_path):
+def test_folder_is_converted_file_by_file(workflow, tmp_path):
     (tmp_path / "deep").mkdir()
     for name in ("api_text_to_image", "flux"):
         (tmp_path / "deep" / f"{name}.json").write_text(json.dumps(corpus(name)))
@@ -79,14 +79,14 @@ def test_a_folder_is_converted_file_by_file(workflow, tmp_path):
     done = convert(".", "--output", "out", folder=tmp_path)
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 3 and "Flux" in done.stdout
-    assert done.stderr == "broken.json: not converted. This is not a ComfyUI workflow: it is no JSON.\n"
+    assert done.stderr == "broken.json: not converted. This is not a ComfyUI workflow: it is not JSON.\n"
     written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.json"))
     assert written == ["deep/api_text_to_image_sun.json", "graph_sun.json"]
     converted = json.loads((tmp_path / "out" / "deep" / "api_text_to_image_sun.json").read_text())
     assert converted == corpus("api_text_to_image.expected")
 
 
-def test_what_stays_as_it_is_is_no_failure(tmp_path):
+def test_workflow_that_is_left_alone_is_not_a_failure(tmp_path):
     (tmp_path / "flux.json").write_text(json.dumps(corpus("flux")))
     done = convert("flux.json", folder=tmp_path)
     assert done.returncode == 0 and "Flux" in done.stdout
@@ -105,7 +105,7 @@ def test_both_workflows_in_a_picture_are_converted_and_the_picture_stays(tmp_pat
 
 @pytest.mark.parametrize("title", ["Grüße", "灯塔"])
 def test_titles_in_any_language_survive(tmp_path, title):
-    """Pillow writes iTXt where Latin-1 does not do."""
+    """Pillow writes iTXt if Latin-1 is not enough."""
     graph = corpus("text_to_image")
     graph["nodes"][0]["title"] = title
     picture(tmp_path / "picture.png", {"workflow": graph})
@@ -114,7 +114,7 @@ def test_titles_in_any_language_survive(tmp_path, title):
         assert json.loads(after.text["workflow"])["nodes"][0]["title"] == title
 
 
-def test_a_picture_gives_a_workflow_file_where_one_is_asked_for(tmp_path):
+def test_picture_gives_a_workflow_file_if_the_output_is_one(tmp_path):
     picture(tmp_path / "picture.png", {"workflow": corpus("text_to_image")})
     assert convert("picture.png", "--output", "graph.json", folder=tmp_path).returncode == 0
     assert json.loads((tmp_path / "graph.json").read_text()) == corpus("text_to_image.expected")
@@ -123,7 +123,7 @@ def test_a_picture_gives_a_workflow_file_where_one_is_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("unusable", "text"), [("workflow", "{}"), ("prompt", "null"), ("prompt", "a cat"), ("workflow", deep(600))]
 )
-def test_a_text_that_is_no_workflow_stays_while_the_other_one_is_converted(tmp_path, unusable, text):
+def test_malformed_text_stays_while_the_other_one_is_converted(tmp_path, unusable, text):
     texts = {"workflow": corpus("text_to_image"), "prompt": corpus("api_text_to_image"), unusable: text}
     picture(tmp_path / "picture.png", texts)
     done = convert("picture.png", folder=tmp_path)
@@ -138,21 +138,21 @@ def test_a_text_that_is_no_workflow_stays_while_the_other_one_is_converted(tmp_p
         }
 
 
-def test_a_picture_without_any_usable_text_is_refused(tmp_path):
+def test_picture_without_a_workflow_is_refused(tmp_path):
     picture(tmp_path / "picture.png", {"workflow": "{}", "prompt": "a cat"})
     done = convert("picture.png", folder=tmp_path)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == "picture.png: not converted. This is not a ComfyUI workflow: it has no list of nodes.\n"
 
 
-def test_a_workflow_without_a_picture_is_never_written_under_a_picture_s_name(workflow, tmp_path):
+def test_workflow_file_is_never_written_as_a_picture(workflow, tmp_path):
     done = convert("graph.json", "--output", "graph.png", folder=tmp_path)
     assert done.returncode != 0 and done.stdout == "" and "ends in .json" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["graph.json"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
-def test_a_pipe_or_a_folder_with_the_name_of_a_workflow_is_passed_over(workflow, tmp_path):
+def test_pipe_or_folder_with_the_name_of_a_workflow_is_ignored(workflow, tmp_path):
     os.mkfifo(tmp_path / "a.json")
     (tmp_path / "b.json").mkdir()
     done = convert(".", folder=tmp_path)
@@ -161,15 +161,15 @@ def test_a_pipe_or_a_folder_with_the_name_of_a_workflow_is_passed_over(workflow,
 
 
 @pytest.mark.parametrize("output", ["notes", "notes/deep", "notes/new.json"])
-def test_an_output_in_a_file_is_explained(workflow, tmp_path, output):
+def test_output_inside_a_file_is_explained(workflow, tmp_path, output):
     (tmp_path / "notes").write_text("mine")
     done = convert("graph.json", "--output", output, folder=tmp_path)
-    assert done.returncode == 1 and "is no folder; choose an --output that is one" in done.stderr
+    assert done.returncode == 1 and "is not a folder; choose an --output that is one" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and (tmp_path / "notes").read_text() == "mine"
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_what_is_no_number_to_a_browser_is_written_as_null(tmp_path, number):
+def test_number_that_no_browser_reads_is_written_as_null(tmp_path, number):
     text = json.dumps({**corpus("api_text_to_image"), "9": {"class_type": "Note", "inputs": {}, "is_changed": ["?"]}})
     text = text.replace('"?"', number)
     (tmp_path / "graph.json").write_text(text)
@@ -181,13 +181,13 @@ def test_what_is_no_number_to_a_browser_is_written_as_null(tmp_path, number):
         assert json.loads(graph, parse_constant=pytest.fail)["9"]["is_changed"] == [None]
 
 
-def test_an_adapter_can_be_named(workflow, tmp_path):
+def test_adapter_can_be_named(workflow, tmp_path):
     convert("graph.json", "--adapter", "mine.safetensors", folder=tmp_path)
     converted = json.loads((tmp_path / "graph_sun.json").read_text())
     assert converted["nodes"][-1]["widgets_values"][0] == "mine.safetensors"
 
 
-def test_what_follows_the_picture_in_its_file_stays(tmp_path):
+def test_bytes_after_the_picture_stay(tmp_path):
     source = picture(tmp_path / "picture.png", {"workflow": corpus("text_to_image")})
     source.write_bytes(source.read_bytes() + b"of another program")
     assert convert("picture.png", folder=tmp_path).returncode == 0
@@ -215,18 +215,18 @@ def bomb():
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.json", b"", "no JSON"),
-        ("a.json", b"\xff\xfe\x00", "no text file"),
-        ("a.json", b"[" * 200_000, "no JSON"),
+        ("a.json", b"", "not JSON"),
+        ("a.json", b"\xff\xfe\x00", "not a text file"),
+        ("a.json", b"[" * 200_000, "not JSON"),
         ("a.json", b"[]", "not a ComfyUI workflow"),
         ("a.json", deep(600).encode(), "nested too deeply"),
-        ("a.png", b"GIF89a", "no PNG"),
+        ("a.png", b"GIF89a", "not a PNG"),
         ("a.png", b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffIHDR", "cut short"),
         ("a.png", b"\x89PNG\r\n\x1a\n", "no workflow in this picture"),
         ("a.png", bomb(), "larger than any workflow"),
     ],
 )
-def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, content, said):
+def test_unreadable_file_is_reported_in_one_line(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     done = convert(name, folder=tmp_path)
     assert done.returncode == 1 and done.stdout == "" and said in done.stderr
