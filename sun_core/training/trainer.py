@@ -1,6 +1,6 @@
 """The training of one SUN adapter."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -53,16 +53,15 @@ class Trainer:
             try:
                 yield from self.loop.steps(self._loss, self.distillation.update_target)
             except NotFiniteError as error:
-                raise SunError(self._cause(error.what)) from error
+                raise SunError(self._cause(error.what, error.broken)) from error
 
     def _loss(self, step: int, number: int) -> Tensor:
         batch, generator = self.data.batch(step, number, self.loop.batches_per_step)
         return self.distillation.loss(batch.to(self.accelerator.device), generator)
 
-    def _cause(self, what: str) -> str:
-        """Explain why a loss or a gradient is not finite, and what to do."""
+    def _cause(self, what: str, broken: Sequence[str]) -> str:
+        """Explain why a loss or a gradient is not finite, and what to do; `broken` names weights that are not."""
         begun = f"Training stopped in step {self.done + 1}: the {what} is not a number any more"
-        broken = [name for name, p in self.loop.parameters.items() if not torch.isfinite(p).all()]
         if broken:
             return f"{begun}, because the adapter's weights are not ({broken[0]}); lower learning_rate."
         if not all(torch.isfinite(p).all() for p in self.distillation.unet.parameters()):
