@@ -12,7 +12,7 @@ The node SUNTrain and tools/train.py both go this way:
 """
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from .drawing import draw_latents
 from .eps_unet import EpsUNet, alphas_of
 from .evaluation import Evaluation
 from .example import Example
-from .frozen_weights import usable_for_autograd, with_weights_that_stay
+from .frozen_weights import channels_last, usable_for_autograd, with_weights_that_stay
 from .picture_encoder import PictureEncoder
 from .pictures import read_pictures
 from .prompts import Prompts, TextEncoder
@@ -92,7 +92,9 @@ class Session:
     def loaded(self) -> Iterator[None]:
         """Keep the U-Net on its device, whole, with weights that can take part in autograd."""
         self.load()
-        with usable_for_autograd(self.distillation.unet):
+        unet, config = self.distillation.unet, self.config
+        is_reordered = config.channels_last and self.model.load_device.type == "cuda"
+        with usable_for_autograd(unet), channels_last(unet) if is_reordered else nullcontext():
             yield
 
     def load(self) -> None:
