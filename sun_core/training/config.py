@@ -60,6 +60,8 @@ class TrainingConfig:
     """Precision that the U-Net computes in; auto: bf16 or fp16 on a GPU, no (fp32) on a CPU."""
     gradient_checkpointing: bool = False
     """Computes activations again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """Compiles the U-Net's blocks with torch.compile; if that fails, they run as without."""
     channels_last: bool = True
     """Keeps the U-Net's convolutions channels-last on a CUDA device; usually faster."""
     on_bad_data: str = "stop"

@@ -1,7 +1,7 @@
 """The training of one SUN adapter."""
 
 from collections.abc import Generator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..adapter import SunAdapter
 from ..errors import SunError
+from .compiled_blocks import compiled_blocks
 from .config import TrainingConfig
 from .distillation import Distillation
 from .gradient_checkpointing import gradient_checkpointing
@@ -48,8 +49,12 @@ class Trainer:
 
         Raises SunError, with the cause, if a loss or a gradient is no longer a number.
         """
-        checkpointing = self.config.gradient_checkpointing
-        with gradient_checkpointing(self.distillation.unet) if checkpointing else nullcontext():
+        config, unet = self.config, self.distillation.unet
+        with ExitStack() as ways:
+            if config.compile:
+                ways.enter_context(compiled_blocks(unet))
+            if config.gradient_checkpointing:
+                ways.enter_context(gradient_checkpointing(unet))
             try:
                 yield from self.loop.steps(self._loss, self.distillation.update_target)
             except NotFiniteError as error:

@@ -1,0 +1,150 @@
+"""torch.compile for the blocks of the frozen U-Net: fewer and larger kernels while training.
+
+Blocks that are alike share their code, so that a U-Net takes some ten compilations for each way that it is used
+(teacher, student, target). Whole rows may come and go without another one.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch._dynamo
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from ..adapter import SunLayer
+from .transformer_options import student_attention
+
+KINDS_OF_BLOCKS = 128
+"""More than a U-Net has kinds of blocks and ways to use them; torch's own limit of recompilations is 8."""
+
+
+_RECOMPILE_LIMIT = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+
+
+@contextmanager
+def compiled_blocks(unet: nn.Module) -> Iterator[None]:
+    """Let the residual and transformer blocks of `unet` run compiled.
+
+    If compiling fails, which is said once, they run as ever.
+    """
+    replaced = _replace_forwards(unet)
+    try:
+        with torch._dynamo.config.patch({_RECOMPILE_LIMIT: KINDS_OF_BLOCKS}):
+            yield
+    finally:
+        for module in replaced:
+            del module.forward  # the class's own is seen again
+
+
+def _replace_forwards(unet: nn.Module) -> list[nn.Module]:
+    compiler = _Compiler()
+    transformer, residual, norm = map(compiler.compiled, (transformer_block, residual_block, group_norm))
+    residual_blocks = [module for module in unet.modules() if isinstance(module, ResBlock)]
+    within = {id(part) for block in residual_blocks for part in block.modules()}
+    replaced = []
+    for module in unet.modules():
+        if isinstance(module, ResBlock):
+            module.forward = partial(residual, module)
+        elif isinstance(module, BasicTransformerBlock) and _is_ordinary(module):
+            module.forward = _transformer_forward(module, transformer)
+        elif isinstance(module, nn.GroupNorm) and id(module) not in within:
+            module.forward = partial(norm, module)
+        else:
+            continue
+        replaced.append(module)
+    return replaced
+
+
+class _Compiler:
+    """Compiles functions at their first call, and again for each kind of arguments, until that fails."""
+
+    def __init__(self) -> None:
+        self.works = True
+
+    def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Make a function that runs compiled if it can, or as it is."""
+        compiled = torch.compile(function, fullgraph=True)
+
+        def run(*arguments: Any) -> Tensor:
+            if self.works:
+                for argument in arguments:
+                    if isinstance(argument, Tensor):
+                        torch._dynamo.maybe_mark_dynamic(argument, 0)  # rows
+                try:
+                    return compiled(*arguments)
+                except torch._dynamo.exc.TorchDynamoException as error:
+                    self._give_up(error)
+            return function(*arguments)
+
+        return run
+
+    def _give_up(self, error: Exception) -> None:
+        self.works = False
+        reason = str(getattr(error, "inner_exception", error)).strip().partition("\n")[0]
+        logging.warning(f"torch.compile does not work here ({reason}); training goes on without it, slower.")
+
+
+def _is_ordinary(block: BasicTransformerBlock) -> bool:
+    """Tell whether a block has the parts of Stable Diffusion's, and no others."""
+    return (
+        block.attn2 is not None
+        and block.is_res
+        and not (block.ff_in or block.disable_self_attn or block.switch_temporal_ca_to_sa)
+    )
+
+
+def _transformer_forward(block: BasicTransformerBlock, compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def forward(x: Tensor, context: Tensor, transformer_options: dict) -> Tensor:
+        key = (*transformer_options["block"], transformer_options["block_index"])
+        student = transformer_options.get("patches_replace", {}).get("attn2", {}).get(key)
+        if student is None:
+            return compiled(block, x, context, None, None, None)
+        return compiled(block, x, context, student.layer, student.positive, student.negative)
+
+    return forward
+
+
+def residual_block(block: ResBlock, x: Tensor, emb: Tensor) -> Tensor:
+    """Evaluate a residual block."""
+    return block._forward(x, emb)
+
+
+def group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """Evaluate a GroupNorm; eagerly, CUDA's would copy channels-last input to another memory order."""
+    return torch.nn.functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+
+
+def transformer_block(
+    block: BasicTransformerBlock,
+    x: Tensor,
+    context: Tensor,
+    layer: SunLayer | None,
+    positive: Tensor | None,
+    negative: Tensor | None,
+) -> Tensor:
+    """Evaluate a transformer block as ComfyUI's own forward does without patches, with SUN if there is a `layer`.
+
+    x: (rows, tokens, channels); context: (rows, tokens, context_dim); the rest as in StudentAttention.
+    """
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        rows, _, channels = q.shape
+        heads = (t.view(rows, -1, block.n_heads, channels // block.n_heads).transpose(1, 2) for t in (q, k, v))
+        return scaled_dot_product_attention(*heads).transpose(1, 2).reshape(rows, -1, channels)
+
+    normed = block.norm1(x)
+    own = block.attn1
+    x = x + own.to_out(attend(own.to_q(normed), own.to_k(normed), own.to_v(normed)))
+    cross = block.attn2
+    q = cross.to_q(block.norm2(x))
+    out = attend(q, cross.to_k(context), cross.to_v(context))
+    if layer is not None and negative is not None:
+        out = student_attention(layer, q, out, positive, negative, attend)
+    x = x + cross.to_out(out)
+    return x + block.ff(block.norm3(x))
