@@ -1,4 +1,4 @@
-"""Names for adapter files that are to be written."""
+"""Names for new adapter files."""
 
 import re
 from itertools import count
@@ -9,13 +9,18 @@ import folder_paths
 from ..sun_core.errors import SunError
 from .adapter_folder import FOLDER
 
+LONGEST = 200
+"""Bytes; file systems allow 255 for the whole name."""
+
 
 def new_adapter_file(prefix: str) -> Path:
-    """A path in the folder of adapters that no file has yet: the prefix and a number.
+    """Find a path in the folder of adapters that no file has yet: the prefix and a number.
 
-    Raises SunError where the prefix is no plain file name.
+    Raises SunError if the prefix is not a plain file name, or is too long for one.
     """
     name = prefix.strip()
+    if len(name.encode()) > LONGEST:
+        raise SunError(f"The file's name {name[:20]!r}... is too long; choose one of up to {LONGEST} letters.")
     if not re.fullmatch(r"\w[\w .()+-]*", name):
         raise SunError(
             f"{prefix!r} cannot be a file's name; choose one of letters, digits, spaces and - _ . ( ) + that starts "

@@ -1,5 +1,6 @@
 """All settings of a training run, with defaults per model family, as in a run's config.yaml."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
@@ -146,7 +147,8 @@ def _number(value: Any, name: str) -> float:
         number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    _require(number == number, name, "a number", value)
+    _require(not math.isnan(number), name, "a number", value)
+    _require(not math.isinf(number), name, "a finite number", value)
     return number
 
 

@@ -12,8 +12,8 @@ from .prompts import Prompt
 from .session import Session
 from .trainer import Trainer
 
-WARM_UP = 2
-"""Steps before the measurement: they allocate."""
+WARM_UP, COMPILED_WARM_UP = 2, 10
+"""Steps before the measurement: they allocate, and compile."""
 FEWEST_STEPS, MOST_STEPS, SECONDS = 2, 12, 20.0
 """The measurement ends after so many seconds or steps, but not before it has a few."""
 GIB = 2**30
@@ -79,10 +79,11 @@ def estimate(session: Session) -> Estimate:
     config, device = session.config, session.accelerator.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    short = replace(config, steps=WARM_UP + MOST_STEPS)
+    warm_up = COMPILED_WARM_UP if config.compile else WARM_UP
+    short = replace(config, steps=warm_up + MOST_STEPS)
     with session.loaded():
         trainer = Trainer(session.distillation, RandomData(session), short, session.accelerator)  # type: ignore[arg-type]
-        elapsed = _seconds_per_step(trainer)
+        elapsed = _seconds_per_step(trainer, warm_up)
     adapter = size_of(session.distillation.adapter)
     state = trainer.loop.optimizer.state.values()
     optimizer = sum(t.nbytes for tensors in state for t in tensors.values() if isinstance(t, Tensor))
@@ -98,9 +99,9 @@ def estimate(session: Session) -> Estimate:
     )
 
 
-def _seconds_per_step(trainer: Trainer) -> float:
+def _seconds_per_step(trainer: Trainer, warm_up: int) -> float:
     with closing(trainer.steps()) as steps:
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             next(steps)
         started = time.monotonic()
         for measured, _ in enumerate(steps, start=1):

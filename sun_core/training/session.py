@@ -74,6 +74,7 @@ class Session:
         self.model = with_weights_that_stay(model)
         self.vae, self.config, self.store, self.accelerator = vae, config, store, accelerator
         base = self.model.model
+        self._load_unet()  # before its weights are copied: another clone of this MODEL may have its LoRAs in them
         adapter = self._new_adapter() if start is None else self._copy(start)
         self.distillation = Distillation(EpsUNet(base), adapter, alphas_of(self.model), config.recipe)
         self.sampler = Sampler(self.distillation)
@@ -102,11 +103,14 @@ class Session:
 
         All other models leave the device, as they do for core's Train LoRA: activations need the memory.
         """
-        comfy.model_management.load_models_gpu([self.model], memory_required=1e20, force_full_load=True)
+        self._load_unet()
         device = self.model.load_device
         self.distillation.adapter.to(device)
         self.distillation.target.to(device)
         self.distillation.alphas = self.distillation.alphas.to(device)
+
+    def _load_unet(self) -> None:
+        comfy.model_management.load_models_gpu([self.model], memory_required=1e20, force_full_load=True)
 
     def encode(self, data: Path, bad: BadData) -> list[Example]:
         """Encode the captioned pictures at `data` (see pictures.py); each process encodes a share."""
