@@ -2,7 +2,7 @@
 
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -15,7 +15,7 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     with whole_file(path) as file:
         writer = _Writer(file)
         try:
-            torch.save(state, writer)
+            torch.save(state, cast(BinaryIO, writer))
         except RuntimeError as error:
             raise (writer.failure or error) from error
 

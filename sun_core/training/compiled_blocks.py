@@ -44,7 +44,8 @@ def compiled_blocks(unet: nn.Module) -> Iterator[None]:
 
 def _replace_forwards(unet: nn.Module) -> list[nn.Module]:
     compiler = _Compiler()
-    transformer, residual, norm = map(compiler.compiled, (transformer_block, residual_block, group_norm))
+    transformer = compiler.compiled(transformer_block)
+    residual, norm = compiler.compiled(residual_block), compiler.compiled(group_norm)
     residual_blocks = [module for module in unet.modules() if isinstance(module, ResBlock)]
     within = {id(part) for block in residual_blocks for part in block.modules()}
     replaced = []
@@ -54,7 +55,7 @@ def _replace_forwards(unet: nn.Module) -> list[nn.Module]:
         elif isinstance(module, BasicTransformerBlock) and _is_ordinary(module):
             module.forward = _transformer_forward(module, transformer)
         elif isinstance(module, nn.GroupNorm) and id(module) not in within:
-            module.forward = partial(norm, module)
+            module.forward = partial(norm, module)  # type: ignore[method-assign]
         else:
             continue
         replaced.append(module)
@@ -135,8 +136,8 @@ def transformer_block(
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows, _, channels = q.shape
-        heads = (t.view(rows, -1, block.n_heads, channels // block.n_heads).transpose(1, 2) for t in (q, k, v))
-        return scaled_dot_product_attention(*heads).transpose(1, 2).reshape(rows, -1, channels)
+        q, k, v = (t.view(rows, -1, block.n_heads, channels // block.n_heads).transpose(1, 2) for t in (q, k, v))
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, -1, channels)
 
     normed = block.norm1(x)
     own = block.attn1
