@@ -2,13 +2,14 @@
 
 rules.json, rules.py       which nodes sample, which widgets they have, which values SUN needs
 graph.py                   one view of a workflow, read by ui_format.py or api_format.py
-model_line.py, models.py   what a sampler's MODEL comes through, and which adapter fits it; lines.py keeps both
-samplers.py, changes.py    a sampler with its guider and schedule; how its settings change
-speed_up.py                candidate.py, partners.py: which samplers; insertion.py, placement.py: where SUN goes in
+model_line.py              what a MODEL runs through from its loader to a sampler
+samplers.py, changes.py    a sampler with its guider, schedule and partners; how its settings change
+models.py                  which model a sampler has, and which adapter fits it
+speed_up.py, insertion.py  which samplers are sped up; where SUN goes
 restore.py, record.py      what was there before
-check.py, findings.py      what the SUN nodes say, and the fix
-plan.py                    the way in: a workflow and an action make a plan, and a converted copy
+check.py, findings.py      what the SUN nodes show, and the fix
+plan.py                    the entry: a workflow and an action make a plan, and a converted copy
 edits.py                   what a plan consists of; ui_edits.py and api_format.py apply it to files
 png.py                     the workflows in pictures
-words.py                   what messages say in the user's language
+words.py                   messages in the user's language
 """

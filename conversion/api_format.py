@@ -1,20 +1,20 @@
-"""Reads and changes the format that ComfyUI's /prompt takes: node id -> class_type and inputs."""
+"""Read and change the format that ComfyUI's /prompt takes: node id -> class_type and inputs."""
 
 import copy
 from typing import Any
 
 from .edits import Edit
-from .graph import ConversionError, Graph, Input, Node, NodeId, Source, Workflow, as_dict, file_names
+from .graph import Graph, Input, Node, NodeId, Source, Workflow, as_dict, file_names
 from .rules import SPEED_UP, is_model_input
 
 
 def is_api(data: dict[str, Any]) -> bool:
-    """Whether this looks like an API graph: at least one node with a class_type."""
+    """Tell whether this looks like an API graph: at least one node with a class_type."""
     return any(isinstance(value, dict) and isinstance(value.get("class_type"), str) for value in data.values())
 
 
 def read_api(data: dict[str, Any]) -> Workflow:
-    """The view of an API graph."""
+    """Read an API graph into a view."""
     graph = Graph(None)
     for node_id, value in data.items():
         if isinstance(value, dict) and isinstance(value.get("class_type"), str):
@@ -39,7 +39,7 @@ def _read_node(node_id: str, value: dict[str, Any], graph: Graph) -> Node:
 
 
 def _is_link(value: Any) -> bool:
-    """As ComfyUI's own is_link, with a slot that can be one."""
+    """Tell whether a value is a link, as ComfyUI's own is_link does, and its slot is a number."""
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -50,7 +50,7 @@ def _is_link(value: Any) -> bool:
 
 
 def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
-    """A copy of an API graph with `edits` applied."""
+    """Apply `edits` to a copy of an API graph."""
     data = copy.deepcopy(data)
     for edit in edits:
         match edit["op"]:
@@ -67,19 +67,11 @@ def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
                 _part(data, node, "inputs").pop(name, None)
             case "set":
                 _part(data, edit["node"], "inputs")[edit["widget"]] = edit["value"]
-            case "property":
-                meta = _part(data, edit["node"], "_meta")
-                if edit["value"] is None:
-                    meta.pop(edit["name"], None)
-                else:
-                    meta[edit["name"]] = edit["value"]
-            case unknown:
-                raise ConversionError(f"There is no edit {unknown}.")
     return data
 
 
 def _part(data: dict[str, Any], node: NodeId, key: str) -> dict[str, Any]:
-    """A node's inputs or notes, made where there are none."""
+    """Return a node's inputs or its _meta, and make it if it is missing."""
     value = data[str(node)]
     if not isinstance(value.get(key), dict):
         value[key] = {}

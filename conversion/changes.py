@@ -1,11 +1,10 @@
-"""From the values that samplers should have to the edits that give them."""
+"""Work out the values that samplers should have, and the edits that set them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import edits
-from .edits import Edit
+from .edits import Edit, disconnect_input, set_widget
 from .graph import Node, Place, Source
 from .rules import VALUES
 from .samplers import Sampler, Setting, consumers_of_primitive
@@ -13,27 +12,27 @@ from .samplers import Sampler, Setting, consumers_of_primitive
 
 @dataclass(frozen=True)
 class Change:
-    """A widget's new value; `unplug` is the link that has to go for it to count."""
+    """A widget's new value. `unplug` is the link that has to go, because it would override the value."""
 
     node: Node
     widget: str
     old: Any
     new: Any
-    """None where there is nothing to set: a subgraph's node that saved no value shows that of the node inside."""
+    """None if there is nothing to set: a subgraph node that saved no value shows the value of the node inside."""
     unplug: Source | None = None
     hosts: tuple["Change", ...] = ()
-    """The same for the subgraph nodes that the widget stands on. Some frontends go by the value there, some by the
+    """The same for the subgraph nodes on which the widget stands. Some frontends use the value there, others use the
     node's own."""
 
     def edits(self) -> list[Edit]:
         graph = self.node.graph
-        unplugged = [edits.disconnect(graph, self.node.id, self.widget)] if self.unplug else []
-        is_set = [edits.set_widget(graph, self.node.id, self.widget, self.new)] if self.new is not None else []
+        unplugged: list[Edit] = [disconnect_input(graph, self.node.id, self.widget)] if self.unplug else []
+        is_set: list[Edit] = [set_widget(graph, self.node.id, self.widget, self.new)] if self.new is not None else []
         return [*unplugged, *is_set]
 
 
 def wanted_values(samplers: list[Sampler], steps: int) -> dict[Setting, Any]:
-    """The value that each setting of these samplers, which are partners, should have."""
+    """Return the value that each setting of these samplers should have. The samplers are partners."""
     wanted: dict[Setting, Any] = {}
     boundaries = scaled_boundaries(samplers, steps)
     for sampler in samplers:
@@ -48,7 +47,7 @@ def wanted_values(samplers: list[Sampler], steps: int) -> dict[Setting, Any]:
 
 @dataclass
 class Boundaries:
-    """Where schedules are cut, before and after. Keyed by the number of steps that a schedule had."""
+    """Where schedules are cut, before and after, by the number of steps that a schedule had."""
 
     new_steps: int
     scaled: Mapping[int, Mapping[int, int]]
@@ -58,16 +57,16 @@ class Boundaries:
         return max(self.new_steps, len(cuts) + 1)
 
     def value(self, sampler: Sampler, setting: Setting) -> int | None:
-        """None where it stays: step 0, the end, or a value that cannot be known."""
+        """Return the new cut, or None if it stays: step 0, the end, or an unknown value."""
         cut = setting.value
         return self.scaled.get(_old_steps(sampler), {}).get(cut) if isinstance(cut, int) else None
 
 
 def scaled_boundaries(samplers: list[Sampler], new_steps: int) -> Boundaries:
-    """Cuts at the same share of the schedule: 20 of 25 steps becomes 3 of 4.
+    """Cut schedules at the same share as before: 20 of 25 steps becomes 3 of 4.
 
-    Partners with the same number of steps share a schedule. They keep as many parts as they had: cuts stay apart and
-    off the ends, and where there are more parts than steps, every part gets one step.
+    Partners with the same number of steps share a schedule, which keeps its number of parts: cuts stay apart and off
+    the ends. If there are more parts than steps, every part gets one step.
     """
     cuts: dict[int, set[int]] = {}
     for sampler in samplers:
@@ -97,10 +96,10 @@ def _old_steps(sampler: Sampler) -> int:
 
 
 def changes_for(wanted: Mapping[Setting, Any]) -> dict[Setting, Change]:
-    """How to bring every setting to its wanted value; settings that have it already are left out.
+    """Return how to bring every setting to its wanted value. Settings that have it already are left out.
 
-    A primitive is set where all that it drives should get one value; else, as with any other node that drives a
-    setting, the link is unplugged and the widget set.
+    A primitive is set if everything that it drives should get the same value. Otherwise, as with any other node that
+    drives a setting, the link is unplugged and the widget is set.
     """
     changes: dict[Setting, Change] = {}
     by_input: dict[tuple[Node, str], Any] = {(setting.node, setting.widget): value for setting, value in wanted.items()}
@@ -120,7 +119,7 @@ def changes_for(wanted: Mapping[Setting, Any]) -> dict[Setting, Change]:
 
 
 def _change(place: Place, new: Any, by_input: dict[tuple[Node, str], Any]) -> Change:
-    """The change of a widget and, where it stands on subgraph nodes, of these, up to where a link has to go."""
+    """Change a widget, and the subgraph nodes on which it stands, up to where a link has to go."""
     unplug = _in_the_way(place, new, by_input)
     hosts: dict[Place, Change] = {}
     level = [] if unplug else place.on_hosts()
@@ -136,8 +135,11 @@ def _change(place: Place, new: Any, by_input: dict[tuple[Node, str], Any]) -> Ch
 
 
 def _in_the_way(place: Place, new: Any, by_input: Mapping[tuple[Node, str], Any]) -> Source | None:
-    """The link that has to go for a widget to get the value `new`: any but one from a subgraph's own input whose value
-    stands on the subgraph's nodes, where all that this input feeds gets the value too."""
+    """Return the link that has to go before a widget can have the value `new`.
+
+    A link from the subgraph's own input may stay if its value stands on the subgraph's nodes, and everything that this
+    input feeds gets the value too.
+    """
     feed = place.feed
     if feed is None or not place.on_hosts():
         return feed
@@ -146,16 +148,16 @@ def _in_the_way(place: Place, new: Any, by_input: Mapping[tuple[Node, str], Any]
 
 
 def _agree(primitive: Node, new: Any, by_input: Mapping[tuple[Node, str], Any]) -> bool:
-    """Whether all that a primitive drives should get the value `new`."""
+    """Tell whether everything that a primitive drives should get the value `new`."""
     return all(by_input.get((end.node, end.input.name)) == new for end in consumers_of_primitive(primitive))
 
 
 def _same(old: Any, new: Any) -> bool:
-    """Equal as the UI sees it: 1 and 1.0 are one value, True and 1 are not."""
+    """Compare values as the page does: 1 equals 1.0, but True does not equal 1."""
     return isinstance(old, bool) == isinstance(new, bool) and old == new
 
 
 def edits_of(changes: Iterable[Change]) -> list[Edit]:
-    """Their edits; a widget that several samplers share is set once."""
+    """Return the edits of changes. A widget that several samplers share is set once."""
     unique = {(part.node, part.widget): part for change in changes for part in (change, *change.hosts)}
     return [edit for part in unique.values() for edit in part.edits()]

@@ -1,12 +1,12 @@
-"""What the SUN nodes of a graph say on their faces, and the fix for what is wrong around them."""
+"""What the SUN nodes of a graph show on their faces, and the fix for what is wrong around them."""
 
 import json
 from typing import Any
 
+from .edits import Plan, sentences
 from .findings import FROM_SAMPLER, Surroundings, findings
 from .graph import Node, Workflow
 from .models import Adapter, Installed
-from .result import Plan, sentences
 from .rules import DETERMINISTIC, SECTIONS, SUN_ON_MODEL
 from .samplers import Sampler
 from .speed_up import speed_up
@@ -14,11 +14,11 @@ from .words import say, term
 
 SPEAKING = (*SECTIONS["sun"], "SUNSampler")
 MOST_PLAIN = 2
-"""A face has room for five lines."""
+"""How many samplers without SUN a face names: it has room for five lines."""
 
 
 def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
-    """What each active SUN node says: lines for its face, and a badge where something is wrong."""
+    """Return what each active SUN node shows: lines for its face, and a badge if something is wrong."""
     around = Surroundings(workflow, installed)
     entries = []
     for node in workflow.nodes():
@@ -36,7 +36,7 @@ def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
 
 
 def fix(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
-    """Applies the remedies of the targets' badges, or of all."""
+    """Apply the remedies of the targets' badges, or of all badges if there are no targets."""
     around = Surroundings(workflow, installed)
     nodes = [node for node in targets or workflow.nodes() if node.type in SPEAKING and node.is_active]
     found = [(node, finding) for node in nodes for finding in findings(node, around)]
@@ -66,7 +66,7 @@ def _face(node: Node, around: Surroundings) -> list[str]:
 
 
 def _plain(node: Node, around: Surroundings) -> list[dict[str, Any]]:
-    """The samplers whose times the page shows beside that of a run with SUN."""
+    """Return the samplers whose times the page compares with those of a run with SUN."""
     plain = around.plain_beside(node)[:MOST_PLAIN] if node.type in SUN_ON_MODEL else []
     return [{"graph": s.graph.id, "node": s.node.id, "label": s.node.label} for s in plain]
 
@@ -93,12 +93,12 @@ def _fit_lines(node: Node, adapter: Adapter | None, around: Surroundings) -> lis
     name = model.name[:60] or say("this MODEL")
     fits = model.fits(adapter)
     if fits is None:
-        return [say("whether it fits {model} is seen when it runs", model=name)]
+        return [say("the run will show whether it fits {model}", model=name)]
     return [say("fits {model}", model=name) if fits else say("does not fit {model}", model=name)]
 
 
 def _run_lines(node: Node, around: Surroundings) -> list[str]:
-    """What a run will be: `KSampler: 4 steps, automatic: CFG 7 -> 1`."""
+    """Describe the run to come: `KSampler: 4 steps, automatic: CFG 7 -> 1`."""
     samplers = around.fed_by(node)
     if not samplers:
         return []

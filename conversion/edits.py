@@ -1,51 +1,109 @@
-"""The six edits that a conversion consists of, as JSON. The page applies them to the live graph, api_format.py and
-ui_edits.py to files."""
+"""What a plan is: edits, and what to say about them.
 
-from typing import Any
+Edits are JSON. The page applies them to the live graph (web/js/edits.js), api_format.py and ui_edits.py to files.
+tests/conversion/test_edits.py holds the page to the types here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
 
 from .graph import Graph, NodeId, Source
+from .words import say
 
-Edit = dict[str, Any]
 
-
-def add(
-    graph: Graph,
-    node_id: int,
-    node_type: str,
-    position: tuple[float, float],
-    size: list[float],
-    widgets: dict[str, Any],
-    properties: dict[str, Any],
-) -> Edit:
+class Add(TypedDict):
     """A new node under an id that is free."""
-    return {
-        "op": "add",
-        "graph": graph.id,
-        "id": node_id,
-        "type": node_type,
-        "pos": list(position),
-        "size": size,
-        "widgets": widgets,
-        "properties": properties,
-    }
+
+    op: Literal["add"]
+    graph: str | None
+    id: int
+    type: str
+    pos: tuple[float, float]
+    size: tuple[float, float]
+    widgets: dict[str, Any]
+    properties: dict[str, Any]
 
 
-def remove(graph: Graph, node: NodeId) -> Edit:
+class Remove(TypedDict):
+    """A node that is removed together with its links."""
+
+    op: Literal["remove"]
+    graph: str | None
+    node: NodeId
+
+
+_Connect = TypedDict(
+    "_Connect",
+    {"op": Literal["connect"], "graph": str | None, "from": Source, "to": tuple[NodeId, str]},
+)
+
+
+class Connect(_Connect, total=False):
+    """A link from an output to an input, which is named; it replaces the link that is there."""
+
+    via: int
+    """The native reroute whose chain the link runs through."""
+
+
+class Disconnect(TypedDict):
+    """An input that loses its link."""
+
+    op: Literal["disconnect"]
+    graph: str | None
+    to: tuple[NodeId, str]
+
+
+class SetWidget(TypedDict):
+    """A widget's new value."""
+
+    op: Literal["set"]
+    graph: str | None
+    node: NodeId
+    widget: str
+    value: Any
+
+
+Edit = Add | Remove | Connect | Disconnect | SetWidget
+
+
+def remove_node(graph: Graph, node: NodeId) -> Remove:
+    """Make the edit that removes a node."""
     return {"op": "remove", "graph": graph.id, "node": node}
 
 
-def connect(graph: Graph, source: Source, node: NodeId, name: str, via: int | None = None) -> Edit:
-    """A link into the input `name`, in the place of the one that is there.
-
-    `via` is the native reroute whose chain the link runs through.
-    """
-    edit = {"op": "connect", "graph": graph.id, "from": [source.node, source.slot], "to": [node, name]}
-    return edit if via is None else {**edit, "via": via}
-
-
-def disconnect(graph: Graph, node: NodeId, name: str) -> Edit:
-    return {"op": "disconnect", "graph": graph.id, "to": [node, name]}
+def connect_input(graph: Graph, source: Source, node: NodeId, name: str, via: int | None = None) -> Connect:
+    """Make the edit that links `source` to the input `name` of a node."""
+    edit: Connect = {"op": "connect", "graph": graph.id, "from": source, "to": (node, name)}
+    if via is not None:
+        edit["via"] = via
+    return edit
 
 
-def set_widget(graph: Graph, node: NodeId, widget: str, value: Any) -> Edit:
+def disconnect_input(graph: Graph, node: NodeId, name: str) -> Disconnect:
+    """Make the edit that unplugs the input `name` of a node."""
+    return {"op": "disconnect", "graph": graph.id, "to": (node, name)}
+
+
+def set_widget(graph: Graph, node: NodeId, widget: str, value: Any) -> SetWidget:
+    """Make the edit that gives a widget a value."""
     return {"op": "set", "graph": graph.id, "node": node, "widget": widget, "value": value}
+
+
+@dataclass
+class Plan:
+    summary: str
+    detail: str = ""
+    severity: str = "info"
+    """success, info or warn: the words of the page's toasts."""
+    edits: list[Edit] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"edits": self.edits, "severity": self.severity, "summary": self.summary, "detail": self.detail}
+
+
+def sentences(parts: list[str], most: int = 12) -> str:
+    """Join the different parts, one a line. A graph with a hundred samplers is not listed whole."""
+    unique = list(dict.fromkeys(part for part in parts if part))
+    if len(unique) > most:
+        unique = [*unique[:most], say("... and {count} more.", count=len(unique) - most)]
+    return "\n".join(unique)

@@ -1,4 +1,4 @@
-"""What is wrong with the settings around a SUN node, in words, and what would put it right."""
+"""What is wrong with the settings around a SUN node, in words, and what would fix it."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -8,12 +8,9 @@ from typing import Any
 from .changes import changes_for, edits_of, wanted_values
 from .edits import Edit, set_widget
 from .graph import Node, Workflow
-from .lines import Lines
-from .models import Adapter, Installed, Model, choose_adapter, released_text
-from .partners import grouped, with_partners
+from .models import Adapter, Installed, Lines, Model, choose_adapter, judge, released_text
 from .rules import DETERMINISTIC, RELEASED, STEPS, SUN_ON_MODEL
-from .samplers import Sampler, Setting, find_samplers
-from .speed_up import judge
+from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .words import say, term
 
 FROM_SAMPLER = "from sampler"
@@ -21,13 +18,13 @@ FROM_SAMPLER = "from sampler"
 
 @dataclass
 class Finding:
-    """One thing that is wrong: a few words, the remedy in words, and how it is applied where it can be."""
+    """One thing that is wrong: a few words, the remedy in words, and the edits that apply it if there are any."""
 
     text: str
     detail: str
     edits: list[Edit] = field(default_factory=list)
     needs_sun: bool = False
-    """The remedy is a SUNSpeedUp before the node."""
+    """Whether the remedy is a SUNSpeedUp before the node."""
 
     @property
     def can_fix(self) -> bool:
@@ -35,7 +32,7 @@ class Finding:
 
 
 class Surroundings:
-    """A workflow, what is installed, and what is looked up for every SUN node."""
+    """A workflow, what is installed, and what every SUN node has to be compared with."""
 
     def __init__(self, workflow: Workflow, installed: Installed) -> None:
         self.workflow, self.installed = workflow, installed
@@ -49,22 +46,22 @@ class Surroundings:
                 self._plain[loader].append(sampler)
 
     def fed_by(self, sun: Node) -> list[Sampler]:
-        """The samplers at the lower end of the MODEL line on which a SUN node is."""
+        """Return the samplers at the lower end of a SUN node's MODEL line."""
         return self._behind.get(sun, [])
 
     def plain_beside(self, sun: Node) -> list[Sampler]:
-        """The samplers that draw with the same checkpoint and without SUN: what its run is compared with."""
+        """Return the samplers without SUN on the same checkpoint: its run is compared with theirs."""
         return list(dict.fromkeys(plain for loader in self.lines.into(sun)[0].loaders for plain in self._plain[loader]))
 
     def sun_before(self, node: Node) -> Node | None:
-        """The SUN node on the MODEL line of a sampler node."""
+        """Return the SUN node on the MODEL line of a sampler node."""
         return self.lines.into(node)[1].sun
 
     def has_sun(self, sampler: Sampler) -> bool:
         return self.lines.of_sampler(sampler)[1].sun is not None
 
     def adapter_node(self, sun: Node) -> Node | None:
-        """The node whose widget names the adapter: the SUN node itself, or what SUNApply takes it from."""
+        """Return the node whose widget names the adapter: the SUN node itself, or the loader before SUNApply."""
         if "adapter_name" in sun.widgets or sun.type == "SUNSpeedUp":
             return sun
         slot = sun.inputs.get("sun_adapter")
@@ -73,7 +70,7 @@ class Surroundings:
         return found if found is not None and found.type == "SUNLoadAdapter" else None
 
     def adapter_name(self, sun: Node) -> str | None:
-        """None where it comes over a link."""
+        """Return the adapter's file name, or None if it comes over a link."""
         node = self.adapter_node(sun)
         slot = node.inputs.get("adapter_name") if node else None
         name = node.widgets.get("adapter_name") if node and not (slot and slot.source) else None
@@ -84,7 +81,7 @@ class Surroundings:
 
 
 def findings(sun: Node, around: Surroundings) -> list[Finding]:
-    """What is wrong with one SUN node, the worst first."""
+    """Return what is wrong with one SUN node, the worst first."""
     if sun.type == "SUNLoadAdapter":
         return _adapter_findings(sun, Model(), around)
     if sun.type == "SUNSampler":
@@ -137,7 +134,7 @@ def _model_findings(sun: Node, model: Model) -> list[Finding]:
         return []
     if model.sun is not None:
         detail = say(
-            "{node} is on this MODEL line already; this one takes its place. Take one of them out.",
+            "{node} is already on this MODEL line, and this node replaces it. Remove one of them.",
             node=model.sun.label,
         )
         return [Finding(say("SUN twice"), detail)]
@@ -165,8 +162,8 @@ def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) ->
         return []
     found = far[0].value("steps")
     detail = say(
-        "{node} is set to {found} steps, and the adapter is made for {steps}: more only take longer, fewer are not "
-        "enough. Set {steps}.",
+        "{node} is set to {found} steps, and the adapter is made for {steps}: more steps only take longer, fewer are "
+        "not enough. Set {steps}.",
         node=far[0].node.label,
         found=found,
         steps=steps,
@@ -183,7 +180,7 @@ def _is_far(value: Any, steps: int) -> bool:
 
 
 def _sampler_findings(samplers: list[Sampler]) -> list[Finding]:
-    """For `settings: from sampler`; automatic settings put all this right by themselves."""
+    """Return what is wrong under `settings: from sampler`. Automatic settings need none of this."""
     found = []
     for sampler in samplers:
         cfg, name = sampler.value("cfg"), sampler.value("sampler")
@@ -206,7 +203,7 @@ def _sampler_findings(samplers: list[Sampler]) -> list[Finding]:
 
 
 def _changes(partners: list[list[Sampler]], steps: int, wanted: Callable[[str], bool]) -> list[Edit]:
-    """The edits that bring the settings with the wanted roles to what SUN needs."""
+    """Return the edits that give the settings with the wanted roles what SUN needs."""
     values: dict[Setting, Any] = {}
     for samplers in partners:
         values |= wanted_values(samplers, steps)

@@ -1,13 +1,12 @@
-"""One view of a workflow, whichever format it comes in: graphs, nodes, their inputs, widgets, and what feeds them.
+"""One view of a workflow in either format: graphs, nodes, their inputs and widgets, and what feeds them.
 
-A view is read from JSON that anybody may have written. What is malformed in it (a node without a type, a link to
-nowhere) is left out of the view and stays in the JSON; nothing that reads a view can meet it.
+A view is read from JSON that anybody may have written. Malformed parts (a node without a type, a link to nowhere) are
+left out of the view and stay in the JSON, so that no reader of a view has to expect them.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from .rules import NODES, REROUTES, is_file_name
@@ -16,20 +15,16 @@ NodeId = int | str
 Box = tuple[float, float, float, float]
 """left, top (of a node's title bar), right, bottom on the canvas."""
 SUBGRAPH_INPUT = -10
-"""The node id that stands for a subgraph's own inputs, as in ComfyUI's files."""
+"""The node id that stands for a subgraph's own inputs in ComfyUI's files."""
 
 ALWAYS, MUTED, BYPASSED = 0, 2, 4
 
-TILE = 1000.0
-"""Width and height of the squares by which boxes are found."""
 MOST_HOSTS = 100
-"""Nodes of one subgraph on which widgets are looked for: a file can have thousands, and as many widgets for each."""
-MOST_TILES = 64
-"""A box over more of them is kept apart: files can say that a node is a billion wide."""
+"""How many nodes of one subgraph are searched for widgets. A file can have thousands, each with as many widgets."""
 
 
 class ConversionError(ValueError):
-    """Why a workflow cannot be read or changed, in one sentence for its owner."""
+    """Says in one sentence for its owner why a workflow cannot be read or changed."""
 
 
 class Source(NamedTuple):
@@ -47,11 +42,11 @@ class Input:
     via: int | None = None
     """The last native reroute (a point on the link, not a node) that the link runs through."""
     promoted: Source | None = None
-    """In the place of `source`: the subgraph's own input that feeds a widget whose value stands on subgraph nodes."""
+    """The subgraph's own input that feeds a widget whose value stands on subgraph nodes; `source` is None then."""
 
     @property
     def feed(self) -> Source | None:
-        """What feeds it, whether that is a node or the subgraph's own input."""
+        """What feeds it: a node, or the subgraph's own input."""
         return self.source or self.promoted
 
 
@@ -66,8 +61,11 @@ class Place(NamedTuple):
         return self.node.feed(self.widget)
 
     def on_hosts(self) -> list["Place"]:
-        """Where it stands one level up: under the name of the subgraph's input that feeds it, or, in files of 2025,
-        under that of the node inside ("100: steps")."""
+        """Return where it stands one level up.
+
+        It has the name of the subgraph's input that feeds it, or, in files of 2025, that of the node inside
+        ("100: steps").
+        """
         node, graph, feed = self.node, self.node.graph, self.feed
         if len(graph.hosts) > MOST_HOSTS:
             return []
@@ -88,13 +86,13 @@ class Node:
     title: str = ""
     inputs: dict[str, Input] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
-    """Type of each output slot; empty where the format does not say."""
+    """The type of each output slot; empty if the format does not say."""
     widgets: dict[str, Any] = field(default_factory=dict)
-    """Values by name, of the node types whose widgets are known, and of all where the format names them."""
+    """Values by name, if the format names them or the rules know the widgets of this node type."""
     hidden: dict[str, Any] = field(default_factory=dict)
-    """What the node itself saved for widgets whose value in force stands on subgraph nodes."""
+    """The node's own values of widgets whose current value stands on subgraph nodes."""
     promoted: list[str] = field(default_factory=list)
-    """Of a node that stands for a subgraph: the widgets from inside that stand on it, in the order of its values."""
+    """The widgets from inside that stand on a subgraph's node, in the order of its values."""
     texts: tuple[str, ...] = ()
     """The file names among the node's widget values."""
     properties: dict[str, Any] = field(default_factory=dict)
@@ -102,7 +100,7 @@ class Node:
 
     @property
     def label(self) -> str:
-        """What a message calls the node: short, on one line, whatever its title holds."""
+        """The node's name in messages: short and on one line, whatever its title holds."""
         title = "".join(letter for letter in self.title if letter.isprintable()).strip()
         return f"{title[:40] or self.type[:60]} (#{self.id})"
 
@@ -111,16 +109,16 @@ class Node:
         return self.mode not in (MUTED, BYPASSED)
 
     def feed(self, name: str) -> Source | None:
-        """What feeds an input, or drives the widget of that name."""
+        """Return what feeds an input, or drives the widget of that name."""
         slot = self.inputs.get(name)
         return slot.feed if slot else None
 
     def saved(self, widget: str) -> Any:
-        """A widget's own value, in force or not; None where it has none."""
+        """Return the value that the node itself saved for a widget, or None."""
         return self.hidden.get(widget, self.widgets.get(widget))
 
     def places(self, widget: str) -> list[Place]:
-        """Where a widget stands: here, then on the nodes of the subgraphs around it."""
+        """Return where a widget stands: here, then on the nodes of the subgraphs around it."""
         found = {Place(self, widget): None}
         waiting = [*found]
         while waiting:
@@ -139,41 +137,23 @@ class Consumer(NamedTuple):
 @dataclass(eq=False)
 class Graph:
     id: str | None
-    """None for the root, else the id of the subgraph definition."""
+    """None for the root, otherwise the id of the subgraph definition."""
     nodes: dict[NodeId, Node] = field(default_factory=dict)
     outputs: list[Source | None] = field(default_factory=list)
     """What feeds each output of a subgraph."""
     input_names: list[str] = field(default_factory=list)
     hosts: list[Node] = field(default_factory=list)
-    """The nodes that stand for this subgraph, in whichever graph they are."""
+    """The nodes that stand for this subgraph, in all graphs."""
     fixtures: list[Box] = field(default_factory=list)
     """Where a subgraph's own inputs and outputs stand on the canvas."""
     _consumers: dict[Source, list[Consumer]] | None = None
 
-    @cached_property
-    def bottom(self) -> float:
-        """The lower edge of everything on the canvas."""
-        return max(box[3] for box in self._boxes())
-
-    def boxes_near(self, area: Box) -> set[Box]:
-        """Where something stands on the canvas: all boxes that overlap an area, and some around it."""
-        return set().union(*(self._tiles.get(tile, ()) for tile in [None, *_tiles(area)]))
-
-    @cached_property
-    def _tiles(self) -> dict[tuple[int, int] | None, set[Box]]:
-        """The boxes by tile, under None those of more than MOST_TILES."""
-        found: dict[tuple[int, int] | None, set[Box]] = defaultdict(set)
-        for box in self._boxes():
-            for tile in _tiles(box) if _tile_count(box) <= MOST_TILES else [None]:
-                found[tile].add(box)
-        return found
-
-    def _boxes(self) -> Iterator[Box]:
-        yield from (node.box for node in self.nodes.values())
-        yield from self.fixtures
+    def boxes(self) -> set[Box]:
+        """Return where nodes and fixtures stand on the canvas."""
+        return {*(node.box for node in self.nodes.values()), *self.fixtures}
 
     def consumers(self, source: Source) -> list[Consumer]:
-        """The inputs that an output feeds."""
+        """Return the inputs that an output feeds."""
         if self._consumers is None:
             self._consumers = defaultdict(list)
             for node in self.nodes.values():
@@ -183,7 +163,7 @@ class Graph:
         return self._consumers.get(source, [])
 
     def through_reroutes(self, source: Source | None) -> Source | None:
-        """The output that really feeds a link, past Reroute nodes; None where they lead nowhere or in a circle."""
+        """Follow Reroute nodes up to the output that feeds a link; None if they lead nowhere or in a circle."""
         seen = set()
         while source is not None:
             node = self.nodes.get(source.node)
@@ -196,7 +176,7 @@ class Graph:
         return None
 
     def final_consumers(self, source: Source) -> list[Consumer]:
-        """The inputs that an output feeds in the end, past Reroute nodes."""
+        """Return the inputs that an output feeds in the end, past Reroute nodes."""
         found: list[Consumer] = []
         waiting, seen = [source], {source}
         while waiting:
@@ -209,22 +189,6 @@ class Graph:
                     seen.add(onward)
                     waiting.append(onward)
         return found
-
-
-def _tile_span(box: Box) -> tuple[range, range]:
-    """Columns and rows of the tiles that a box touches."""
-    left, top, right, bottom = (int(edge // TILE) for edge in box)
-    return range(left, right + 1), range(top, bottom + 1)
-
-
-def _tile_count(box: Box) -> int:
-    columns, rows = _tile_span(box)
-    return len(columns) * len(rows)
-
-
-def _tiles(box: Box) -> list[tuple[int, int]]:
-    columns, rows = _tile_span(box)
-    return [(column, row) for column in columns for row in rows]
 
 
 @dataclass(eq=False)
@@ -242,7 +206,7 @@ class Workflow:
             yield from graph.nodes.values()
 
     def running_graphs(self) -> set[Graph]:
-        """The root, and the subgraphs that an active node of a running graph stands for."""
+        """Return the root and every subgraph that an active node of a running graph stands for."""
         running, waiting = {self.root}, [self.root]
         while waiting:
             for node in waiting.pop().nodes.values():
@@ -253,17 +217,17 @@ class Workflow:
         return running
 
     def inner(self, node: Node) -> Graph | None:
-        """The graph that a subgraph node stands for."""
+        """Return the graph that a subgraph node stands for."""
         return self.graphs.get(node.type)
 
 
 def as_dict(value: Any) -> dict[str, Any]:
-    """The value where it is an object; an empty one where the file has something else in its place."""
+    """Return the value if it is an object, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def widget_values(node_type: str, values: Any) -> dict[str, Any]:
-    """A node's saved widget values by name: as they are where the file names them, by the rules' order where not."""
+    """Return a node's saved widget values by name. If the file does not name them, the rules know their order."""
     if isinstance(values, dict):
         return {name: value for name, value in values.items() if isinstance(name, str)}
     if not isinstance(values, list) or node_type not in NODES:
@@ -272,7 +236,7 @@ def widget_values(node_type: str, values: Any) -> dict[str, Any]:
 
 
 def widget_order(node_type: str, values: list[Any]) -> list[str]:
-    """The widgets' names in the order of `values`; files of before 2023-04 have no control_after_generate."""
+    """Return the widgets' names in the order of `values`. Files from before 2023-04 lack control_after_generate."""
     names = list(NODES[node_type].widgets)
     if len(values) == len(names) - 1 and "control_after_generate" in names:
         names.remove("control_after_generate")
@@ -280,9 +244,9 @@ def widget_order(node_type: str, values: list[Any]) -> list[str]:
 
 
 def file_names(values: Any) -> tuple[str, ...]:
-    """The file names among widget values, also inside the lists and dicts that some packs save.
+    """Return the file names among widget values, also inside the lists and dicts that some packs save.
 
-    What such a dict has switched off ({"on": false, "lora": ...}) does not count.
+    A dict that is switched off ({"on": false, "lora": ...}) does not count.
     """
     found: list[str] = []
     waiting = [values]

@@ -1,16 +1,16 @@
-"""Where on the MODEL lines SUNSpeedUp nodes go in, and the edits that put them there."""
+"""Find where SUNSpeedUp nodes go, on the MODEL lines and on the canvas, and make the edits that put them there."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, floor
 from typing import Any
 
-from . import edits
-from .candidate import Candidate
 from .changes import Change
-from .edits import Edit
+from .edits import Edit, connect_input
 from .graph import Box, Consumer, Graph, Node, Source
-from .placement import free_position
+from .models import Candidate
 from .record import RECORD, make_record
 from .rules import RELEASED, REROUTES, SPEED_UP
 from .samplers import Setting
@@ -33,25 +33,41 @@ class Insertion:
 
 
 def by_line(ready: list[Candidate]) -> list[Insertion]:
-    """The fewest SUNSpeedUp nodes that serve these samplers and nothing else.
+    """Return the fewest SUNSpeedUp nodes that serve these samplers and nothing else.
 
-    Each goes right before its sampler. Samplers that one output feeds share one; where reroute nodes part them, it goes
-    before these, provided that they lead to these samplers alone. Native reroutes that part them are kept, with a node
-    behind each, unless such a reroute node is above them all.
+    A node goes right before its sampler. Samplers that one output feeds share a node. If reroute nodes part them, it
+    goes before the highest of these that leads to such samplers alone. If only native reroutes part them, each of these
+    keeps a node of its own.
     """
-    shared = _shared_targets(ready)
-    insertions: dict[tuple[Any, ...], Insertion] = {}
-    for candidate in ready:
-        own = _model_target(candidate)
-        target = shared.get(_spot(own)) or own
-        assert candidate.choice is not None and candidate.choice.name is not None
-        source, graph = _source(target), candidate.sampler.graph
-        key = (_spot(target), candidate.choice.name)
-        made = Insertion(graph, source, target.input.via, candidate.choice.name, {}, [])
-        insertion = insertions.setdefault(key, made)
+    mixed = _mixed_reroutes(ready)
+    ways = [_way_up(candidate, mixed) for candidate in ready]
+    below: dict[Spot, set[Spot | None]] = defaultdict(set)
+    for way in ways:
+        below[next(iter(way))].add(None)
+        for lower, upper in pairwise(way):
+            below[upper].add(lower)
+    insertions: dict[tuple[Spot, str], Insertion] = {}
+    for candidate, way in zip(ready, ways, strict=True):
+        spot = next((spot for spot in reversed(way) if len(below[spot]) > 1), next(iter(way)))
+        target, adapter = way[spot], candidate.choice.name if candidate.choice else None
+        assert adapter is not None
+        made = Insertion(candidate.sampler.graph, _source(target), target.input.via, adapter, {}, [])
+        insertion = insertions.setdefault((spot, adapter), made)
         insertion.candidates.append(candidate)
         insertion.targets[target.node, target.input.name] = target
     return list(insertions.values())
+
+
+def _way_up(candidate: Candidate, mixed: set[Node]) -> dict[Spot, Consumer]:
+    """Return the inputs before which SUN can go for a sampler: its own, then those of the reroutes above it."""
+    way: dict[Spot, Consumer] = {}
+    target: Consumer | None = _model_target(candidate)
+    while target is not None and (spot := _spot(target)) not in way:
+        way[spot] = target
+        reroute = candidate.sampler.graph.nodes.get(_source(target).node)
+        is_passable = reroute is not None and reroute.type in REROUTES and reroute not in mixed
+        target = next(_linked(reroute), None) if reroute is not None and is_passable else None
+    return way
 
 
 def _model_target(candidate: Candidate) -> Consumer:
@@ -69,48 +85,8 @@ def _spot(target: Consumer) -> Spot:
     return target.node.graph.id, _source(target), target.input.via
 
 
-def _shared_targets(ready: list[Candidate]) -> dict[Spot, Consumer]:
-    """By spot, the reroute input to go before where several ways up come together: the highest at which some do.
-
-    Above it they are one, and all that come together further down come together there too.
-    """
-    above, order = _ways_up(ready)
-    direct = {_spot(_model_target(candidate)) for candidate in ready}
-    parting = Counter(direct)
-    parting.update(_spot(target) for target in above.values() if target is not None)
-    shared: dict[Spot, Consumer] = {}
-    for spot in order:
-        target = above[spot]
-        if target is None:
-            continue
-        further_up = shared.get(_spot(target))
-        if further_up is not None or parting[_spot(target)] > 1:
-            shared[spot] = further_up or target
-    return shared
-
-
-def _ways_up(ready: list[Candidate]) -> tuple[dict[Spot, Consumer | None], list[Spot]]:
-    """Each spot where SUN can go, with the reroute input one further up where it can go as well; and the spots in an
-    order from above."""
-    mixed = _mixed_reroutes(ready)
-    above: dict[Spot, Consumer | None] = {}
-    order: list[Spot] = []
-    for candidate in ready:
-        target: Consumer | None = _model_target(candidate)
-        way: list[Spot] = []
-        while target is not None and _spot(target) not in above:
-            spot = _spot(target)
-            reroute = candidate.sampler.graph.nodes.get(_source(target).node)
-            is_passable = reroute is not None and reroute.type in REROUTES and reroute not in mixed
-            target = next(_linked(reroute), None) if reroute is not None and is_passable else None
-            above[spot] = target
-            way.append(spot)
-        order += reversed(way)
-    return above, order
-
-
 def _mixed_reroutes(ready: list[Candidate]) -> set[Node]:
-    """The reroute nodes that lead to anything but samplers that are sped up."""
+    """Return the reroute nodes that lead to anything other than samplers that are sped up."""
     fed = {(target.node, target.input.name) for target in map(_model_target, ready)}
     mixed: set[Node] = set()
     for graph in {candidate.sampler.graph for candidate in ready}:
@@ -130,17 +106,19 @@ def _linked(node: Node) -> Iterator[Consumer]:
 
 
 def insert(
-    node_id: int, insertion: Insertion, changes: dict[Setting, Change], taken: dict[str | None, list[Box]]
+    node_id: int, insertion: Insertion, changes: dict[Setting, Change], boxes: dict[Graph, set[Box]]
 ) -> list[Edit]:
-    """The edits of one insertion. The link to the new node keeps the native reroutes that there were.
+    """Return the edits of one insertion. The link to the new node keeps the native reroutes of the old link.
 
-    `taken` are the boxes of nodes added so far, by graph; the new one is added.
+    `boxes` are where something stands on the canvas of each graph; the new node is added.
     """
     graph = insertion.graph
     beside = min((target.node for target in insertion.targets.values()), key=lambda node: (node.box[0], node.box[1]))
-    position = free_position(graph, beside, SPEED_UP["size"], taken.setdefault(graph.id, []))
+    if graph not in boxes:
+        boxes[graph] = graph.boxes()
+    position = free_position(boxes[graph], beside, SPEED_UP["size"])
     width, height = SPEED_UP["size"]
-    taken[graph.id].append((position[0], position[1] - TITLE_HEIGHT, position[0] + width, position[1] + height))
+    boxes[graph].add((position[0], position[1] - TITLE_HEIGHT, position[0] + width, position[1] + height))
 
     settings = [setting for candidate in insertion.candidates for setting in candidate.sampler.settings]
     record = make_record(node_id, [changes[setting] for setting in settings if setting in changes])
@@ -149,10 +127,61 @@ def insert(
         properties["models"] = [{"name": RELEASED["name"], "url": RELEASED["url"], "directory": RELEASED["folder"]}]
     widgets = {**SPEED_UP["widgets"], "adapter_name": insertion.adapter}
     return [
-        edits.add(graph, node_id, SPEED_UP["type"], position, SPEED_UP["size"], widgets, properties),
-        edits.connect(graph, insertion.source, node_id, "model", insertion.via),
+        {
+            "op": "add",
+            "graph": graph.id,
+            "id": node_id,
+            "type": SPEED_UP["type"],
+            "pos": position,
+            "size": (width, height),
+            "widgets": widgets,
+            "properties": properties,
+        },
+        connect_input(graph, insertion.source, node_id, "model", insertion.via),
         *(
-            edits.connect(graph, Source(node_id, 0), target.node.id, target.input.name)
+            connect_input(graph, Source(node_id, 0), target.node.id, target.input.name)
             for target in insertion.targets.values()
         ),
     ]
+
+
+MARGIN = 20.0
+STEP = 40.0
+COLUMNS = range(-20, 10)
+ROWS = range(-20, 21)
+"""The places to try, in steps around the best one."""
+
+
+def free_position(boxes: set[Box], beside: Node, size: list[float]) -> tuple[float, float]:
+    """Find the free place nearest to the left of `beside`, with top edges in line.
+
+    `boxes` are where something stands on the canvas. If every place around is full, it is the one below them all.
+    """
+    width, height = size[0], TITLE_HEIGHT + size[1]
+    left, top = beside.box[0] - width - 2 * MARGIN, beside.box[1]
+    first, last = left + COLUMNS.start * STEP - MARGIN, left + COLUMNS.stop * STEP + width + MARGIN
+    upper, lower = top + ROWS.start * STEP - MARGIN, top + ROWS.stop * STEP + height + MARGIN
+    full: set[tuple[int, int]] = set()
+    for box in boxes:
+        if first < box[2] and box[0] < last and upper < box[3] and box[1] < lower:
+            columns = _steps(box[0] - left - width, box[2] - left, COLUMNS)
+            rows = _steps(box[1] - top - height, box[3] - top, ROWS)
+            full.update((column, row) for column in columns for row in rows)
+    place = next((place for place in _NEAREST_FIRST if place not in full), None)
+    if place is None:
+        return left, max(box[3] for box in boxes) + MARGIN + TITLE_HEIGHT
+    return left + place[0] * STEP, top + place[1] * STEP + TITLE_HEIGHT
+
+
+def _steps(start: float, end: float, steps: range) -> range:
+    """Return those of `steps` at which a new node would be nearer than MARGIN to a box."""
+    return range(max(floor((start - MARGIN) / STEP) + 1, steps.start), min(ceil((end + MARGIN) / STEP), steps.stop))
+
+
+def _distance(place: tuple[int, int]) -> float:
+    """Rate a place. Up, down and left are alike; right is worse, because the line's own nodes stand there."""
+    column, row = place
+    return abs(row) + (abs(column) if column <= 0 else 3 * column)
+
+
+_NEAREST_FIRST = sorted(((column, row) for column in COLUMNS for row in ROWS), key=_distance)

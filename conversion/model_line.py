@@ -1,5 +1,6 @@
-"""The MODEL line: what a MODEL runs through from its loader to a sampler, through reroutes, bypasses and subgraphs."""
+"""Follow the MODEL line from a sampler up to its loader, through reroutes, bypassed nodes and subgraphs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Input, Node, NodeId, Source, Workflow
@@ -12,21 +13,31 @@ MODEL = "MODEL"
 @dataclass
 class ModelLine:
     nodes: list[Node] = field(default_factory=list)
-    """The active nodes that the MODEL comes through, the nearest first."""
+    """The active nodes that the MODEL runs through, the nearest first."""
     loaders: list[Node] = field(default_factory=list)
-    """Where it begins: nodes that give a MODEL and take none."""
+    """The nodes where it begins: they give a MODEL and take none."""
     passed: set[Node] = field(default_factory=set)
-    """Every node on the way, also reroutes, bypassed nodes and the nodes of subgraphs."""
+    """Every node on the way, including reroutes, bypassed nodes and subgraph nodes."""
     breaks: list[str] = field(default_factory=list)
-    """Where it leads nowhere, in words."""
+    """The places where it leads nowhere, in words."""
 
-    def continued(self, way: list[Node]) -> "ModelLine":
-        """The line that runs on through active nodes, the nearest first."""
-        return ModelLine([*way, *self.nodes], self.loaders, {*way, *self.passed}, self.breaks)
+    def add(self, rest: "ModelLine") -> None:
+        """Append the rest of the line, further up."""
+        self.nodes += rest.nodes
+        self.loaders += rest.loaders
+        self.passed |= rest.passed
+        self.breaks += rest.breaks
 
 
-def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> ModelLine:
-    """Walks up from the output `source`; every node once, so that a circle ends the walk."""
+Known = Mapping[tuple[str | None, Source | None], ModelLine]
+"""Lines by the id of a graph and an output in it."""
+
+
+def model_line(workflow: Workflow, graph: Graph, source: Source | None, known: Known | None = None) -> ModelLine:
+    """Walk up from the output `source`, to each node once, so that a circle ends the walk.
+
+    At an output whose line is known, the walk takes that line and ends.
+    """
     line = ModelLine()
     if source is None:
         line.breaks.append(say("nothing is connected to its model input"))
@@ -38,6 +49,10 @@ def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> Model
         if (graph.id, *source) in seen:
             continue
         seen.add((graph.id, *source))
+        rest = known.get((graph.id, source)) if known and not waiting else None
+        if rest is not None and rest.passed.isdisjoint(line.passed):
+            line.add(rest)
+            break
         if source.node == SUBGRAPH_INPUT:
             _leave_subgraph(workflow, graph, source.slot, waiting, line)
             continue
@@ -71,7 +86,7 @@ def _pass_node(workflow: Workflow, node: Node, slot: int, waiting: list[tuple[Gr
 
 
 def _climb(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> None:
-    """To what feeds the node's own MODEL inputs. A bypassed node hands on its first one alone."""
+    """Go on to what feeds the node's own MODEL inputs. A bypassed node hands on only its first one."""
     inputs = list(node.inputs.values()) if node.type in REROUTES else model_inputs(node)
     linked = [slot.source for slot in inputs if slot.source is not None]
     if linked:
@@ -87,27 +102,18 @@ def _climb(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> 
 
 
 def _begin(node: Node, line: ModelLine) -> None:
-    """At a node that names no file itself: another one can name it, or it needs none; else its model is not known."""
+    """Begin the line at a node that names no file. Another node may name it; otherwise the model is unknown."""
     links = _links(node)
     naming = [node.graph.nodes.get(source.node) for slot, source in links if is_model_name(slot.name)]
     named = [feeder for feeder in naming if feeder is not None and feeder.texts]
     if links and not named:
-        line.breaks.append(say("which model comes out of {node} cannot be seen here", node=node.label))
+        line.breaks.append(say("SUN cannot tell which model {node} gives", node=node.label))
     else:
         line.loaders.extend(named or [node])
 
 
 def _links(node: Node) -> list[tuple[Input, Source]]:
     return [(slot, slot.source) for slot in node.inputs.values() if slot.source is not None]
-
-
-def next_above(workflow: Workflow, graph: Graph, source: Source | None) -> Source | None:
-    """What feeds the node behind `source`, where it hands on the one MODEL that it gets; None for any other."""
-    node = graph.nodes.get(source.node) if source is not None else None
-    if node is None or not node.is_active or node.type in (GET_NODE, *REROUTES) or workflow.inner(node) is not None:
-        return None
-    linked = [slot.source for slot in model_inputs(node) if slot.source is not None]
-    return linked[0] if len(linked) == 1 else None
 
 
 def model_inputs(node: Node) -> list[Input]:
@@ -117,7 +123,7 @@ def model_inputs(node: Node) -> list[Input]:
 def _leave_subgraph(
     workflow: Workflow, graph: Graph, slot: int, waiting: list[tuple[Graph, Source]], line: ModelLine
 ) -> None:
-    """To what feeds input `slot` of every node that stands for this subgraph."""
+    """Go on to what feeds input `slot` of every node that stands for this subgraph."""
     found = False
     for instance in [active for active in graph.hosts if active.is_active] or graph.hosts:
         outer = instance_input(instance, graph, slot)
@@ -130,13 +136,13 @@ def _leave_subgraph(
 
 
 def instance_input(instance: Node, graph: Graph, slot: int) -> Input | None:
-    """The input of a subgraph node that stands for input `slot` of its graph."""
+    """Return the input of a subgraph node that stands for input `slot` of its graph."""
     name = graph.input_names[slot] if slot < len(graph.input_names) else None
     return instance.inputs.get(name) if name is not None else None
 
 
 def _follow_name(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> None:
-    """From a Get node to what feeds the Set node of the same name."""
+    """Go on from a Get node to what feeds the Set node of the same name."""
     name = node.widgets.get("name")
     for candidate in node.graph.nodes.values():
         if candidate.type == SET_NODE and candidate.widgets.get("name") == name:

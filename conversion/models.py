@@ -1,10 +1,11 @@
-"""Which model a sampler samples, whether SUN can work on it, and which adapter fits."""
+"""Find out which model a sampler uses, whether SUN can work on it, and which adapter fits."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from .graph import Node
-from .model_line import ModelLine
+from .graph import Graph, Node, Source, Workflow
+from .model_line import ModelLine, model_line
 from .rules import (
     OTHER_NODES,
     RELEASED,
@@ -15,12 +16,13 @@ from .rules import (
     family_by_name,
     is_unknown_unless_named,
 )
+from .samplers import Sampler
 from .words import say, term
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter file. `layout` is compared with a model's, and None where the file was not looked into."""
+    """An adapter file. `layout` is compared with a model's; it is None if the file was not read."""
 
     name: str
     family: str = ""
@@ -34,7 +36,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file's header. `layout` is None where the model has no cross-attention layers that SUN knows."""
+    """A model file's header. `layout` is None if the model has no cross-attention layers that SUN knows."""
 
     name: str
     family: str
@@ -43,7 +45,7 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Installed:
-    """What this machine has. `model_file` looks for a model by the file names on its loader, None if it cannot."""
+    """What this machine has. `model_file` finds a model by the file names on its loader, or returns None."""
 
     adapters: Sequence[Adapter] = ()
     default: str | None = None
@@ -53,25 +55,25 @@ class Installed:
         return next((adapter for adapter in self.adapters if adapter.name == name), None)
 
     def usable(self) -> list[Adapter]:
-        """Adapters without an error, the default one first."""
+        """Return the adapters without an error, the default one first."""
         usable = [adapter for adapter in self.adapters if adapter.error is None]
         return sorted(usable, key=lambda adapter: adapter.name != self.default)
 
 
 @dataclass
 class Model:
-    """What is known of the model at the upper end of a MODEL line."""
+    """What is known about the model at the upper end of a MODEL line."""
 
     name: str = ""
     family: str = ""
     layout: Hashable = None
     refusal: str | None = None
-    """Why SUN cannot speed it up, and what to do, in words."""
+    """Why SUN cannot speed it up and what to do, in words."""
     sun: Node | None = None
-    """The SUN node that is on the line already."""
+    """The SUN node that is already on the line."""
 
     def fits(self, adapter: Adapter) -> bool | None:
-        """None where too little is known of either."""
+        """Compare with an adapter. None if too little is known about either."""
         if self.layout is not None and adapter.layout is not None:
             return self.layout == adapter.layout
         if self.family and adapter.family:
@@ -80,7 +82,7 @@ class Model:
 
 
 def model_of(line: ModelLine, installed: Installed) -> Model:
-    """Judges a MODEL line by what is on it and by the header of the model file, or its name where it is not here."""
+    """Judge a MODEL line by its nodes and by the header of the model file, or by its name if it is not here."""
     model = Model()
     model.sun = next((node for node in line.nodes if node.type in SUN_ON_MODEL), None)
     if not line.loaders:
@@ -109,8 +111,8 @@ def _look_at(loader: Node, model: Model, installed: Installed) -> None:
         return
     if family is None and is_unknown_unless_named(loader.type):
         model.refusal = say(
-            "its model, {name}, cannot be looked into here, and few of those that {loader} loads are U-Nets",
-            name=model.name[:80] or say("which is not named"),
+            "its model file ({name}) cannot be read here, and {loader} rarely loads U-Nets",
+            name=model.name[:80] or say("unnamed"),
             loader=loader.type,
         )
     elif family is not None and family not in UNET_FAMILIES:
@@ -131,11 +133,11 @@ def _few_steps_already(line: ModelLine) -> str | None:
             method = "LCM"
         if method and node in line.loaders:
             return say(
-                "its model is a few-step one already ({method}); load the ordinary one to use SUN", method=method
+                "its model is already a few-step one ({method}); load the ordinary version to use SUN", method=method
             )
         if method:
             return say(
-                "{node} makes its model a few-step one already ({method}); take that out to use SUN",
+                "{node} already makes its model a few-step one ({method}); remove it to use SUN",
                 node=node.label,
                 method=method,
             )
@@ -144,7 +146,7 @@ def _few_steps_already(line: ModelLine) -> str | None:
 
 @dataclass(frozen=True)
 class Choice:
-    """The adapter to use: a name, or None and why there is none."""
+    """The adapter to use: a name, or None and the reason."""
 
     name: str | None
     steps: int = STEPS
@@ -153,7 +155,7 @@ class Choice:
 
 
 def choose_adapter(model: Model, installed: Installed) -> Choice:
-    """The installed adapter that fits, the user's default first; the released one where none is installed."""
+    """Choose the installed adapter that fits, the user's default first, or the released one if none is installed."""
     candidates = [(model.fits(adapter), adapter) for adapter in installed.usable()]
     for fit, adapter in candidates:
         if fit:
@@ -161,7 +163,7 @@ def choose_adapter(model: Model, installed: Installed) -> Choice:
     for fit, adapter in candidates:
         if fit is None and (not model.family or adapter.layout is None):
             note = say(
-                "Whether {adapter} fits is seen when it runs: the model file could not be looked into.",
+                "The run will show whether {adapter} fits, because the model file could not be read.",
                 adapter=adapter.name,
             )
             return Choice(adapter.name, adapter.steps, note)
@@ -175,9 +177,79 @@ def choose_adapter(model: Model, installed: Installed) -> Choice:
 
 
 def released_text() -> str:
-    """What to get and where to put it."""
+    """Say which file to download and where to put it."""
     return say(
         "The adapter is not here yet: download {name} ({size}, {license}) from {url} into models/{folder} and press R.",
         **RELEASED,
         size=f"{RELEASED['bytes'] / 1e6:.1f} MB",
     )
+
+
+class Lines:
+    def __init__(self, workflow: Workflow, installed: Installed) -> None:
+        self._workflow, self._installed = workflow, installed
+        self._lines: dict[tuple[str | None, Source | None], ModelLine] = {}
+        self._models: dict[tuple[str | None, Source | None], Model] = {}
+
+    def of(self, graph: Graph, source: Source | None) -> tuple[ModelLine, Model]:
+        """Return the line that ends at an output, and its model."""
+        key = graph.id, source
+        if key not in self._lines:
+            line = self._lines[key] = model_line(self._workflow, graph, source, self._lines)
+            self._models[key] = model_of(line, self._installed)
+        return self._lines[key], self._models[key]
+
+    def of_sampler(self, sampler: Sampler) -> tuple[ModelLine, Model]:
+        return self.of(sampler.graph, sampler.model_input.source if sampler.model_input else None)
+
+    def samplers_behind(self, samplers: Iterable[Sampler]) -> dict[Node, list[Sampler]]:
+        """Return the samplers that each node on a MODEL line leads to."""
+        behind: dict[Node, list[Sampler]] = defaultdict(list)
+        for sampler in samplers:
+            for node in self.of_sampler(sampler)[0].passed:
+                behind[node].append(sampler)
+        return behind
+
+    def into(self, node: Node) -> tuple[ModelLine, Model]:
+        """Return the line that ends at a node's own model input, and its model."""
+        slot = node.inputs.get("model")
+        return self.of(node.graph, slot.source if slot else None)
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A sampler, its model, and either an adapter or the reason why the sampler stays as it is."""
+
+    sampler: Sampler
+    line: ModelLine
+    model: Model
+    choice: Choice | None = None
+    refusal: str | None = None
+
+
+def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
+    """Decide whether a sampler can be sped up, and with which adapter."""
+    line, model = lines.of_sampler(sampler)
+    candidate = Candidate(sampler, line, model, refusal=sampler.problem)
+    bypassed = next((node for node in line.passed if node.type in SUN_ON_MODEL and not node.is_active), None)
+    if model.sun is not None:
+        candidate.refusal = say("{node} is already on its MODEL line", node=model.sun.label)
+    elif bypassed is not None:
+        candidate.refusal = say(
+            "{node} is already on its MODEL line, but bypassed; enable it (Ctrl+B)", node=bypassed.label
+        )
+    elif model.refusal is not None and (sampler.problem is None or line.loaders):
+        candidate.refusal = model.refusal
+    elif candidate.refusal is None and _has_unknown_cut(sampler):
+        candidate.refusal = say("another node sets its number of steps, so its start and end cannot be scaled")
+    if candidate.refusal is None:
+        candidate.choice = choose_adapter(model, installed)
+        if candidate.choice.name is None:
+            candidate.refusal = candidate.choice.note
+    return candidate
+
+
+def _has_unknown_cut(sampler: Sampler) -> bool:
+    steps = sampler.value("steps")
+    cuts = [setting.value for setting in sampler.all_of("boundary")]
+    return not isinstance(steps, int) and any(cut not in (0, 10000) for cut in cuts)

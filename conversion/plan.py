@@ -1,13 +1,13 @@
-"""What a click does: the edits that speed a graph up, restore it or put it right, and a sentence about them."""
+"""Plan what a click does: the edits that speed a graph up, restore it or fix it, and a sentence about them."""
 
 from typing import Any
 
 from .api_format import apply_to_api, is_api, read_api
 from .check import fix
+from .edits import Plan
 from .graph import ConversionError, Node, Workflow
 from .models import Installed
 from .restore import restore
-from .result import Plan
 from .speed_up import speed_up
 from .ui_edits import apply_to_ui
 from .ui_format import is_id, read_ui
@@ -15,13 +15,13 @@ from .words import say
 
 ACTIONS = {"speed_up": speed_up, "restore": restore, "fix": fix}
 LARGEST = 20_000
-"""Nodes in a workflow; one of so many is no workflow that anybody drew."""
+"""Nodes in a workflow. Nobody draws more."""
 
 
 def read(data: Any) -> Workflow:
-    """The view of a workflow in either format. Raises ConversionError for anything else."""
+    """Read a workflow in either format into a view. Raises ConversionError for anything else."""
     if not isinstance(data, dict):
-        raise ConversionError(say("This is not a ComfyUI workflow: it is no JSON object."))
+        raise ConversionError(say("This is not a ComfyUI workflow: it is not a JSON object."))
     workflow = read_api(data) if "nodes" not in data and is_api(data) else read_ui(data)
     if sum(len(graph.nodes) for graph in workflow.graphs.values()) > LARGEST:
         raise ConversionError(
@@ -31,9 +31,9 @@ def read(data: Any) -> Workflow:
 
 
 def make_plan(action: str, data: Any, targets: Any = None, installed: Installed | None = None) -> Plan:
-    """The plan for one action on a workflow, or on the `targets` in it: [{"graph": id or None, "node": id}, ...].
+    """Plan one action on a workflow, or on the `targets` in it: [{"graph": id or None, "node": id}, ...].
 
-    Raises ConversionError where the workflow, the action or a target is none.
+    Raises ConversionError if the workflow, the action or a target is invalid.
     """
     if not isinstance(action, str) or action not in ACTIONS:
         raise ConversionError("The action must be speed_up, restore or fix.")
@@ -42,7 +42,7 @@ def make_plan(action: str, data: Any, targets: Any = None, installed: Installed 
 
 
 def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
-    """The nodes that `targets` name, None for the whole workflow."""
+    """Return the nodes that `targets` name, or None for the whole workflow."""
     if targets is None:
         return None
     if not isinstance(targets, list):
@@ -54,7 +54,7 @@ def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
         graph = workflow.graphs.get(graph_id) if graph_id is None or isinstance(graph_id, str) else None
         node = graph.nodes.get(node_id) if graph is not None and is_id(node_id) else None
         if node is None:
-            raise ConversionError(say("A node that was chosen is not in the workflow any more; choose it again."))
+            raise ConversionError(say("A chosen node is no longer in the workflow; choose it again."))
         found.append(node)
     return found
 
@@ -62,7 +62,7 @@ def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
 def convert(
     action: str, data: Any, targets: Any = None, installed: Installed | None = None
 ) -> tuple[dict[str, Any], Plan]:
-    """A converted copy of a workflow in either format, and the plan that was carried out."""
+    """Convert a copy of a workflow in either format. Returns the copy and the plan."""
     plan = make_plan(action, data, targets, installed)
     apply = apply_to_ui if "nodes" in data else apply_to_api
     return apply(data, plan.edits), plan

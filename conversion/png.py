@@ -1,4 +1,4 @@
-"""The workflows that ComfyUI embeds in its pictures: text chunks of a PNG file, read and replaced."""
+"""Read and replace the workflows that ComfyUI embeds in its pictures, as text chunks of a PNG file."""
 
 import struct
 import zlib
@@ -19,7 +19,7 @@ class Chunk(NamedTuple):
 
 
 def read_texts(png: bytes) -> dict[str, str]:
-    """The embedded workflows by keyword. Raises ConversionError where the file is no whole PNG."""
+    """Return the embedded workflows by keyword. Raises ConversionError if the file is not a complete PNG."""
     texts: dict[str, str] = {}
     chunks, _ = _chunks(png)
     for chunk in chunks:
@@ -30,7 +30,7 @@ def read_texts(png: bytes) -> dict[str, str]:
 
 
 def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
-    """A copy of a PNG with other texts under the keywords that it has; the picture stays bit for bit."""
+    """Return a copy of a PNG with new texts under its keywords. The picture stays the same bit for bit."""
     chunks, rest = _chunks(png)
     parts = [SIGNATURE]
     for chunk in chunks:
@@ -43,23 +43,23 @@ def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
 
 
 def _chunks(png: bytes) -> tuple[list[Chunk], bytes]:
-    """The chunks of a PNG, and what some programs put behind the last one."""
+    """Split a PNG into its chunks and the bytes that some programs append to it."""
     if not png.startswith(SIGNATURE):
-        raise ConversionError("This is no PNG file, whatever its name says.")
+        raise ConversionError("This is not a PNG file, whatever its name says.")
     chunks: list[Chunk] = []
     place = len(SIGNATURE)
     while place < len(png) and not (chunks and chunks[-1].kind == b"IEND"):
         length = int.from_bytes(png[place : place + 4], "big")
         kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
         if len(data) < length or len(kind) < 4:
-            raise ConversionError("This PNG file ends in the middle; it was cut short.")
+            raise ConversionError("This PNG file is incomplete; it was cut short.")
         chunks.append(Chunk(kind, data))
         place += 12 + length
     return chunks, png[place:]
 
 
 def _text(chunk: Chunk) -> tuple[str, str]:
-    """Keyword and text of a text chunk; two empty strings for any other, and for one that is malformed."""
+    """Return keyword and text of a text chunk that holds a workflow, or two empty strings."""
     keyword, _, rest = chunk.data.partition(b"\0")
     name = keyword.decode("latin-1")
     if name not in KEYWORDS:

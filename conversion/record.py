@@ -1,11 +1,10 @@
-"""What Restore needs, kept in the properties of the SUNSpeedUp that was put in.
+"""Write and read what Restore needs. It is kept in the properties of the SUNSpeedUp that was put in.
 
-The record comes back from files that anybody may have written: whatever in it does not name a widget that the rules
-set, in the same graph, is passed over. So is what it notes of the subgraph nodes on which that widget stood, unless the
-widget stands on them now.
+Anybody may have written the file that holds a record. An entry that does not name a widget which the rules set, in the
+same graph, is ignored. A note about subgraph nodes is ignored unless the widget still stands on them.
 
-Ids do not last: a node that is copied, or taken out of a subgraph, has a new one, and so have those around it. The
-record says whose it is, so that a copy's Restore changes the samplers behind the copy, never those of the original.
+Ids do not last: a node that is copied, or taken out of a subgraph, gets a new one, and so do those around it. A record
+says whose it is, so that Restore on a copy changes the samplers behind the copy, never those of the original.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ from .ui_format import dicts, is_id, is_index
 RECORD = "sun_restore"
 VERSION = 1
 MOST = 10_000
-"""Entries that are read of a record."""
+"""The most entries of a record that are read."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,12 @@ class Former:
     node: Node
     widget: str
     value: Any
-    """None where it had none beside the link, as in API graphs."""
+    """None if it had only the link, as in API graphs."""
     plug: Source | None
 
 
 def make_record(sun: NodeId, changes: list[Change]) -> dict[str, Any]:
-    """The record of the SUNSpeedUp that gets the id `sun`."""
+    """Make the record of the SUNSpeedUp that gets the id `sun`."""
     settings: dict[tuple[Node, str], dict[str, Any]] = {}
     for change in changes:
         value = change.node.saved(change.widget)
@@ -47,7 +46,7 @@ def make_record(sun: NodeId, changes: list[Change]) -> dict[str, Any]:
 
 
 def _noted_host(host: Change) -> dict[str, Any]:
-    """What stood on a subgraph's node; the name it had there is left out, as frontends change it."""
+    """Note what stood on a subgraph's node, without its name there, because frontends change it."""
     return {"graph": host.node.graph.id, "node": host.node.id, "value": host.old, **_noted_plug(host)}
 
 
@@ -56,12 +55,12 @@ def _noted_plug(change: Change) -> dict[str, Any]:
 
 
 def has_record(node: Node) -> bool:
-    """Whether a node is a SUNSpeedUp that Speed up with SUN put in."""
+    """Tell whether a node is a SUNSpeedUp that Speed up with SUN put in."""
     return node.type == SPEED_UP["type"] and isinstance(node.properties.get(RECORD), dict)
 
 
 def entries_of(sun: Node) -> list[dict[str, Any]]:
-    """The entries of a record that name a node and a widget."""
+    """Return the entries of a record that name a node and a widget."""
     record = sun.properties.get(RECORD)
     settings = record.get("settings") if isinstance(record, dict) else None
     entries = settings[:MOST] if isinstance(settings, list) else []
@@ -73,9 +72,9 @@ def entries_of(sun: Node) -> list[dict[str, Any]]:
 
 
 def read_record(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> list[Former]:
-    """The former settings that the record of a SUNSpeedUp holds.
+    """Return the former settings that the record of a SUNSpeedUp holds.
 
-    `parts` gives the nodes that make the samplers behind a SUNSpeedUp.
+    `parts` returns the nodes that make up the samplers behind a SUNSpeedUp.
     """
     entries, is_own = entries_of(sun), _is_own(sun)
     nodes = _named(sun, entries, is_own, parts)
@@ -89,14 +88,14 @@ def read_record(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> list[Form
 
 
 def _is_own(sun: Node) -> bool:
-    """Whether the record was written for this node, and not for one that it was copied from."""
+    """Tell whether the record was written for this node, and not for one that it was copied from."""
     return str(sun.properties[RECORD].get("sun", sun.id)) == str(sun.id)
 
 
 def _named(
     sun: Node, entries: list[dict[str, Any]], is_own: bool, parts: Callable[[Node], Iterable[Node]]
 ) -> dict[NodeId, Node]:
-    """The node that each recorded id means now: the one with the id; else one behind `sun`, of the same type."""
+    """Return the node that each recorded id means now: the one with the id, or one of its type behind `sun`."""
     found: dict[NodeId, Node] = {}
     lost: dict[NodeId, str] = {}
     for entry in entries:
@@ -129,10 +128,10 @@ def _former(entry: dict[str, Any], node: Node, is_own: bool) -> Former | None:
 
 
 def _with_hosts(former: Former, entry: dict[str, Any], is_own: bool) -> list[Former]:
-    """A former setting, and what stood for it on subgraph nodes.
+    """Return a former setting, and what stood for it on subgraph nodes.
 
-    A subgraph node that came later, as a copy, gets what the first one had. Where the widget stands on none any more,
-    as the subgraph was taken apart, that is the widget's own value.
+    A subgraph node that was copied later gets what the first one had. If the widget no longer stands on any, because
+    the subgraph was taken apart, that becomes the widget's own value.
     """
     noted = dicts(entry.get("hosts"))[:MOST]
     by_host = {(str(host.get("graph")), str(host.get("node"))): host for host in noted}

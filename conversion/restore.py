@@ -1,15 +1,12 @@
-"""Restore: takes SUNSpeedUp nodes out and brings back the settings that were there before."""
+"""Restore a workflow: remove SUNSpeedUp nodes and bring back the former settings."""
 
 from collections import defaultdict
 from functools import cache
 
-from . import edits
-from .edits import Edit
+from .edits import Edit, Plan, connect_input, remove_node, sentences, set_widget
 from .graph import Node, Source, Workflow
-from .lines import Lines
-from .models import Installed
+from .models import Installed, Lines
 from .record import Former, entries_of, has_record, read_record
-from .result import Plan, sentences
 from .samplers import Sampler, find_samplers
 from .words import say
 
@@ -18,7 +15,7 @@ Records = dict[Node, list[Former]]
 
 
 def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
-    """The plan that takes out the SUNSpeedUp nodes that the targets mean, or all that have a record."""
+    """Plan to remove the SUNSpeedUp nodes that the targets mean, or all that have a record."""
     lines, samplers = Lines(workflow, installed), find_samplers(workflow)
 
     @cache
@@ -36,8 +33,8 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
         return Plan(
             here if targets else say("There is nothing to restore in this workflow"),
             say(
-                "Restore takes out the SUN 4-Step Speed-Up that Speed up with SUN put in. One that was put in by hand "
-                "has no record of what was there before; bypass it (Ctrl+B) or delete it."
+                "Restore removes the SUN 4-Step Speed-Up nodes that Speed up with SUN added. A node that was added by "
+                "hand has no record of the former settings; bypass it (Ctrl+B) or delete it."
             ),
         )
     formers = list(dict.fromkeys(former for sun in suns for former in records[sun]))
@@ -49,20 +46,20 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
         made += _bring_back(former)
     brought_back = [f"{former.node.label}: {former.widget} {former.value}." for former in formers]
     if any(len(records[sun]) < len(entries_of(sun)) for sun in suns):
-        brought_back.append(say("Some of the nodes that were set are gone, and their settings with them."))
+        brought_back.append(say("Some of the changed nodes are gone, so their settings could not be restored."))
     return Plan(_summary(len(suns), bool(formers)), sentences(brought_back), "success", made)
 
 
 def _summary(count: int, are_settings_back: bool) -> str:
     if not are_settings_back:
-        return say("SUN is out") if count == 1 else say("{count} SUN nodes are out", count=count)
+        return say("SUN is removed") if count == 1 else say("{count} SUN nodes are removed", count=count)
     if count == 1:
-        return say("SUN is out, and the former settings are back")
-    return say("{count} SUN nodes are out, and the former settings are back", count=count)
+        return say("SUN is removed, and the former settings are back")
+    return say("{count} SUN nodes are removed, and the former settings are back", count=count)
 
 
 def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, samplers: list[Sampler]) -> list[Node]:
-    """The SUNSpeedUp nodes with a record: all, or those that are targets or on the MODEL line of a sampler that is."""
+    """Return the SUNSpeedUp nodes with a record: all, or those on the MODEL lines that the targets mean."""
     if targets is None:
         return list(records)
     chosen = {node for node in targets if node in records}
@@ -74,7 +71,7 @@ def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, sample
 
 
 def _with_shared_settings(chosen: list[Node], records: Records) -> list[Node]:
-    """Adds the SUNSpeedUp nodes whose record names a widget that the chosen ones bring back."""
+    """Add the SUNSpeedUp nodes whose record names a widget that the chosen ones bring back."""
     named: dict[tuple[Node, str], list[Node]] = defaultdict(list)
     for node, formers in records.items():
         for former in formers:
@@ -90,7 +87,7 @@ def _with_shared_settings(chosen: list[Node], records: Records) -> list[Node]:
 
 
 def _take_out(sun: Node, suns: set[Node]) -> list[Edit]:
-    """Links what the node feeds to what feeds it, over any other node that goes as well."""
+    """Link what the node feeds to what feeds it, past any other node that is removed too."""
     slot = sun.inputs.get("model")
     source = slot.source if slot else None
     via = slot.via if slot else None
@@ -100,18 +97,18 @@ def _take_out(sun: Node, suns: set[Node]) -> list[Edit]:
         slot = earlier.inputs.get("model")
         source, via = (slot.source, slot.via) if slot else (None, None)
     linked = [
-        edits.connect(sun.graph, source, consumer.node.id, consumer.input.name, via)
+        connect_input(sun.graph, source, consumer.node.id, consumer.input.name, via)
         for consumer in sun.graph.consumers(Source(sun.id, 0))
         if source is not None and consumer.node not in suns
     ]
-    return [*linked, edits.remove(sun.graph, sun.id)]
+    return [*linked, remove_node(sun.graph, sun.id)]
 
 
 def _bring_back(former: Former) -> list[Edit]:
     graph = former.node.graph
-    back = []
+    back: list[Edit] = []
     if former.value is not None:
-        back.append(edits.set_widget(graph, former.node.id, former.widget, former.value))
+        back.append(set_widget(graph, former.node.id, former.widget, former.value))
     if former.plug is not None:
-        back.append(edits.connect(graph, former.plug, former.node.id, former.widget))
+        back.append(connect_input(graph, former.plug, former.node.id, former.widget))
     return back

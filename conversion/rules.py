@@ -1,4 +1,4 @@
-"""rules.json, read once: which nodes sample, which widgets they have and in what order, which values SUN needs."""
+"""Read rules.json: which nodes sample, which widgets they have and in which order, which values SUN needs."""
 
 import json
 import re
@@ -20,9 +20,9 @@ class NodeRule:
     widgets: tuple[str, ...]
     """The widgets in the order in which the UI saves their values."""
     sets: dict[str, Role] = field(default_factory=dict)
-    """The widgets that SUN gives another value, and what each is."""
+    """The widgets that SUN gives a new value, and the role of each."""
     model: str | None = None
-    """The input before which SUN goes."""
+    """The input before which SUN is inserted."""
     follow: dict[str, str] = field(default_factory=dict)
     """The inputs whose nodes belong to the same sampler, and the section of the rules that lists these nodes."""
 
@@ -54,7 +54,7 @@ REROUTES: frozenset[str] = frozenset(RULES["reroutes"])
 SET_NODE, GET_NODE = RULES["named"]
 OTHER_NODES: dict[str, str] = RULES["other_nodes"]
 NOT_SUPPORTED: dict[str, str] = RULES["not_supported"]
-"""Guiders and schedules that SUN cannot work with, and why, after their name."""
+"""Guiders and schedules that SUN cannot work with; the reason follows their name in a sentence."""
 UNET_FAMILIES: frozenset[str] = frozenset(RULES["unet_families"])
 
 _api_model = re.compile(RULES["api_model_inputs"])
@@ -68,17 +68,17 @@ _distilled = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RU
 
 
 def is_model_input(name: str) -> bool:
-    """Whether an input of this name takes a MODEL; for API graphs, which do not say so."""
+    """Tell whether an input of this name takes a MODEL. API graphs do not say so."""
     return bool(_api_model.search(name))
 
 
 def can_hide_model(name: str, slot_type: str) -> bool:
-    """Whether a MODEL can come through an input that is not one itself: a pipe, or one that takes anything."""
+    """Tell whether a MODEL can come through an input of another type: a pipe, or one that takes anything."""
     return "PIPE" in slot_type or (slot_type == "*" and bool(_hidden_model.search(name)))
 
 
 def is_model_name(name: str) -> bool:
-    """Whether an input of this name says which file to load."""
+    """Tell whether an input of this name says which file to load."""
     return bool(_model_name.search(name))
 
 
@@ -87,7 +87,7 @@ def is_latent_input(name: str, slot_type: str) -> bool:
 
 
 def is_unknown_unless_named(loader_type: str) -> bool:
-    """Whether the models that a node of this type loads are seldom U-Nets."""
+    """Tell whether the models that a node of this type loads are rarely U-Nets."""
     return bool(_unknown_unless_named.search(loader_type))
 
 
@@ -97,13 +97,13 @@ def is_file_name(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def family_by_name(file_names: tuple[str, ...]) -> str | None:
-    """The model family that a file name gives away."""
+    """Return the model family that a file name tells."""
     return _first(_families, file_names)
 
 
 @lru_cache(maxsize=4096)
 def distilled_by_name(file_names: tuple[str, ...]) -> str | None:
-    """The method (LCM, Lightning, ...) by whose name a model or LoRA is known as distilled for few steps."""
+    """Return the few-step method (LCM, Lightning, ...) that the name of a model or LoRA tells."""
     return _first(_distilled, file_names)
 
 

@@ -1,16 +1,20 @@
-"""Samplers as a whole: the sampler node, and the guider, the sampler choice and the schedule that it takes by link."""
+"""Find samplers as a whole: the node, its guider, its schedule and its choice of sampler, and the samplers that can
+only be changed together (partners)."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .graph import SUBGRAPH_INPUT, Consumer, Graph, Input, Node, Source, Workflow
-from .rules import NODES, NOT_SUPPORTED, PRIMITIVES, SAMPLERS, SECTIONS, Role
+from .graph import MUTED, SUBGRAPH_INPUT, Consumer, Graph, Input, Node, Source, Workflow
+from .model_line import instance_input
+from .rules import NODES, NOT_SUPPORTED, PRIMITIVES, REROUTES, SAMPLERS, SECTIONS, Role, is_latent_input
 from .words import say, term
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One widget of a sampler that SUN gives another value."""
+    """One widget of a sampler that SUN gives a new value."""
 
     node: Node
     widget: str
@@ -18,7 +22,7 @@ class Setting:
 
     @property
     def source(self) -> Source | None:
-        """What drives the widget in place of its own value."""
+        """The output that drives the widget instead of its own value."""
         slot = self.node.inputs.get(self.widget)
         return slot.source if slot else None
 
@@ -31,7 +35,7 @@ class Setting:
 
     @property
     def value(self) -> Any:
-        """The value in force; None where it comes from elsewhere."""
+        """The current value, or None if another node computes it."""
         if self.primitive is not None:
             return self.primitive.widgets.get("value")
         return None if self.source is not None else self.node.widgets.get(self.widget)
@@ -41,11 +45,11 @@ class Setting:
 class Sampler:
     node: Node
     members: list[Node]
-    """The nodes that make it, itself first."""
+    """The nodes that make it up, itself first."""
     model_node: Node | None
-    """The one whose model input SUN goes before."""
+    """The one before whose model input SUN goes."""
     problem: str | None = None
-    """What about it is not known well enough to change it, in words."""
+    """What is not known well enough to change it, in words."""
     settings: list[Setting] = field(default_factory=list)
 
     @property
@@ -53,7 +57,7 @@ class Sampler:
         return self.node.graph
 
     def parts(self) -> list[Node]:
-        """Its nodes, and the primitives that drive them."""
+        """Return its nodes and the primitives that drive them."""
         primitives = [setting.primitive for setting in self.settings]
         return [*self.members, *(primitive for primitive in primitives if primitive is not None)]
 
@@ -68,12 +72,12 @@ class Sampler:
         return [setting for setting in self.settings if setting.role == role]
 
     def value(self, role: Role) -> Any:
-        """The value in force of the first setting with this role, None where there is none or it is driven."""
+        """Return the current value of the first setting with this role, or None if it is missing or unknown."""
         return next((setting.value for setting in self.all_of(role)), None)
 
 
 def find_samplers(workflow: Workflow) -> list[Sampler]:
-    """The active samplers of all graphs that run: a subgraph whose nodes are all muted or bypassed has none."""
+    """Return the active samplers of all graphs that run. A subgraph runs if one of its nodes is active."""
     running = workflow.running_graphs()
     return [
         _sampler(node)
@@ -85,7 +89,7 @@ def find_samplers(workflow: Workflow) -> list[Sampler]:
 
 
 def _sampler(node: Node) -> Sampler:
-    """Follows the links that the rules name, from the sampler to its guider, schedule and choice of sampler."""
+    """Follow the links that the rules name, from the sampler to its guider, schedule and choice of sampler."""
     sampler = Sampler(node, [], None)
     waiting = [node]
     while waiting:
@@ -103,9 +107,9 @@ def _sampler(node: Node) -> Sampler:
             found = node.graph.nodes.get(source.node) if source else None
             if found is not None and found.type in SECTIONS[section] and found.is_active:
                 waiting.append(found)
-            elif section != "choices" and sampler.problem is None:  # automatic settings bring a sampler of their own
+            elif section != "choices" and sampler.problem is None:  # automatic settings bring their own sampler
                 sampler.problem = _unknown(name, source, found)
-                if section == "guiders":  # its model can be what stands in the way in the first place
+                if section == "guiders":  # what is wrong may be its model
                     sampler.model_node = found
     return sampler
 
@@ -128,5 +132,78 @@ def _unknown(name: str, source: Source | None, found: Node | None) -> str:
 
 
 def consumers_of_primitive(primitive: Node) -> list[Consumer]:
-    """Every input that a primitive drives, past reroutes."""
+    """Return every input that a primitive drives, past reroutes."""
     return primitive.graph.final_consumers(Source(primitive.id, 0))
+
+
+def with_partners(chosen: Iterable[Sampler], everything: list[Sampler], workflow: Workflow) -> list[Sampler]:
+    """Add the samplers that cannot keep their settings when the chosen ones change."""
+    groups = partner_groups(everything, workflow)
+    numbers = {groups[sampler] for sampler in chosen}
+    return [sampler for sampler in everything if groups[sampler] in numbers]
+
+
+def grouped(samplers: list[Sampler], workflow: Workflow) -> list[list[Sampler]]:
+    """Group samplers, partners together."""
+    together: dict[Sampler, list[Sampler]] = defaultdict(list)
+    for sampler, group in partner_groups(samplers, workflow).items():
+        together[group].append(sampler)
+    return list(together.values())
+
+
+def partner_groups(samplers: list[Sampler], workflow: Workflow) -> dict[Sampler, Sampler]:
+    """Return the representative of each sampler's group: a union-find over shared parts and latents."""
+    parent = {sampler: sampler for sampler in samplers}
+
+    def root(sampler: Sampler) -> Sampler:
+        while parent[sampler] is not sampler:
+            parent[sampler] = parent[parent[sampler]]
+            sampler = parent[sampler]
+        return sampler
+
+    by_member: dict[Node, Sampler] = {}
+    by_node = {sampler.node: sampler for sampler in samplers}
+    for sampler in samplers:
+        for member in sampler.members:
+            parent[root(sampler)] = root(by_member.setdefault(member, sampler))
+        for earlier in _handing_on_noise(sampler, workflow):
+            if earlier in by_node:
+                parent[root(sampler)] = root(by_node[earlier])
+    return {sampler: root(sampler) for sampler in samplers}
+
+
+def _handing_on_noise(sampler: Sampler, workflow: Workflow) -> Iterator[Node]:
+    """Find every KSamplerAdvanced whose unfinished latent this one continues, past nodes that change latents."""
+    slot = sampler.node.inputs.get("latent_image")
+    waiting = [(sampler.graph, slot.source)] if slot and slot.source else []
+    seen: set[tuple[str | None, Source]] = set()
+    while waiting:
+        graph, source = waiting.pop()
+        if (graph.id, source) in seen:
+            continue
+        seen.add((graph.id, source))
+        node = graph.nodes.get(source.node)
+        if node is not None and node.type in SAMPLERS and node.is_active:
+            if node.widgets.get("return_with_leftover_noise") == "enable":
+                yield node
+        else:
+            waiting.extend(_latents_above(graph, source, workflow))
+
+
+def _latents_above(graph: Graph, source: Source, workflow: Workflow) -> Iterator[tuple[Graph, Source]]:
+    """Find what feeds the node behind `source` with latents, into subgraphs and out of them."""
+    node = graph.nodes.get(source.node)
+    if source.node == SUBGRAPH_INPUT:
+        for instance in graph.hosts:
+            outer = instance_input(instance, graph, source.slot)
+            if outer is not None and outer.source is not None:
+                yield instance.graph, outer.source
+    elif node is None or node.mode == MUTED:
+        return
+    elif (inner := workflow.inner(node)) is not None and node.is_active:
+        feeding = inner.outputs[source.slot] if source.slot < len(inner.outputs) else None
+        yield from [(inner, feeding)] if feeding is not None else []
+    else:
+        for slot in node.inputs.values():
+            if slot.source is not None and (node.type in REROUTES or is_latent_input(slot.name, slot.type)):
+                yield graph, slot.source

@@ -1,23 +1,18 @@
-"""Speed up with SUN: a SUNSpeedUp on the MODEL line before each sampler, and the settings that it needs."""
+"""Speed up with SUN: put a SUNSpeedUp on the MODEL line before each sampler, and set what it needs."""
 
 from typing import Any
 
-from .candidate import Candidate
 from .changes import Change, changes_for, edits_of, wanted_values
-from .edits import Edit
-from .graph import Box, Node, Workflow
+from .edits import Edit, Plan, sentences
+from .graph import Box, Graph, Node, Workflow
 from .insertion import by_line, insert
-from .lines import Lines
-from .models import Installed, choose_adapter
-from .partners import grouped, partner_groups, with_partners
-from .result import Plan, sentences
-from .rules import SUN_ON_MODEL
-from .samplers import Sampler, Setting, find_samplers
+from .models import Candidate, Installed, Lines, judge
+from .samplers import Setting, find_samplers, grouped, partner_groups, with_partners
 from .words import say
 
 
 def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
-    """The plan for the samplers that the targets mean, or for all; those that cannot be helped stay and are named."""
+    """Plan for the samplers that the targets mean, or for all. Those that cannot be sped up are named."""
     lines = Lines(workflow, installed)
     everything = [judge(sampler, lines, installed) for sampler in find_samplers(workflow)]
     samplers = [candidate.sampler for candidate in everything]
@@ -45,37 +40,12 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
     return _plan(workflow, ready, left)
 
 
-def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
-    """Whether a sampler can be sped up, and with which adapter."""
-    line, model = lines.of_sampler(sampler)
-    candidate = Candidate(sampler, line, model, refusal=sampler.problem)
-    bypassed = next((node for node in line.passed if node.type in SUN_ON_MODEL and not node.is_active), None)
-    if model.sun is not None:
-        candidate.refusal = say("{node} is on its MODEL line already", node=model.sun.label)
-    elif bypassed is not None:
-        candidate.refusal = say(
-            "{node} is on its MODEL line already, but bypassed; enable it (Ctrl+B)", node=bypassed.label
-        )
-    elif model.refusal is not None and (sampler.problem is None or line.loaders):
-        candidate.refusal = model.refusal
-    elif candidate.refusal is None and _has_unknown_cut(sampler):
-        candidate.refusal = say("how many steps it has comes from another node, so its start and end cannot be scaled")
-    if candidate.refusal is None:
-        candidate.choice = choose_adapter(model, installed)
-        if candidate.choice.name is None:
-            candidate.refusal = candidate.choice.note
-    return candidate
-
-
-def _has_unknown_cut(sampler: Sampler) -> bool:
-    steps = sampler.value("steps")
-    cuts = [setting.value for setting in sampler.all_of("boundary")]
-    return not isinstance(steps, int) and any(cut not in (0, 10000) for cut in cuts)
-
-
 def aimed_at(everything: list[Candidate], targets: list[Node] | None, workflow: Workflow) -> list[Candidate]:
-    """The samplers that the targets mean: a part of a sampler means it, a subgraph what is in it, and any other node
-    the samplers at the lower end of its MODEL line."""
+    """Return the samplers that the targets mean.
+
+    A part of a sampler means that sampler, a subgraph means those in it, and any other node means those at the lower
+    end of its MODEL line.
+    """
     if targets is None:
         return everything
     chosen: set[Candidate] = set()
@@ -99,7 +69,7 @@ def _inner_graphs(workflow: Workflow, node: Node) -> set[str | None]:
 
 
 def _keep_partners_alike(chosen: list[Candidate], workflow: Workflow) -> None:
-    """Where one of a group stays as it is, so do the others."""
+    """Refuse the partners of a sampler that is refused."""
     groups = partner_groups([candidate.sampler for candidate in chosen], workflow)
     refused = {groups[c.sampler]: c for c in chosen if c.refusal is not None}
     for candidate in chosen:
@@ -114,10 +84,10 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     wanted = _wanted(ready, workflow)
     changes = changes_for(wanted)
     made: list[Edit] = []
-    taken: dict[str | None, list[Box]] = {}
+    boxes: dict[Graph, set[Box]] = {}
     node_id = workflow.next_id
     for group in by_line(ready):
-        made += insert(node_id, group, changes, taken)
+        made += insert(node_id, group, changes, boxes)
         node_id += 1
     made += edits_of(changes.values())
     return Plan(
@@ -129,7 +99,7 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
 
 
 def _wanted(ready: list[Candidate], workflow: Workflow) -> dict[Setting, Any]:
-    """What every setting should be: for as many steps as the adapter is made for, the fewest among partners."""
+    """Return what every setting should be. Partners get the fewest steps that one of their adapters is made for."""
     steps = {candidate.sampler: candidate.choice.steps for candidate in ready if candidate.choice}
     wanted: dict[Setting, Any] = {}
     for partners in grouped(list(steps), workflow):
@@ -151,7 +121,7 @@ def _notes(ready: list[Candidate]) -> list[str]:
 
 
 def _described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[str]:
-    """`KSampler (#3): steps 25 -> 4, cfg 7 -> 1` for each sampler."""
+    """Describe the changes of each sampler: `KSampler (#3): steps 25 -> 4, cfg 7 -> 1`."""
     lines = []
     for candidate in ready:
         parts = [

@@ -1,20 +1,20 @@
-"""Applies edits to a workflow in the UI's format, as the page does to the live graph."""
+"""Apply edits to a workflow in the UI's format, as the page does to the live graph."""
 
 import copy
 from collections import defaultdict
 from typing import Any
 
-from .edits import Edit
-from .graph import SUBGRAPH_INPUT, ConversionError, Graph, NodeId, Source, as_dict, widget_order
+from .edits import Add, Edit
+from .graph import SUBGRAPH_INPUT, Graph, NodeId, Source, as_dict, widget_order
 from .rules import SPEED_UP
 from .ui_format import Link, dicts, is_id, is_index, read_links, read_ui
 
 KEPT_VALUES = "proxyWidgetErrorQuarantine"
-"""Where 1.58 keeps the values of widgets that an older page promoted; they win when it loads a file."""
+"""Frontend 1.58 keeps the values of widgets here that an older page promoted. They win when it loads a file."""
 
 
 def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
-    """A copy of a workflow in the UI's format with `edits` applied."""
+    """Apply `edits` to a copy of a workflow in the UI's format."""
     data, before = copy.deepcopy(data), read_ui(data).graphs
     graphs: dict[str | None, _Graph] = {None: _Graph(data, before[None])}
     for definition in dicts(as_dict(data.get("definitions")).get("subgraphs")):
@@ -28,23 +28,18 @@ def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
             case "remove":
                 graph.remove(edit["node"])
             case "connect":
-                (origin, slot), (target, name) = edit["from"], edit["to"]
-                graph.connect(Source(origin, slot), target, name, edit.get("via"))
+                graph.link(edit["from"], *edit["to"], edit.get("via"))
             case "disconnect":
-                graph.disconnect(*edit["to"])
+                graph.unlink(*edit["to"])
             case "set":
                 graph.set(edit["node"], edit["widget"], edit["value"])
-            case "property":
-                graph.set_property(edit["node"], edit["name"], edit["value"])
-            case unknown:
-                raise ConversionError(f"There is no edit {unknown}.")
     for graph in graphs.values():
         graph.finish()
     return data
 
 
 class _Graph:
-    """The JSON of one graph, root or subgraph definition, which is changed in place."""
+    """The JSON of one graph, root or subgraph definition. It is changed in place."""
 
     def __init__(self, data: dict[str, Any], before: Graph) -> None:
         self._data = data
@@ -63,7 +58,7 @@ class _Graph:
         self._gone_nodes: list[dict[str, Any]] = []
         self._next_link = max([0, *self._links, *self._counters("last_link_id", "lastLinkId")]) + 1
 
-    def add(self, edit: Edit) -> None:
+    def add(self, edit: Add) -> None:
         node = {
             "id": edit["id"],
             "type": edit["type"],
@@ -86,7 +81,7 @@ class _Graph:
             self._unlink(number)
         self._gone_nodes.append(self._nodes.pop(node_id))
 
-    def connect(self, source: Source, target: NodeId, name: str, via: int | None) -> None:
+    def link(self, source: Source, target: NodeId, name: str, via: int | None) -> None:
         index, target_input = self._input(target, name)
         replaced, number = target_input.get("link"), self._next_link
         self._next_link += 1
@@ -97,14 +92,14 @@ class _Graph:
             self._unlink(replaced)
         target_input["link"] = number
 
-    def disconnect(self, target: NodeId, name: str) -> None:
+    def unlink(self, target: NodeId, name: str) -> None:
         _, target_input = self._input(target, name)
         if target_input.get("link") in self._links:
             self._unlink(target_input["link"])
 
     def set(self, node_id: NodeId, widget: str, value: Any) -> None:
         node = self._nodes[node_id]
-        if isinstance(node.get("widgets_values_named"), dict):  # newer pages save both, and can read this one
+        if isinstance(node.get("widgets_values_named"), dict):  # newer pages save both, and may read this one
             node["widgets_values_named"][widget] = value
         if isinstance(node.get("widgets_values"), dict):
             node["widgets_values"][widget] = value
@@ -118,16 +113,8 @@ class _Graph:
         values[index] = value
         node["widgets_values"] = values
 
-    def set_property(self, node_id: NodeId, name: str, value: Any) -> None:
-        node = self._nodes[node_id]
-        properties = node["properties"] = as_dict(node.get("properties"))
-        if value is None:
-            properties.pop(name, None)
-        else:
-            properties[name] = value
-
     def _input(self, node_id: NodeId, name: str) -> tuple[int, dict[str, Any]]:
-        """An input slot by its name. Files of before 2025-03 have none for a widget that was never linked."""
+        """Find an input slot by its name. Files from before 2025-03 have none for a widget that was never linked."""
         node = self._nodes[node_id]
         if not isinstance(node.get("inputs"), list):
             node["inputs"] = []
@@ -139,13 +126,13 @@ class _Graph:
         return len(slots) - 1, slots[-1]
 
     def _link_type(self, source: Source, target_input: dict[str, Any]) -> str:
-        """The input's type, or the output's where the input takes any."""
+        """Return the input's type, or the output's if the input takes any."""
         outputs = dicts(self._nodes.get(source.node, {}).get("outputs"))
         types = [target_input.get("type"), *(output.get("type") for output in outputs[source.slot : source.slot + 1])]
         return next((kind for kind in types if isinstance(kind, str) and kind != "*"), "*")
 
     def _store(self, number: int, link: Link) -> None:
-        """Writes a link in the style of the file, and on the output that it comes from."""
+        """Write a link in the style of the file, and on the output that it comes from."""
         links = self._data.get("links")
         if not isinstance(links, (list, dict)):
             links = self._data["links"] = []
@@ -168,7 +155,7 @@ class _Graph:
         self._links_of[link.target].add(number)
 
     def _unlink(self, number: int) -> None:
-        """Takes a link out of everything that names it; a native reroute that is left without links goes as well."""
+        """Remove a link from everything that names it, and native reroutes that are left without links."""
         link = self._links.pop(number)
         self._links_of[link.source.node].discard(number)
         self._links_of[link.target].discard(number)
@@ -186,7 +173,7 @@ class _Graph:
                 slot["link"] = None
 
     def finish(self) -> None:
-        """Takes the nodes and links that are gone out of the lists, once for all."""
+        """Remove nodes and links from the lists, all at once."""
         if self._gone_nodes:
             gone = {id(node) for node in self._gone_nodes}
             self._data["nodes"] = [node for node in self._data["nodes"] if id(node) not in gone]
@@ -202,7 +189,7 @@ class _Graph:
             extensions[:] = [entry for entry in extensions if _link_id(entry) not in self._gone]
 
     def _output_links(self, link: Link) -> list[int] | None:
-        """The list of link ids that an output keeps: of a node, or of the subgraph's own input."""
+        """Return the list of link ids that an output keeps: of a node, or of the subgraph's own input."""
         if link.source.node == SUBGRAPH_INPUT:
             slots, key = self._data.get("inputs"), "linkIds"
         else:
@@ -215,12 +202,12 @@ class _Graph:
         return slot[key]
 
     def _reroute_list(self) -> list[Any]:
-        """The native reroutes: in `extra` of a root graph of version 0.4, else in the graph."""
+        """Return the native reroutes. A root graph of version 0.4 has them in `extra`, other graphs in themselves."""
         own = self._data.get("reroutes")
         return own if isinstance(own, list) and own else _list(as_dict(self._data.get("extra")).get("reroutes"))
 
     def _extensions(self) -> list[Any]:
-        """Which link ends at which native reroute, where links are lists and have no room for it."""
+        """Return the list of native reroutes by link. Links that are lists have no room for it themselves."""
         extra = self._data.get("extra")
         if not isinstance(extra, dict) or not self._reroute_list():
             return []
@@ -232,7 +219,7 @@ class _Graph:
         return {reroute["id"]: reroute for reroute in dicts(self._reroute_list()) if is_index(reroute.get("id"))}
 
     def _chain(self, via: int | None) -> list[dict[str, Any]]:
-        """The native reroutes that a link runs through, the last one first."""
+        """Return the native reroutes that a link runs through, the last one first."""
         reroutes, chain = self._reroutes(), []
         while is_index(via) and via in reroutes and reroutes[via] not in chain:
             chain.append(reroutes[via])
@@ -250,7 +237,7 @@ class _Graph:
 
 
 def _has_link_objects(graph: dict[str, Any]) -> bool:
-    """Root graphs of version 0.4 have lists; subgraphs and newer files have objects."""
+    """Tell whether links are objects, as in subgraphs and newer files. Root graphs of version 0.4 have lists."""
     if links := _list(graph.get("links")):
         return all(isinstance(entry, dict) for entry in links)
     return "inputNode" in graph or graph.get("version") == 1
@@ -261,6 +248,6 @@ def _list(value: Any) -> list[Any]:
 
 
 def _link_id(entry: Any) -> int | None:
-    """The id in an entry, of whatever style; None where it has none."""
+    """Return the id in an entry of either style, or None."""
     number = entry.get("id") if isinstance(entry, dict) else entry[0] if isinstance(entry, list) and entry else None
     return number if is_index(number) else None

@@ -1,6 +1,6 @@
-"""Reads the format that ComfyUI's page saves: nodes with slots and positions, links, subgraph definitions.
+"""Read the format that ComfyUI's page saves: nodes with slots and positions, links, subgraph definitions.
 
-Three ways to write links are about: [id, from, slot, to, slot, type] lists (root graphs), objects (subgraphs, newer
+There are three ways to write links: [id, from, slot, to, slot, type] lists (root graphs), objects (subgraphs, newer
 files), and, for native reroutes, `parentId` either in the link or in extra.linkExtensions.
 """
 
@@ -39,12 +39,12 @@ class Link(NamedTuple):
     """The native reroute nearest to the target."""
 
     def as_object(self, number: int) -> dict[str, Any]:
-        """As subgraphs and newer files have it, without the reroute."""
+        """Write it as subgraphs and newer files do, without the reroute."""
         return dict(zip(LINK_KEYS, [number, *self.source, self.target, self.target_slot, self.type], strict=False))
 
 
 def read_ui(data: dict[str, Any]) -> Workflow:
-    """The view of a workflow in the UI's format. Raises ConversionError where there is no list of nodes."""
+    """Read a workflow in the UI's format into a view. Raises ConversionError if it has no list of nodes."""
     if not isinstance(data.get("nodes"), list):
         raise ConversionError(say("This is not a ComfyUI workflow: it has no list of nodes."))
     definitions = as_dict(data.get("definitions")).get("subgraphs")
@@ -70,7 +70,7 @@ def read_ui(data: dict[str, Any]) -> Workflow:
 
 
 def read_links(data: dict[str, Any]) -> dict[int, Link]:
-    """The links of one graph by their id."""
+    """Return the links of one graph by their id."""
     links = {}
     values = data.get("links")
     for value in values.values() if isinstance(values, dict) else values if isinstance(values, list) else ():
@@ -145,7 +145,7 @@ def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> N
 
 
 def _read_hosts(data: dict[str, Any], graph: Graph, graphs: Mapping[str | None, Graph]) -> None:
-    """Reads what stands on the nodes of a graph that stand for subgraphs."""
+    """Read which widgets stand on the subgraph nodes of a graph."""
     read: set[NodeId] = set()
     for value in dicts(data.get("nodes")):
         number = value.get("id")
@@ -163,10 +163,10 @@ def _read_hosts(data: dict[str, Any], graph: Graph, graphs: Mapping[str | None, 
 
 
 def _promoted(value: dict[str, Any], inner: Graph) -> list[str]:
-    """The names of the widgets that stand on a subgraph's node, in the order of its saved values.
+    """Return the names of the widgets that stand on a subgraph's node, in the order of its saved values.
 
-    `proxyWidgets`, which frontends of 2025 write, gives the order: [id of the node inside, widget], or ["-1", input].
-    Where there is none, it is that of the inputs.
+    `proxyWidgets`, which frontends of 2025 write, has the order: [id of the node inside, widget], or ["-1", input].
+    Without it, the order is that of the inputs.
     """
     proxies = as_dict(value.get("properties")).get("proxyWidgets")
     if isinstance(proxies, list) and proxies:
@@ -175,7 +175,7 @@ def _promoted(value: dict[str, Any], inner: Graph) -> list[str]:
 
 
 def _promoted_name(entry: Any, inner: Graph) -> str:
-    """What the widget of an entry of `proxyWidgets` is called: as the subgraph's input, or as its page calls it."""
+    """Return the widget's name for an entry of `proxyWidgets`: that of the subgraph's input, or the page's."""
     match entry:
         case ["-1", str(name), *_]:
             return name
@@ -189,7 +189,7 @@ def _promoted_name(entry: Any, inner: Graph) -> str:
 
 
 def _show_what_is_in_force(graph: Graph) -> None:
-    """Gives the widgets that SUN sets the values that stand for them on subgraph nodes, where no link drives these."""
+    """Give widgets that SUN sets the values that stand for them on subgraph nodes, unless a link drives these."""
     for node in graph.nodes.values() if graph.hosts else ():
         names = ("value",) if node.type in PRIMITIVES else NODES[node.type].sets if node.type in NODES else ()
         for name in names:
@@ -212,7 +212,7 @@ def _box(value: dict[str, Any]) -> Box:
 
 
 def pair(value: Any) -> tuple[float, float]:
-    """A position or size: [x, y], or {"0": x, "1": y} as old files have it; 0 for what is no number."""
+    """Read a position or size: [x, y], or {"0": x, "1": y} in old files. Anything but a number counts as 0."""
     if isinstance(value, dict):
         value = [value.get("0"), value.get("1")]
     if not isinstance(value, list):
@@ -222,7 +222,7 @@ def pair(value: Any) -> tuple[float, float]:
 
 
 def _number(value: Any) -> float:
-    """JSON as Python reads it can hold NaN, infinity, and integers too large for a float."""
+    """Return a finite number. Python's JSON can hold NaN, infinity, and integers too large for a float."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
     return float(value) if is_number and math.isfinite(value) else 0.0
 

@@ -1,7 +1,7 @@
-"""The words of messages in the user's language.
+"""Say messages in the user's language.
 
-English stands in the code. locales/<language>/messages.json gives each text in another language, under the English one;
-what it lacks stays English.
+English stands in the code. locales/<language>/messages.json has the translation of each text under the English one. A
+text without a translation stays English.
 """
 
 import json
@@ -19,7 +19,7 @@ _language = ContextVar("language", default="en")
 
 @contextmanager
 def speaking(language: object) -> Iterator[None]:
-    """Texts in this language; English for one that there is none of, and for what is no language."""
+    """Speak this language in the `with` block, or English if there are no texts in it."""
     token = _language.set(language if isinstance(language, str) else "en")
     try:
         yield
@@ -28,12 +28,12 @@ def speaking(language: object) -> Iterator[None]:
 
 
 def say(english: str, **values: object) -> str:
-    """A text with {name} filled in from `values`."""
+    """Translate a text and fill in its {name} from `values`."""
     return term(english).format(**values)
 
 
 def term(english: str) -> str:
-    """A name, such as that of a model family, which may also be one that no language has a word for."""
+    """Translate a name, such as that of a model family. Names without a translation stay as they are."""
     return _languages().get(_language.get(), {}).get(english, english)
 
 

@@ -1,1 +1,1 @@
-"""The nodes: a schema each, and a few lines that call sun_core."""
+"""The nodes: each is a schema and a few lines that call sun_core."""

@@ -1,5 +1,6 @@
-"""The model folder type `sun`: where adapter files are, and what to say where they are not."""
+"""The model folder type `sun`: which adapter files there are, and what to say if one is missing."""
 
+import hashlib
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -16,61 +17,71 @@ RELEASED_ADAPTER = RELEASED["name"]
 RELEASED_AT = "https://huggingface.co/Williechai/SpeedUpNet"
 
 _loaded: WeakValueDictionary[tuple, SunAdapter] = WeakValueDictionary()
-"""Adapters in use, by file and its state: nodes that name the same file share its weights."""
+"""Adapters in use, by path and state of their file: nodes that name the same file share its weights."""
 
 
 def register_folder() -> None:
-    """Makes models/sun known to ComfyUI, after whatever extra_model_paths.yaml says about `sun`."""
+    """Register models/sun with ComfyUI, after the folders that extra_model_paths.yaml names for `sun`."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (paths, {*extensions, *EXTENSIONS})
 
 
 def adapter_names() -> list[str]:
-    """The adapter files there are; with none, the released file's name, so that the widget says what is missing."""
+    """List the adapter files; if there are none, the released file's name, so that the widget shows what is missing."""
     return folder_paths.get_filename_list(FOLDER) or [RELEASED_ADAPTER]
 
 
 def is_there(name: str | None) -> bool | str:
-    """For validate_inputs: True, or what to say about a file that is not there.
+    """Return True if the file exists, otherwise what to tell the user; for validate_inputs.
 
-    A name that comes over a link is None here, and looked at when the node runs.
+    A name that arrives over a link is None here; it is checked when the node runs.
     """
     if name is None or folder_paths.get_full_path(FOLDER, name):
         return True
     folder = folder_paths.get_folder_paths(FOLDER)[0]
     if name == RELEASED_ADAPTER:
         return (
-            f"The SUN adapter is not there yet: download {RELEASED_ADAPTER} (76.8 MB, MIT) from {RELEASED_AT}, "
+            f"The SUN adapter is not installed yet: download {RELEASED_ADAPTER} (76.8 MB, MIT) from {RELEASED_AT}, "
             f"put it into {folder} and press R."
         )
     there = ", ".join(folder_paths.get_filename_list(FOLDER)[:5])
     if there:
-        return f"The SUN adapter {name} is not in {folder} any more; put it back, or choose another one ({there})."
+        return f"The SUN adapter {name} is no longer in {folder}; put it back, or choose another one ({there})."
     return (
-        f"The SUN adapter {name} is not there, and {folder} is empty; put it back, or download {RELEASED_ADAPTER} "
+        f"The SUN adapter {name} is missing, and {folder} is empty; put it back, or download {RELEASED_ADAPTER} "
         f"(76.8 MB, MIT) from {RELEASED_AT} into that folder."
     )
 
 
-def file_state(name: str | None) -> tuple:
-    """For fingerprint_inputs: changes when the file that `name` stands for is replaced."""
+def fingerprint(name: str | None) -> str:
+    """Return a hash that changes when the file called `name` is replaced; for fingerprint_inputs.
+
+    ComfyUI saves it in the metadata of every image, so it must not hold the file's path.
+    """
     path = folder_paths.get_full_path(FOLDER, name) if name else None
-    if path is None:
-        return (name, None)
+    state = (name, *_state(path)) if path else (name,)
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+
+
+def _state(path: str) -> tuple[int, int]:
     stat = Path(path).stat()
-    return (path, stat.st_mtime_ns, stat.st_size)
+    return stat.st_mtime_ns, stat.st_size
 
 
 def adapter_named(name: str) -> SunAdapter:
-    """Loads an adapter of the folder, or gives the one that is in use already; SunError where it cannot be."""
+    """Load an adapter by its file name, or return the one already in use.
+
+    Raises SunError if the file is missing or is not a SUN adapter.
+    """
     there = is_there(name)
     if isinstance(there, str):
         raise SunError(there)
-    state = file_state(name)
-    adapter = _loaded.get(state)
+    path = folder_paths.get_full_path_or_raise(FOLDER, name)
+    key = (path, *_state(path))
+    adapter = _loaded.get(key)
     if adapter is None:
-        adapter = _loaded[state] = load_adapter(state[0])
+        adapter = _loaded[key] = load_adapter(path)
     return adapter
 
 

@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 
 from ..sun_core.adapter import SunAdapter
-from .adapter_folder import adapter_named, adapter_names, file_state, is_there
+from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there
 from .schema import ADAPTER_TOOLTIP, SunAdapterType, sun_schema
 
 
@@ -12,7 +12,7 @@ class SUNLoadAdapter(io.ComfyNode):
             node_id="SUNLoadAdapter",
             display_name="Load SUN Adapter",
             description="Loads a SUN adapter file for Apply SUN Adapter and SUN Adapter Info.",
-            search_aliases=["SpeedUpNet", "4 steps", "distilled", "LCM", "Lightning", "turbo"],
+            search_aliases=["SpeedUpNet", "distilled"],
             inputs=[io.Combo.Input("adapter_name", options=adapter_names(), tooltip=ADAPTER_TOOLTIP)],
             outputs=[SunAdapterType.Output(display_name="SUN_ADAPTER", tooltip="For Apply SUN Adapter.")],
         )
@@ -22,8 +22,8 @@ class SUNLoadAdapter(io.ComfyNode):
         return is_there(adapter_name)
 
     @classmethod
-    def fingerprint_inputs(cls, adapter_name: str | None = None) -> tuple:
-        return file_state(adapter_name)
+    def fingerprint_inputs(cls, adapter_name: str | None = None) -> str:
+        return fingerprint(adapter_name)
 
     @classmethod
     def execute(cls, adapter_name: str) -> io.NodeOutput:
@@ -36,11 +36,11 @@ class SUNAdapterInfo(io.ComfyNode):
         return sun_schema(
             node_id="SUNAdapterInfo",
             display_name="SUN Adapter Info",
-            description="Shows what a SUN adapter was made for and what its file says about itself.",
+            description="Shows which models a SUN adapter is for, and the metadata in its file.",
             search_aliases=["SpeedUpNet", "metadata"],
             is_output_node=True,
             inputs=[SunAdapterType.Input("sun_adapter", tooltip="From Load SUN Adapter.")],
-            outputs=[io.String.Output(display_name="info", tooltip="The text that is shown on the node.")],
+            outputs=[io.String.Output(display_name="info", tooltip="The text that the node shows.")],
         )
 
     @classmethod

@@ -2,13 +2,17 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..sun_core.adapter import SunAdapter
-from ..sun_core.patching import SunSettings, apply_sun
-from .adapter_folder import adapter_named, adapter_names, file_state, is_there
+from ..sun_core.apply import SunSettings, apply_sun
+from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there
 from .report import run_report
 from .schema import ADAPTER_TOOLTIP, AUTOMATIC, MODEL_TOOLTIP, SunAdapterType, settings_input, sun_schema
 
-ALIASES = ["SpeedUpNet", "speed up", "4 steps", "few steps", "fast", "CFG 1", "LCM", "Lightning", "Hyper", "turbo"]
-MODEL_OUT_TOOLTIP = "For the sampler. Give that 4 steps; the rest is set for it."
+ALIASES = [
+    *("SUN", "SpeedUpNet", "speed up", "accelerate", "fast", "faster", "4 steps", "few steps", "no CFG", "CFG 1"),
+    *("LCM", "Lightning", "Hyper", "turbo", "DMD", "PCM"),
+]
+"""What artists search for who want fewer steps. No other node has these words, so that this one comes first."""
+MODEL_OUT_TOOLTIP = "Connect to the sampler and set that to 4 steps; the rest is set for you."
 
 
 class SUNSpeedUp(io.ComfyNode):
@@ -19,11 +23,11 @@ class SUNSpeedUp(io.ComfyNode):
             display_name="SUN 4-Step Speed-Up",
             description=(
                 "Put it on the MODEL line before a KSampler and set the KSampler to 4 steps. The model is evaluated 4 "
-                "times in place of 50, and the negative prompt still works. Nothing else is to be rewired."
+                "times instead of 50, and the negative prompt still works. Nothing else needs rewiring."
             ),
             search_aliases=ALIASES,
             hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # else ComfyUI may give the cached MODEL of a like node, whose runs it tells
+            not_idempotent=True,  # else ComfyUI may reuse the MODEL of an equal node, which reports to that other node
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TOOLTIP),
                 io.Combo.Input("adapter_name", options=adapter_names(), tooltip=ADAPTER_TOOLTIP),
@@ -33,7 +37,7 @@ class SUNSpeedUp(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How strongly the adapter works: 1 as it was made, 0 not at all.",
+                    tooltip="Strength of the adapter: 1 is as trained, 0 turns it off.",
                 ),
                 settings_input(),
             ],
@@ -45,8 +49,8 @@ class SUNSpeedUp(io.ComfyNode):
         return is_there(adapter_name)
 
     @classmethod
-    def fingerprint_inputs(cls, adapter_name: str | None = None, **_: object) -> tuple:
-        return file_state(adapter_name)
+    def fingerprint_inputs(cls, adapter_name: str | None = None, **_: object) -> str:
+        return fingerprint(adapter_name)
 
     @classmethod
     def execute(cls, model: ModelPatcher, adapter_name: str, strength: float, settings: str) -> io.NodeOutput:
@@ -67,22 +71,24 @@ class SUNApply(io.ComfyNode):
         return sun_schema(
             node_id="SUNApply",
             display_name="Apply SUN Adapter",
-            description="SUN 4-Step Speed-Up with every setting: separate strengths, a range, a negative of its own.",
-            search_aliases=ALIASES,
+            description="SUN 4-Step Speed-Up with every setting: two strengths, a range, its own negative prompt.",
+            search_aliases=["SpeedUpNet", "negative strength"],
             hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # else ComfyUI may give the cached MODEL of a like node, whose runs it tells
+            not_idempotent=True,  # else ComfyUI may reuse the MODEL of an equal node, which reports to that other node
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TOOLTIP),
                 SunAdapterType.Input("sun_adapter", tooltip="From Load SUN Adapter."),
-                strength("negative_strength", "How strongly the picture avoids the negative prompt; 1 as made."),
-                strength("positive_strength", "How strongly the adapter adds to the positive prompt; 1 as made."),
-                percent("start_percent", 0.0, "Where in the sampling the adapter begins to work."),
-                percent("end_percent", 1.0, "Where in the sampling the adapter ceases to work."),
+                strength("negative_strength", "How strongly to avoid the negative prompt; 1 is as trained."),
+                strength("positive_strength", "How strongly to reinforce the positive prompt; 1 is as trained."),
+                percent(
+                    "start_percent", 0.0, "Where in the sampling the adapter starts: 0 is the beginning, 1 the end."
+                ),
+                percent("end_percent", 1.0, "Where in the sampling the adapter stops: 0 is the beginning, 1 the end."),
                 settings_input(),
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
-                    tooltip="A negative prompt in place of the sampler's own. Left open, the sampler's is used.",
+                    tooltip="A negative prompt to use instead of the sampler's. Leave it unconnected for that one.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip=MODEL_OUT_TOOLTIP)],

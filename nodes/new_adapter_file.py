@@ -14,7 +14,7 @@ LONGEST = 200
 
 
 def new_adapter_file(prefix: str) -> Path:
-    """Find a path in the folder of adapters that no file has yet: the prefix and a number.
+    """Return an unused path in the adapter folder: the prefix and a number.
 
     Raises SunError if the prefix is not a plain file name, or is too long for one.
     """
@@ -23,8 +23,8 @@ def new_adapter_file(prefix: str) -> Path:
         raise SunError(f"The file's name {name[:20]!r}... is too long; choose one of up to {LONGEST} letters.")
     if not re.fullmatch(r"\w[\w .()+-]*", name):
         raise SunError(
-            f"{prefix!r} cannot be a file's name; choose one of letters, digits, spaces and - _ . ( ) + that starts "
-            "with a letter or a digit."
+            f"{prefix!r} cannot be a file's name; use letters, digits, spaces and - _ . ( ) +, and start with a letter "
+            "or a digit."
         )
     folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
     numbered = (folder / f"{name}_{number:05}_.safetensors" for number in count(1))

@@ -1,19 +1,19 @@
-"""Tells an artist what a run did: in the log and on the node."""
+"""Report what a run did: in the log and on the node."""
 
 import logging
 from collections.abc import Callable
 
 from server import PromptServer
 
-from ..sun_core.run_report import RunReport
+from ..sun_core.run import RunReport
 
 RUN_EVENT = "sun.run"
-"""Sent to the page with {"node": id, "text": what the run did, "changes": what the automatic settings overrode,
+"""The event for the page: {"node": id, "text": what the run did, "changes": what the automatic settings overrode,
 "steps", "evaluations", "seconds"}."""
 
 
 def run_report(node_id: str | None) -> Callable[[RunReport], None]:
-    """What tells of sampling runs in the log and on the face of the node `node_id`."""
+    """Make the function that reports sampling runs in the log and on the face of the node `node_id`."""
 
     def report(run: RunReport) -> None:
         logging.info(f"SUN: {run}")
@@ -27,7 +27,7 @@ def run_report(node_id: str | None) -> Callable[[RunReport], None]:
 
 
 def node_report(node_id: str | None) -> Callable[[str], None]:
-    """What tells one text in the log and on the node `node_id`, as ComfyUI's own text below its widgets."""
+    """Make the function that shows a text in the log and below the widgets of the node `node_id`."""
 
     def report(text: str) -> None:
         logging.info(text)

@@ -1,4 +1,4 @@
-"""What the page asks the server for: the adapters there are, what the SUN nodes have to say, and plans of edits."""
+"""The routes for the page: the adapter files, what each SUN node shows, and plans of edits."""
 
 import asyncio
 import json
@@ -20,24 +20,25 @@ from ..conversion.rules import RELEASED, STEPS
 from ..conversion.words import say, speaking
 from ..sun_core.adapter_file import read_layout
 from ..sun_core.errors import SunError
-from ..sun_core.fit import ModelHeader, read_model_header
+from ..sun_core.model_header import ModelHeader, read_model_header
 from .adapter_folder import FOLDER
+from .version import pack_version
 
-VERSION = "0.1.0"
+VERSION = pack_version()
 LARGEST_BODY = 32 * 2**20
 MODEL_FOLDERS = ("checkpoints", "diffusion_models")
 MODEL_EXTENSIONS = (".safetensors", ".sft")
 
 
 async def get_adapters(request: web.Request) -> web.Response:
-    """GET /sun/adapters: the adapter files with what their headers say, and the one that can be downloaded."""
+    """GET /sun/adapters: list the adapter files with their headers' contents, and the one that can be downloaded."""
     adapters = await asyncio.to_thread(lambda: [describe(name) for name in folder_paths.get_filename_list(FOLDER)])
     released = {key: RELEASED[key] for key in ("name", "url", "bytes", "license", "folder")}
     return web.json_response({"version": VERSION, "adapters": adapters, "released": released})
 
 
 async def post_check(request: web.Request) -> web.Response:
-    """POST /sun/check {"workflow", "locale"}: what each SUN node of it shows on its face."""
+    """POST /sun/check {"workflow", "locale"}: list what each SUN node shows on its face."""
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
         return {"nodes": check(read(body.get("workflow")), installed(None))}
@@ -46,7 +47,7 @@ async def post_check(request: web.Request) -> web.Response:
 
 
 async def post_plan(request: web.Request) -> web.Response:
-    """POST /sun/plan {"action", "workflow", "targets", "adapter", "locale"}: edits, and what to say about them."""
+    """POST /sun/plan {"action", "workflow", "targets", "adapter", "locale"}: plan edits, with a message about them."""
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
         adapter = body.get("adapter")
@@ -57,7 +58,7 @@ async def post_plan(request: web.Request) -> web.Response:
 
 
 async def _answer(request: web.Request, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> web.Response:
-    """Runs `answer` on the JSON body, in a thread: it reads files. Whatever is wrong becomes one sentence."""
+    """Run `answer` on the JSON body, in a thread since it reads files; every error becomes one sentence."""
     try:
         body = await _body(request)
     except ConversionError as error:
@@ -77,7 +78,7 @@ def _refusal(sentence: str) -> web.Response:
 
 
 def _dumps(answer: dict[str, Any]) -> str:
-    """Strict JSON: Python's NaN would be no JSON for the page."""
+    """Write strict JSON: the page cannot parse Python's NaN."""
     return json.dumps(answer, allow_nan=False)
 
 
@@ -90,19 +91,19 @@ async def _body(request: web.Request) -> dict[str, Any]:
     try:
         body = json.loads(received)
     except (ValueError, RecursionError):
-        raise ConversionError("The request holds no JSON.") from None
+        raise ConversionError("The request is not valid JSON.") from None
     if not isinstance(body, dict):
         raise ConversionError("The request must be a JSON object.")
     return body
 
 
 def installed(default: str | None) -> Installed:
-    """The adapters and models of this machine, with the adapter that the user prefers."""
+    """Return the adapters and models on this machine, with the adapter that the user prefers."""
     return Installed([_adapter(name) for name in folder_paths.get_filename_list(FOLDER)], default, model_file)
 
 
 def describe(name: str) -> dict[str, Any]:
-    """An adapter file for the page."""
+    """Describe an adapter file for the page."""
     try:
         layout, dtype, metadata, size = _header(*_state(FOLDER, name))
     except (SunError, OSError) as error:
@@ -136,17 +137,17 @@ def _adapter(name: str) -> Adapter:
 
 
 def _sentence(name: str, error: Exception) -> str:
-    return str(error) if isinstance(error, SunError) else f"{name} cannot be read; look at its permissions."
+    return str(error) if isinstance(error, SunError) else f"{name} cannot be read; check its permissions."
 
 
 def steps_of(metadata: dict[str, str]) -> int:
-    """The steps that an adapter's metadata names, if these can be; metadata is anybody's."""
+    """Read the number of steps from an adapter's metadata, which is untrusted; STEPS if it is missing or invalid."""
     steps = metadata.get("steps", "")
     return int(steps) if steps.isascii() and steps.isdigit() and len(steps) < 4 and 1 <= int(steps) <= 100 else STEPS
 
 
 def model_file(names: Any) -> ModelFile | None:
-    """The header of the first of these files that is in one of the model folders."""
+    """Read the header of the first of these files that is in one of the model folders."""
     for name in names:
         for folder in MODEL_FOLDERS:
             if not name.lower().endswith(MODEL_EXTENSIONS) or not folder_paths.get_full_path(folder, name):
@@ -159,7 +160,7 @@ def model_file(names: Any) -> ModelFile | None:
 
 
 def _state(folder: str, name: str) -> tuple[str, int, int]:
-    """Path, time of change and size of a file: what its cached header is known by."""
+    """Return path, modification time and size of a file: the key of its cached header."""
     path = folder_paths.get_full_path_or_raise(folder, name)
     stat = Path(path).stat()
     return path, stat.st_mtime_ns, stat.st_size
@@ -176,7 +177,7 @@ def _model_header(path: str, changed: int, size: int) -> ModelHeader | None:
 
 
 def register_routes() -> None:
-    """Adds the routes to the running server; there is none where the pack is imported by a test."""
+    """Add the routes to the running server; tests import the pack without one."""
     server = getattr(PromptServer, "instance", None)
     if server is None:
         return

@@ -9,7 +9,11 @@ from .schema import sun_schema
 
 def steps_input() -> io.Int.Input:
     return io.Int.Input(
-        "steps", default=4, min=1, max=100, tooltip="Adapters are made for 4 steps. More are slower, and rarely better."
+        "steps",
+        default=4,
+        min=1,
+        max=100,
+        tooltip="Number of sampling steps. Adapters are made for 4; more are slower and rarely better.",
     )
 
 
@@ -20,7 +24,7 @@ def denoise_input() -> io.Float.Input:
         min=0.01,
         max=1.0,
         step=0.01,
-        tooltip="1 makes a new picture; less keeps more of the one in the latent image. The steps stay as many.",
+        tooltip="1 makes a new image; less keeps more of the input latent. The number of steps stays the same.",
     )
 
 
@@ -30,8 +34,10 @@ class SUNSampler(io.ComfyNode):
         return sun_schema(
             node_id="SUNSampler",
             display_name="KSampler (SUN 4-Step)",
-            description="A KSampler with only what SUN leaves open (no CFG, no scheduler), for a MODEL with SUN.",
-            search_aliases=["SpeedUpNet", "sampler", "4 steps", "DDIM"],
+            description=(
+                "A KSampler with only the settings that matter with SUN: no CFG, no scheduler. Needs a MODEL with SUN."
+            ),
+            search_aliases=["SpeedUpNet", "sampler", "DDIM"],
             inputs=[
                 io.Model.Input("model", tooltip="From SUN 4-Step Speed-Up or Apply SUN Adapter."),
                 io.Int.Input(
@@ -40,23 +46,23 @@ class SUNSampler(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="The number that the noise is made from: the same seed gives the same picture.",
+                    tooltip="Random seed: the same seed gives the same image.",
                 ),
                 steps_input(),
                 io.Combo.Input(
                     "sampler_name",
                     options=list(SAMPLER_NAMES),
                     default=SAMPLER_NAMES[0],
-                    tooltip="ddim is what adapters are made for; dpmpp_2m works as well.",
+                    tooltip="Adapters are made for ddim; dpmpp_2m works too.",
                 ),
-                io.Conditioning.Input("positive", tooltip="What the picture should show."),
-                io.Conditioning.Input("negative", tooltip="What it should not show."),
+                io.Conditioning.Input("positive", tooltip="What the image should show."),
+                io.Conditioning.Input("negative", tooltip="What the image should not show."),
                 io.Latent.Input(
-                    "latent_image", tooltip="An empty latent, or a picture to start from with less denoise."
+                    "latent_image", tooltip="An empty latent, or an image to start from with denoise below 1."
                 ),
                 denoise_input(),
             ],
-            outputs=[io.Latent.Output(tooltip="The sampled latent, for VAE Decode.")],
+            outputs=[io.Latent.Output(tooltip="The sampled latent; connect to VAE Decode.")],
         )
 
     @classmethod
@@ -80,14 +86,14 @@ class SUNScheduler(io.ComfyNode):
         return sun_schema(
             node_id="SUNScheduler",
             display_name="SUN Scheduler",
-            description="The trailing sigmas that SUN is made for, for SamplerCustom and SamplerCustomAdvanced.",
+            description="Trailing sigmas, as SUN adapters need them, for SamplerCustom and SamplerCustomAdvanced.",
             search_aliases=["SpeedUpNet", "trailing", "sigmas"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL that is sampled: its noise levels are used."),
+                io.Model.Input("model", tooltip="The MODEL to sample; its noise levels are used."),
                 steps_input(),
                 denoise_input(),
             ],
-            outputs=[io.Sigmas.Output(tooltip="Falling noise levels, one more than there are steps.")],
+            outputs=[io.Sigmas.Output(tooltip="Noise levels from high to low, one more than the number of steps.")],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What the schemas of several nodes share."""
+"""What several schemas share: tooltips, the settings combo, the category."""
 
 from dataclasses import fields
 from typing import Any
@@ -9,8 +9,8 @@ SunAdapterType = io.Custom("SUN_ADAPTER")
 
 AUTOMATIC, FROM_SAMPLER = "automatic", "from sampler"
 
-ADAPTER_TOOLTIP = "The SUN adapter file, from models/sun. It must be made for the family of the MODEL."
-MODEL_TOOLTIP = "A Stable Diffusion 1.5 checkpoint or one derived from it. LoRAs may be on it already, or come after."
+ADAPTER_TOOLTIP = "The SUN adapter file, from models/sun. It must match the family of the model."
+MODEL_TOOLTIP = "A Stable Diffusion 1.5 checkpoint or one based on it. LoRAs can come before or after this node."
 
 
 def settings_input() -> io.Combo.Input:
@@ -19,13 +19,13 @@ def settings_input() -> io.Combo.Input:
         options=[AUTOMATIC, FROM_SAMPLER],
         default=AUTOMATIC,
         tooltip=(
-            "automatic: the sampler runs with CFG 1, a deterministic sampler and trailing sigmas, whatever it says; "
-            "its steps, denoise, start and end stay. from sampler: everything as set on the sampler."
+            "automatic: runs with CFG 1, a deterministic sampler and trailing sigmas, whatever the sampler node says; "
+            "steps, denoise, start and end stay as set. from sampler: uses the settings of the sampler node."
         ),
     )
 
 
 def sun_schema(**kwargs: Any) -> io.Schema:
-    """An io.Schema in the category SUN; search_aliases are left out on a ComfyUI that does not know them yet."""
+    """Make an io.Schema in the category SUN, without the arguments that an older ComfyUI does not know."""
     known = {field.name for field in fields(io.Schema)}
     return io.Schema(category="SUN", **{name: value for name, value in kwargs.items() if name in known})

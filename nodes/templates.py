@@ -1,8 +1,8 @@
-"""The before/after template with the slider of core's ImageCompare, on a ComfyUI that has that node.
+"""The before/after template with the slider of ComfyUI's ImageCompare node, if this ComfyUI has that node.
 
-A template must open with no node missing, and older cores lack ImageCompare. So example_workflows/before_after.json
-shows the two pictures side by side, and its twin in with_slider/, which the template browser does not list, is given
-out in its place where the node is known.
+A template must not contain nodes that are missing, and older versions of ComfyUI have no ImageCompare. So
+example_workflows/before_after.json shows the two images side by side. If the node exists, the server sends the variant
+in with_slider/ instead, which the template browser does not list.
 """
 
 from pathlib import Path
@@ -26,6 +26,6 @@ async def give_template(request: web.Request) -> web.FileResponse:
 
 
 def register_template() -> None:
-    """The address of this one file goes before that of its folder, which ComfyUI gives out itself."""
-    if server := getattr(PromptServer, "instance", None):  # none where nodes are loaded without a server
+    """Add a route for this one file, which takes precedence over ComfyUI's own route for its folder."""
+    if server := getattr(PromptServer, "instance", None):  # absent if nodes are loaded without a server
         server.routes.get(f"/workflow_templates/{PACK.name}/{TEMPLATE}")(give_template)

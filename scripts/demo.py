@@ -2,8 +2,8 @@
 
     python3 scripts/demo.py [--serve] [--port N] [--output DIR] [--checkpoint FILE --adapter FILE]
 
-The first run makes its environment (several GB, see environment.py); later ones start within seconds. Without a
-checkpoint the mini family is used, a miniature Stable Diffusion that comes with this repository.
+The first run makes its environment (several GB, see workshop/environment); later ones start within seconds. Without a
+checkpoint the demo uses the mini family, a miniature Stable Diffusion that comes with this repository.
 """
 
 import argparse
@@ -13,17 +13,15 @@ import signal
 import sys
 from pathlib import Path
 
-import environment
+from workshop import REPOSITORY, environment
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", action="store_true", help="leave ComfyUI running, with the workflows ready to open")
     parser.add_argument("--port", type=int, help="port of the server on loopback (default: any free one)")
-    parser.add_argument(
-        "--output", type=Path, default=environment.REPOSITORY / "output", help="folder for the pictures"
-    )
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a Stable Diffusion 1.5 checkpoint of yours")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "output", help="folder for the pictures")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="your own Stable Diffusion 1.5 checkpoint")
     parser.add_argument("--adapter", type=Path, metavar="FILE", help="the SUN adapter for that checkpoint")
     chosen = parser.parse_args()
     if (chosen.checkpoint is None) != (chosen.adapter is None):
@@ -32,33 +30,30 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    environment.exit_on_termination()
     chosen = arguments()
     for file in filter(None, (chosen.checkpoint, chosen.adapter)):
         if not file.is_file():
             return failed(f"There is no file {file}: check the path that you gave.")
-    try:
-        if not os.environ.get(environment.INSIDE):
-            made = environment.prepare()
-            environment.enter(made, *filter(None, [environment.training_packages(made.python)]))  # for its template
-        # From here on we run beside ComfyUI's own packages, which these modules need.
-        import demonstration
-        from comfy_server import ServerError
-    except environment.SetupError as error:
-        return failed(str(error))
-    except KeyboardInterrupt:
-        return 130
+    # the template that trains an adapter needs training's packages
+    return environment.run(lambda: demo(chosen), environment.training_packages)
+
+
+def demo(chosen: argparse.Namespace) -> int:
+    # These need ComfyUI's own packages.
+    from workshop.server import demonstration
+    from workshop.server.comfy_server import ServerError
+    from workshop.server.demo_models import full_size, mini_family
 
     for ending in environment.ENDINGS:
         signal.signal(ending, end_at_once)
-    models = demonstration.mini_family()
+    models = mini_family()
     if chosen.checkpoint:
-        models = demonstration.full_size(chosen.checkpoint.absolute(), chosen.adapter.absolute())
+        models = full_size(chosen.checkpoint.absolute(), chosen.adapter.absolute())
     try:
         demonstration.run(models, chosen.output.absolute(), chosen.port, chosen.serve)
-    except (ServerError, environment.SetupError, OSError) as error:
+    except (ServerError, OSError) as error:
         log = getattr(error, "log", "")
-        if os.strerror(errno.ENOSPC) in f"{error} {log}":  # met here or by the server
+        if os.strerror(errno.ENOSPC) in f"{error} {log}":  # raised here or by the server
             return failed(disk_is_full(chosen.output))
         if log:
             print(log, file=sys.stderr)
@@ -67,7 +62,7 @@ def main() -> int:
 
 
 def end_at_once(signum: int, frame: object) -> None:
-    """Not by an exception, which a library below us may swallow; the server ends itself when this process is gone."""
+    """End without an exception, which a library below us may swallow; the server ends itself when we are gone."""
     os.write(sys.stdout.fileno(), b"\nStopped.\n")
     os._exit(128 + signum)
 
@@ -79,8 +74,8 @@ def failed(sentence: str) -> int:
 
 def disk_is_full(output: Path) -> str:
     return (
-        f"The disk is full: free some space where {output} or {environment.cache_folder()} lies, or name other folders "
-        "with --output and SUN_COMFYUI_CACHE."
+        f"The disk is full: free some space where {output} or {environment.cache_folder()} lies, or choose other "
+        "folders with --output and SUN_COMFYUI_CACHE."
     )
 
 

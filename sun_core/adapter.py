@@ -16,6 +16,9 @@ from .errors import SunError
 from .layers import CrossAttentionLayer, cross_attention_layers
 from .whole_file import whole_file
 
+NEGATIVE, EXTRA_POSITIVE = "neg", "extra_pos"
+"""The branches, as official files name them."""
+
 
 class SunLayer(nn.Module):
     """The adapter of one cross-attention layer; parameter names are those of official files (SUNAttnProcessor).
@@ -39,13 +42,13 @@ class SunLayer(nn.Module):
             self.to_k_extra_pos_alpha = nn.Parameter(torch.ones(hidden_dim, dtype=dtype))
             self.to_k_extra_pos_beta = nn.Parameter(torch.zeros(hidden_dim, dtype=dtype))
 
-    def negative_kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Kn c-, Vn c-: (rows, tokens, context_dim) -> two of (rows, tokens, hidden_dim)."""
-        return self.to_k_neg(context), self.to_v_neg(context)
+    def keys_values(self, branch: str, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Project a context for a branch: (rows, tokens, context_dim) -> K and V, each (rows, tokens, hidden_dim)."""
+        return getattr(self, f"to_k_{branch}")(context), getattr(self, f"to_v_{branch}")(context)
 
-    def positive_kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Kp c+, Vp c+ of the extra positive branch; shapes as in `negative_kv`."""
-        return self.to_k_extra_pos(context), self.to_v_extra_pos(context)
+    def per_channel(self, branch: str, which: str) -> Tensor:
+        """Return the "alpha" or "beta" of a branch: (hidden_dim,)."""
+        return getattr(self, f"to_k_{branch}_{which}")
 
 
 class SunAdapter(nn.ModuleDict):
@@ -64,13 +67,13 @@ class SunAdapter(nn.ModuleDict):
         self.layout = layout
         self.metadata: dict[str, str] = {}
         self.patcher: ModelPatcher | None = None
-        """What ComfyUI's model management knows the adapter by, once it is on a MODEL (see patching.py)."""
+        """What ComfyUI's model management knows the adapter by, once it is on a MODEL (see apply.py)."""
 
     def __getitem__(self, number: str) -> SunLayer:
         return cast(SunLayer, super().__getitem__(number))
 
-    def __deepcopy__(self, memo: dict) -> "SunAdapter":
-        """The weights anew; what ComfyUI's model management knows the adapter by is not the copy's."""
+    def copy(self) -> "SunAdapter":
+        """Copy the weights and the metadata; ComfyUI's model management does not know the copy yet."""
         copy = SunAdapter(self.layout, self.dtype)
         copy.load_state_dict(self.state_dict())
         copy.metadata = dict(self.metadata)
@@ -86,7 +89,7 @@ class SunAdapter(nn.ModuleDict):
         adapter = cls(unet_layout(layers, extra_positive))
         state: dict[str, Tensor] = {}
         for layer in layers:
-            for branch in ("neg", "extra_pos") if extra_positive else ("neg",):
+            for branch in (NEGATIVE, EXTRA_POSITIVE) if extra_positive else (NEGATIVE,):
                 for kv, own in (("k", layer.attention.to_k), ("v", layer.attention.to_v)):
                     state[f"{layer.number}.to_{kv}_{branch}.weight"] = own.weight.detach().to("cpu", torch.float32)
                 state[f"{layer.number}.to_k_{branch}_alpha"] = torch.full((layer.hidden_dim,), alpha)

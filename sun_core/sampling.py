@@ -9,8 +9,8 @@ import latent_preview
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from .apply import has_sun
 from .errors import SunError
-from .patching import has_sun
 from .schedule import trailing_sigmas
 
 SAMPLER_NAMES = ("ddim", "dpmpp_2m")

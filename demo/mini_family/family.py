@@ -2,7 +2,7 @@
 
 A mini checkpoint has Stable Diffusion's layout throughout: an LDM U-Net under `model.diffusion_model.`, a CLIP text
 model under `cond_stage_model.`, an autoencoder in TAESD's layout under `first_stage_model.`; eps prediction on SD's
-noise schedule.
+noise schedule. The file's autoencoder is narrower than TAESD: the channels that would be zero are added on loading.
 """
 
 import re
@@ -13,6 +13,8 @@ import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 WIDTH = 64  # of the text encoder = the U-Net's context_dim
 
@@ -51,7 +53,7 @@ class Vocabulary:
 
     @classmethod
     def from_pretrained(cls, path: str, **kwargs: object) -> "Vocabulary":
-        """What SDTokenizer calls; there is nothing to load."""
+        """Make a vocabulary as SDTokenizer asks for it; there is nothing to load."""
         return cls()
 
     def get_vocab(self) -> dict[str, int]:
@@ -116,6 +118,23 @@ class MiniClipModel(comfy.sd1_clip.SD1ClipModel):
         super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=MiniSDClipModel)
 
 
+TAESD_WIDTH = 64
+PICTURE_AND_LATENT_CHANNELS = (3, 4)
+
+
+def widened(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pad a narrow autoencoder with zero channels to TAESD's width: they read nothing, write nothing and stay 0."""
+    out = {}
+    for name, value in state_dict.items():
+        padding: list[int] = []  # from the last dimension to the first
+        for dimension in reversed(range(value.ndim)):
+            channels = value.shape[dimension]
+            grows = dimension < 2 and channels not in PICTURE_AND_LATENT_CHANNELS
+            padding += [0, TAESD_WIDTH - channels if grows else 0]
+        out[name] = F.pad(value, padding) if padding else value
+    return out
+
+
 class MiniSD(comfy.supported_models.SD15):
     """Recognised by its context and channel widths, as core recognises SD1.5."""
 
@@ -127,6 +146,10 @@ class MiniSD(comfy.supported_models.SD15):
         "use_temporal_attention": False,
     }
     unet_extra_config: ClassVar[dict] = {"num_heads": UNET_CONFIG["num_heads"], "num_head_channels": -1}
+
+    def process_vae_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Fit the autoencoder's weights to the network that core builds."""
+        return widened(state_dict)
 
     def clip_target(self, state_dict: dict = {}) -> comfy.supported_models_base.ClipTarget:  # noqa: B006
         return comfy.supported_models_base.ClipTarget(MiniTokenizer, MiniClipModel)

@@ -5,9 +5,8 @@ Blocks that are alike share their code, so that a U-Net takes some ten compilati
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +16,10 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..adapter import SunLayer
-from .transformer_options import student_attention
+from ..attention import add_offsets
+from ..attention_patch import FORWARD_KEY
+from ..forward import SunForward
+from ..layers import cross_attention_layers
 
 KINDS_OF_BLOCKS = 128
 """More than a U-Net has kinds of blocks and ways to use them; torch's own limit of recompilations is 8."""
@@ -46,16 +47,17 @@ def _replace_forwards(unet: nn.Module) -> list[nn.Module]:
     compiler = _Compiler()
     transformer = compiler.compiled(transformer_block)
     residual, norm = compiler.compiled(residual_block), compiler.compiled(group_norm)
+    numbers = {id(layer.attention): layer.number for part in unet.modules() for layer in cross_attention_layers(part)}
     residual_blocks = [module for module in unet.modules() if isinstance(module, ResBlock)]
     within = {id(part) for block in residual_blocks for part in block.modules()}
     replaced = []
     for module in unet.modules():
         if isinstance(module, ResBlock):
-            module.forward = partial(residual, module)
+            module.forward = _forward(module, residual)
         elif isinstance(module, BasicTransformerBlock) and _is_ordinary(module):
-            module.forward = _transformer_forward(module, transformer)
+            module.forward = _transformer_forward(module, numbers[id(module.attn2)], transformer)
         elif isinstance(module, nn.GroupNorm) and id(module) not in within:
-            module.forward = partial(norm, module)  # type: ignore[method-assign]
+            module.forward = _forward(module, norm)  # type: ignore[method-assign]
         else:
             continue
         replaced.append(module)
@@ -74,9 +76,6 @@ class _Compiler:
 
         def run(*arguments: Any) -> Tensor:
             if self.works:
-                for argument in arguments:
-                    if isinstance(argument, Tensor):
-                        torch._dynamo.maybe_mark_dynamic(argument, 0)  # rows
                 try:
                     return compiled(*arguments)
                 except torch._dynamo.exc.TorchDynamoException as error:
@@ -100,13 +99,32 @@ def _is_ordinary(block: BasicTransformerBlock) -> bool:
     )
 
 
-def _transformer_forward(block: BasicTransformerBlock, compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _forward(module: nn.Module, compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def forward(*tensors: Tensor) -> Tensor:
+        _let_rows_change(*tensors)
+        return compiled(module, *tensors)
+
+    return forward
+
+
+def _let_rows_change(*tensors: Tensor) -> None:
+    """Tell torch.compile that the first dimension of these may have any size."""
+    for tensor in tensors:
+        torch._dynamo.maybe_mark_dynamic(tensor, 0)
+
+
+def _transformer_forward(
+    block: BasicTransformerBlock, number: int, compiled: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
     def forward(x: Tensor, context: Tensor, transformer_options: dict) -> Tensor:
-        key = (*transformer_options["block"], transformer_options["block_index"])
-        student = transformer_options.get("patches_replace", {}).get("attn2", {}).get(key)
-        if student is None:
-            return compiled(block, x, context, None, None, None)
-        return compiled(block, x, context, student.layer, student.positive, student.negative)
+        sun: SunForward | None = transformer_options.get(FORWARD_KEY)
+        if sun is None:
+            _let_rows_change(x, context)
+            return compiled(block, x, context, [], [], None, None)
+        layer = sun.layers[number]
+        keys, values = ([pieces[0].expand(len(x), -1, -1) for pieces in kv] for kv in (layer.keys, layer.values))
+        _let_rows_change(x, context, *keys, *values)
+        return compiled(block, x, context, keys, values, layer.scales, layer.shift)
 
     return forward
 
@@ -125,13 +143,15 @@ def transformer_block(
     block: BasicTransformerBlock,
     x: Tensor,
     context: Tensor,
-    layer: SunLayer | None,
-    positive: Tensor | None,
-    negative: Tensor | None,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    scales: Tensor | None,
+    shift: Tensor | None,
 ) -> Tensor:
-    """Evaluate a transformer block as ComfyUI's own forward does without patches, with SUN if there is a `layer`.
+    """Evaluate a transformer block as ComfyUI's own forward does without patches, with SUN if there are branches.
 
-    x: (rows, tokens, channels); context: (rows, tokens, context_dim); the rest as in StudentAttention.
+    x: (rows, tokens, channels); context: (rows, tokens, context_dim); keys and values of each branch, (rows, tokens,
+    channels); scales and shift as in LayerBranches.
     """
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -145,7 +165,8 @@ def transformer_block(
     cross = block.attn2
     q = cross.to_q(block.norm2(x))
     out = attend(q, cross.to_k(context), cross.to_v(context))
-    if layer is not None and negative is not None:
-        out = student_attention(layer, q, out, positive, negative, attend)
+    if scales is not None and shift is not None:
+        branches = [attend(q, k, v) for k, v in zip(keys, values, strict=True)]
+        out = add_offsets(torch.stack([out, *branches]), scales, shift).to(q.dtype)
     x = x + cross.to_out(out)
     return x + block.ff(block.norm3(x))

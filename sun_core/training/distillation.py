@@ -1,6 +1,5 @@
 """What a SUN adapter learns from one batch: student, teacher and slow target on one frozen U-Net."""
 
-import copy
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -43,7 +42,7 @@ class Distillation(nn.Module):
     def __init__(self, unet: nn.Module, adapter: SunAdapter, alphas: Tensor, recipe: Recipe):
         super().__init__()
         self.unet, self.adapter, self.recipe = unet.requires_grad_(False), adapter, recipe
-        self.target = copy.deepcopy(adapter).requires_grad_(False)
+        self.target = adapter.copy().requires_grad_(False)
         self.starts = trailing_timesteps(recipe.segments, len(alphas))
         self.register_buffer("alphas", alphas, persistent=False)
 

@@ -16,23 +16,32 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 
-import comfy_page
-import demonstration
-import environment
-from comfy_server import ComfyServer
 from playwright.sync_api import Browser, BrowserContext, expect
+from workshop import REPOSITORY, environment
+from workshop.server import comfy_page
+from workshop.server.comfy_server import ComfyServer
+from workshop.server.demo_models import Models, mini_family
+from workshop.server.example_workflows import fill
 
 from ..conversion.compare import meaning
 from .page import CanvasPage
 
 FRONTENDS = ("1.32.9", "1.58.1")  # what the oldest supported ComfyUI asks for, and the newest
-PICTURES = environment.REPOSITORY / "build" / "browser"
+PICTURES = REPOSITORY / "build" / "browser"
 DRAWN_BY = {"litegraph": False, "vue": True}  # the setting Comfy.VueNodes.Enabled
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let parallel workers take one frontend, or one file of other tests, as a whole: its server starts once."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        frontend = parameters.params.get("frontend") if parameters else None
+        item.add_marker(pytest.mark.xdist_group(frontend or str(item.path)))
+
+
 @pytest.fixture(scope="session")
-def models() -> demonstration.Models:
-    return demonstration.mini_family()
+def models() -> Models:
+    return mini_family()
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +66,9 @@ def frontend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def server(
-    frontend: str, models: demonstration.Models, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ComfyServer]:
+def server(frontend: str, models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     base = tmp_path_factory.mktemp("comfyui")
-    demonstration.fill(base, models)
+    fill(base, models)
     page = ("--front-end-root", str(environment.frontend(frontend)))
     with ComfyServer(Path(os.environ["COMFYUI_PATH"]), base, arguments=("--cpu", *page)) as running:
         yield running
@@ -121,7 +128,7 @@ def content(workflow: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def plain(models: demonstration.Models) -> dict[str, Any]:
+def plain(models: Models) -> dict[str, Any]:
     """A workflow without SUN that the server can draw: 25 steps, CFG 7.5, dpmpp_2m karras."""
     workflow = corpus("text_to_image")
     nodes = {node["id"]: node for node in workflow["nodes"]}
@@ -134,7 +141,7 @@ def plain(models: demonstration.Models) -> dict[str, Any]:
 
 
 @pytest.fixture
-def no_adapter(server: ComfyServer, models: demonstration.Models) -> Iterator[None]:
+def no_adapter(server: ComfyServer, models: Models) -> Iterator[None]:
     """The server without any adapter file."""
     file = server.base / "models" / "sun" / models.adapter.name
     away = server.base / models.adapter.name

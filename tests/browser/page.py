@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from comfy_page import FRAMES, READY
-from comfy_server import ComfyServer
 from playwright.sync_api import Locator, Page
+from workshop.server.comfy_page import FRAMES, READY
+from workshop.server.comfy_server import ComfyServer
 
 TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 
@@ -81,7 +81,7 @@ class CanvasPage:
         return self.page.locator(f".sun-face[data-place='root:{node}']")
 
     def command(self, name: str) -> None:
-        """As from the command palette."""
+        """Run a command, as a menu or a shortcut does."""
         self.page.evaluate("(name) => app.extensionManager.command.execute(name)", name)
         self.frames(3)
 

@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import demonstration
 import pytest
-from comfy_server import ComfyServer
-from demonstration import Models
 from playwright.sync_api import expect
+from workshop.server.comfy_server import ComfyServer
+from workshop.server.demo_models import Models
+from workshop.server.example_workflows import examples
 
 from .conftest import SAMPLER, corpus
 from .page import CanvasPage
@@ -137,6 +137,58 @@ def test_node_does_not_grow_with_what_it_says(page: CanvasPage, sped_up: int) ->
     assert before[0] >= 300
 
 
+def test_text_that_is_longer_than_its_node_is_shown_whole(page: CanvasPage, sped_up: int) -> None:
+    """Also over the node below, whose widgets would hide it."""
+    page.set_value(sped_up, "settings", "from sampler")
+    page.set_value(SAMPLER, "cfg", 7)
+    face = page.face(sped_up)
+    expect(face.locator(".sun-badge")).to_contain_text("CFG 7")
+    page.frames(5)
+    script = """(face) => {
+        const text = face.querySelector('.sun-text')
+        const lines = [...text.querySelectorAll('.sun-short, .sun-detail, .sun-line')]
+        return [text.scrollHeight <= text.clientHeight, lines.map((line) => {
+            const { left, right, top, bottom } = line.getBoundingClientRect()
+            return [[left + 2, top + 2], [left + 2, bottom - 2], [right - 2, bottom - 2]].every(([x, y]) =>
+                face.contains(document.elementFromPoint(x, y)))
+        })]
+    }"""
+    whole, seen = face.evaluate(script)
+    assert whole and len(seen) > 2 and all(seen)
+
+
+@pytest.mark.usefixtures("frontend")  # which `page` has parameters of
+@pytest.mark.parametrize("drawn_by", ["vue"], indirect=True)
+@pytest.mark.parametrize("palette", ["light", "solarized"])
+def test_words_stand_out_on_light_and_dim_palettes(
+    settings: dict, palette: str, request: pytest.FixtureRequest
+) -> None:
+    """By at least 4.5 to 1, as WCAG 2 asks of text."""
+    settings["Comfy.ColorPalette"] = palette
+    page: CanvasPage = request.getfixturevalue("page")
+    sun: int = request.getfixturevalue("sped_up")
+    page.set_value(SAMPLER, "steps", 30)
+    expect(page.face(sun).locator(".sun-badge")).to_contain_text("30")
+    contrasts = page.face(sun).evaluate("""(face) => {
+        const light = (color) => {
+            const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map((part) => {
+                const value = part / 255
+                return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4
+            })
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05
+        }
+        const behind = (element) => {
+            const color = getComputedStyle(element).backgroundColor
+            return /, 0\\)$/.test(color) ? behind(element.parentElement) : color
+        }
+        return [...face.querySelectorAll('.sun-short, .sun-detail, .sun-line, .sun-fix')].map((element) => {
+            const both = [light(getComputedStyle(element).color), light(behind(element))]
+            return Math.max(...both) / Math.min(...both)
+        })
+    }""")
+    assert len(contrasts) >= 4 and min(contrasts) >= 4.5
+
+
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
 def test_mouse_over_a_face_is_for_the_node(page: CanvasPage, sped_up: int) -> None:
     """Its menu opens, and the wheel zooms."""
@@ -163,7 +215,7 @@ def test_changes_are_announced_once_for_each_sampler(page: CanvasPage, sped_up: 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
 def test_before_and_after_shows_both_times(page: CanvasPage, models: Models, server: ComfyServer) -> None:
-    template = demonstration.examples(models, server.get("/object_info"))["before_after"]
+    template = examples(models, server.get("/object_info"))["before_after"]
     page.load(template.graph)
     page.run_workflow()
     (sun,) = page.nodes("SUNSpeedUp")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from comfy_server import ComfyServer
+from workshop.server.comfy_server import ComfyServer
 
 from .conftest import SAMPLER, content, corpus
 from .page import CanvasPage

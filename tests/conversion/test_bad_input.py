@@ -1,4 +1,4 @@
-"""Workflows that are broken, hostile or very large: never a crash, one sentence, and nothing half done."""
+"""Workflows that are malformed, hostile or very large: no crash, one sentence, and nothing half done."""
 
 import copy
 import json
@@ -23,24 +23,24 @@ def node(workflow: Json, node_type: str) -> Json:
 
 
 @pytest.mark.parametrize("data", [None, 3, "x", [], {}, {"nodes": 3}, {"nodes": {}}, {"a": {"class_type": 3}}])
-def test_what_is_no_workflow_is_said_to_be_none(data: Any) -> None:
+def test_malformed_workflow_is_refused(data: Any) -> None:
     with pytest.raises(ConversionError, match=r"not a ComfyUI workflow"):
         make_plan("speed_up", data)
 
 
 @pytest.mark.parametrize("action", ["", "drop", None, [], {}])
-def test_an_unknown_action_is_refused(action: Any) -> None:
+def test_unknown_action_is_refused(action: Any) -> None:
     with pytest.raises(ConversionError, match="action"):
         make_plan(action, load("text_to_image"))
 
 
 @pytest.mark.parametrize("targets", [3, [3], [{"node": 99}], [{"graph": "no", "node": 1}], [{"graph": [], "node": []}]])
-def test_a_target_that_is_not_there_is_refused(targets: Any) -> None:
+def test_missing_or_malformed_target_is_refused(targets: Any) -> None:
     with pytest.raises(ConversionError):
         make_plan("speed_up", load("text_to_image"), targets)
 
 
-def test_a_model_line_in_a_circle_is_left_alone() -> None:
+def test_model_line_in_a_circle_is_left_alone() -> None:
     workflow = load("lora_stack")
     loras = [entry for entry in workflow["nodes"] if entry["type"] == "LoraLoader"]
     number = loras[0]["inputs"][0]["link"]
@@ -50,7 +50,7 @@ def test_a_model_line_in_a_circle_is_left_alone() -> None:
     assert plan.edits == [] and "circle" in plan.detail
 
 
-def test_a_missing_link_is_named() -> None:
+def test_missing_link_is_named() -> None:
     workflow = load("lora_stack")
     number = node(workflow, "LoraLoader")["inputs"][0]["link"]
     workflow["links"] = [link for link in workflow["links"] if link[0] != number]
@@ -59,7 +59,7 @@ def test_a_missing_link_is_named() -> None:
 
 
 @pytest.mark.parametrize("steps", [-5, 10**9, 1e300, "many", None, [], True])
-def test_values_out_of_range_come_back_as_they_were(steps: Any) -> None:
+def test_values_out_of_range_are_restored_as_they_were(steps: Any) -> None:
     workflow = load("text_to_image")
     node(workflow, "KSampler")["widgets_values"][2] = steps
     converted, _ = convert("speed_up", workflow)
@@ -69,7 +69,7 @@ def test_values_out_of_range_come_back_as_they_were(steps: Any) -> None:
         assert canonical(restored) == canonical(workflow)
 
 
-def test_a_hostile_title_is_cut_and_kept_on_one_line() -> None:
+def test_hostile_title_is_cut_and_kept_on_one_line() -> None:
     workflow = load("flux")
     node(workflow, "KSampler")["title"] = "<img onerror=alert(1)>\n\x1b[2J" + "x" * 10_000
     detail = make_plan("speed_up", workflow).detail
@@ -94,19 +94,19 @@ def forge(workflow: Json, record: Any) -> Json:
         [{"node": [], "widget": [], "value": []}],
     ],
 )
-def test_a_forged_record_sets_nothing_but_sampler_settings(settings: Any) -> None:
+def test_forged_record_sets_only_sampler_settings(settings: Any) -> None:
     workflow = forge(load("text_to_image.expected"), {"version": 1, "settings": settings})
     plan = make_plan("restore", workflow)
     assert [edit["op"] for edit in plan.edits] == ["connect", "remove"]
 
 
-def test_a_record_that_plugs_into_a_node_that_is_gone_leaves_it_unplugged() -> None:
+def test_restore_leaves_an_input_unplugged_if_the_recorded_node_is_gone() -> None:
     settings = [{"node": 5, "widget": "steps", "value": 20, "plug": [99, 0]}]
     workflow = forge(load("text_to_image.expected"), {"version": 1, "settings": settings})
     assert [edit["op"] for edit in make_plan("restore", workflow).edits] == ["connect", "remove", "set"]
 
 
-def test_a_sampler_that_was_deleted_does_not_stand_in_the_way_of_restore() -> None:
+def test_deleted_sampler_does_not_prevent_restore() -> None:
     workflow = load("text_to_image.expected")
     workflow["nodes"] = [entry for entry in workflow["nodes"] if entry["type"] != "KSampler"]
     restored, plan = convert("restore", workflow)
@@ -120,8 +120,8 @@ def test_too_many_nodes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_is_broken_is_converted_or_explained(seed: int) -> None:
-    """Random places of random workflows of the corpus hold something else, or nothing."""
+def test_damaged_workflow_is_converted_or_explained(seed: int) -> None:
+    """Random values of random workflows of the corpus are replaced or removed."""
     random_ = random.Random(seed)
     for _ in range(25):
         workflow = load(random_.choice(NAMES) + random_.choice(["", ".expected"]))

@@ -1,4 +1,4 @@
-"""Every workflow of the corpus: against its expected result, against what holds for any, and there and back."""
+"""Every workflow of the corpus: its expected result, what holds for every result, and Restore."""
 
 import json
 from pathlib import Path
@@ -29,14 +29,14 @@ LEFT = {
     "unknown_sigmas": "ManualSigmas",
     "video": "Stable Video Diffusion",
 }
-"""The workflows that stay as they are, and a word of the reason."""
+"""The workflows that stay as they are, each with a word of the reason."""
 
 NODES_ADDED = {
     "native_reroutes_of_two_links": 2,
     "base_and_refiner": 2,
     "two_checkpoints": 2,
 }
-"""How many SUNSpeedUp nodes go in where it is not one."""
+"""How many SUNSpeedUp nodes are added, if not one."""
 
 
 def load(name: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def nodes_of(workflow: dict[str, Any]) -> dict[Any, dict[str, Any]]:
     return {node["id"]: node for graph in graphs for node in graph["nodes"]}
 
 
-def test_values_that_a_newer_page_saved_by_name_too_are_converted_with_the_others() -> None:
+def test_values_that_newer_pages_also_save_by_name_are_converted() -> None:
     workflow = load("text_to_image")
     sampler = next(entry for entry in workflow["nodes"] if entry["type"] == "KSampler")
     sampler["widgets_values_named"] = {"steps": 25, "cfg": 7.5, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
@@ -67,7 +67,7 @@ def test_values_that_a_newer_page_saved_by_name_too_are_converted_with_the_other
     assert restored["widgets_values_named"] == sampler["widgets_values_named"]
 
 
-def test_there_are_enough_cases() -> None:
+def test_corpus_has_enough_workflows() -> None:
     assert len(NAMES) >= 25
     assert all((CORPUS / f"{name}.expected.json").exists() for name in NAMES)
 
@@ -94,14 +94,14 @@ def test_the_input_is_not_changed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LEFT))
-def test_what_cannot_be_helped_is_explained(name: str) -> None:
+def test_refusal_is_explained(name: str) -> None:
     plan = make_plan("speed_up", load(name))
     assert plan.edits == [] and plan.severity == "info"
     assert LEFT[name] in plan.detail
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(LEFT)))
-def test_every_running_sampler_comes_to_four_steps_behind_one_sun_node(name: str) -> None:
+def test_every_running_sampler_gets_four_steps_behind_one_sun_node(name: str) -> None:
     before = load(name)
     after, _ = convert("speed_up", before)
     workflow = read(after)
@@ -122,7 +122,7 @@ def test_every_running_sampler_comes_to_four_steps_behind_one_sun_node(name: str
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(LEFT)))
-def test_speeding_up_twice_does_what_once_does(name: str) -> None:
+def test_speeding_up_twice_changes_nothing_more(name: str) -> None:
     converted, _ = convert("speed_up", load(name))
     again, plan = convert("speed_up", converted)
     assert plan.edits == [] and "already" in plan.detail
@@ -130,7 +130,7 @@ def test_speeding_up_twice_does_what_once_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in LEFT and not name.startswith("api_")])
-def test_the_new_node_covers_no_other(name: str) -> None:
+def test_new_node_covers_no_other(name: str) -> None:
     workflow = read(convert("speed_up", load(name))[0])
     for graph in workflow.graphs.values():
         for new in (node for node in graph.nodes.values() if node.type == "SUNSpeedUp"):
@@ -145,7 +145,7 @@ def test_the_new_node_covers_no_other(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in LEFT])
-def test_nothing_but_the_sampler_settings_changes(name: str) -> None:
+def test_only_sampler_settings_change(name: str) -> None:
     before, after = nodes_of(load(name)), nodes_of(convert("speed_up", load(name))[0])
     allowed = {4, 1, "ddim", "simple"}
     for key, node in before.items():

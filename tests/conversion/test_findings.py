@@ -1,4 +1,4 @@
-"""What SUN nodes say about themselves, and what Fix does about it."""
+"""What SUN nodes show on their faces, and what Fix does about it."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ BROKEN = Adapter("lora.safetensors", error="lora.safetensors is a LoRA, not a SU
 
 
 def here(*adapters: Adapter, default: str | None = None) -> Installed:
-    """A machine with these adapters, and a model file of SD1.5 for every name that is not another family's."""
+    """Make a machine with these adapters. Its model files are of SD1.5 unless their name tells another family."""
 
     def model_file(names: Any) -> ModelFile | None:
         name = next(iter(names), "")
@@ -42,7 +42,7 @@ def entry(workflow: Json, installed: Installed) -> Json:
     return only
 
 
-def test_a_face_says_what_was_found_and_what_a_run_will_be() -> None:
+def test_face_shows_the_adapter_the_model_and_the_run_to_come() -> None:
     sampler = [42, "fixed", 4, 7.0, "euler_ancestral", "karras", 1.0]
     found = entry(sped_up(sampler=sampler), here(SD15))
     assert found["face"] == [
@@ -53,7 +53,7 @@ def test_a_face_says_what_was_found_and_what_a_run_will_be() -> None:
     assert found["badge"] is None, "what automatic settings put right is no warning"
 
 
-def test_a_sampler_of_the_pack_says_which_adapter_it_draws_with() -> None:
+def test_sun_sampler_shows_which_adapter_it_uses() -> None:
     workflow = load("sun_sampler_without_sun.expected")
     (sun,) = (one for one in workflow["nodes"] if one["type"] == "SUNSpeedUp")
     sun["widgets_values"][0] = SD15.name
@@ -79,7 +79,7 @@ def test_without_an_adapter_the_badge_names_the_released_one() -> None:
     assert badge["fix"] is False
 
 
-def test_an_adapter_of_another_family_is_replaced_by_one_that_fits() -> None:
+def test_adapter_of_another_family_is_replaced_by_one_that_fits() -> None:
     workflow = sped_up(SDXL.name)
     badge = entry(workflow, here(SDXL, SD15))["badge"]
     assert badge["text"] == "other family" and badge["fix"]
@@ -88,17 +88,17 @@ def test_an_adapter_of_another_family_is_replaced_by_one_that_fits() -> None:
     assert entry(fixed, here(SDXL, SD15))["badge"] is None
 
 
-def test_an_adapter_of_another_family_stays_where_none_fits() -> None:
+def test_adapter_of_another_family_stays_if_none_fits() -> None:
     badge = entry(sped_up(SDXL.name), here(SDXL))["badge"]
     assert badge["text"] == "other family" and not badge["fix"]
 
 
-def test_a_file_that_is_no_adapter_is_explained_in_its_own_words() -> None:
+def test_unusable_adapter_is_explained_by_its_own_error() -> None:
     badge = entry(sped_up(BROKEN.name), here(BROKEN, SD15))["badge"]
     assert badge == {"text": "adapter unusable", "detail": BROKEN.error, "fix": True}
 
 
-def test_many_steps_are_set_to_the_adapters() -> None:
+def test_too_many_steps_are_set_to_the_adapters_steps() -> None:
     workflow = sped_up(sampler=[42, "fixed", 25, 1.0, "ddim", "simple", 1.0])
     assert entry(workflow, here(SD15))["badge"]["text"] == "25 steps"
     fixed, _ = convert("fix", workflow, None, here(SD15))
@@ -129,7 +129,7 @@ def test_fix_sets_the_primitive_that_drives_the_steps() -> None:
     assert next(one for one in fixed["nodes"] if one.get("title") == "steps")["widgets_values"][0] == 4
 
 
-def test_a_sun_sampler_without_sun_gets_it() -> None:
+def test_sun_sampler_without_sun_gets_it() -> None:
     workflow = load("sun_sampler_without_sun")
     assert entry(workflow, here(SD15))["badge"] == {
         "text": "no SUN",
@@ -147,20 +147,20 @@ def test_sun_on_flux_says_so() -> None:
     assert "Flux" in badge["detail"] and not badge["fix"]
 
 
-def test_a_bypassed_sun_node_is_not_doubled() -> None:
+def test_bypassed_sun_node_is_not_doubled() -> None:
     workflow, _ = convert("speed_up", load("text_to_image"), None, here(SD15))
     node(workflow, "SUNSpeedUp")["mode"] = 4
     plan = make_plan("speed_up", workflow, None, here(SD15))
     assert plan.edits == [] and "bypassed" in plan.detail
 
 
-def test_a_bypassed_sun_node_says_nothing() -> None:
+def test_bypassed_sun_node_shows_nothing() -> None:
     workflow = sped_up(SDXL.name)
     node(workflow, "SUNSpeedUp")["mode"] = 4
     assert check(read(workflow), here(SDXL)) == []
 
 
-def test_the_users_default_adapter_is_taken_where_it_fits() -> None:
+def test_users_default_adapter_is_used_if_it_fits() -> None:
     other = Adapter("sun_sd15_mine.safetensors", SD15.family, SD15.layout)
     installed = here(SD15, other, default=other.name)
     converted, plan = convert("speed_up", load("text_to_image"), None, installed)
@@ -168,17 +168,17 @@ def test_the_users_default_adapter_is_taken_where_it_fits() -> None:
     assert plan.severity == "success" and "models" not in node(converted, "SUNSpeedUp")["properties"]
 
 
-def test_the_users_default_adapter_is_passed_over_where_it_does_not_fit() -> None:
+def test_users_default_adapter_is_not_used_if_it_does_not_fit() -> None:
     converted, _ = convert("speed_up", load("text_to_image"), None, here(SD15, SDXL, default=SDXL.name))
     assert node(converted, "SUNSpeedUp")["widgets_values"][0] == SD15.name
 
 
-def test_sdxl_is_sped_up_where_an_adapter_for_it_is_installed() -> None:
+def test_sdxl_is_sped_up_if_an_adapter_for_it_is_installed() -> None:
     converted, _ = convert("speed_up", load("sdxl"), None, here(SD15, SDXL))
     assert node(converted, "SUNSpeedUp")["widgets_values"][0] == SDXL.name
 
 
-def test_the_header_of_a_model_counts_for_more_than_its_name() -> None:
+def test_header_of_a_model_counts_more_than_its_name() -> None:
     """A Stable Diffusion 1.5 checkpoint that somebody named after Flux."""
     installed = Installed([SD15], None, lambda names: ModelFile("flux.safetensors", SD15.family, SD15.layout))
     workflow = load("text_to_image")
@@ -197,7 +197,7 @@ def test_each_sampler_gets_the_steps_of_its_own_adapter() -> None:
     assert plan.summary == "2 samplers now need 4 / 8 steps and no CFG pass"
 
 
-def test_an_adapter_for_more_steps_sets_these() -> None:
+def test_adapter_for_more_steps_sets_its_steps() -> None:
     eight = Adapter("sun_8.safetensors", SD15.family, SD15.layout, steps=8)
     converted, _ = convert("speed_up", load("text_to_image"), None, here(eight))
     assert node(converted, "KSampler")["widgets_values"][2] == 8

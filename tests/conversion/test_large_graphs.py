@@ -1,4 +1,4 @@
-"""Where SUN goes in graphs with long rows of reroutes, and on full canvases."""
+"""Where SUN goes in graphs with long rows of reroutes and on full canvases."""
 
 import random
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sun_pack.conversion.graph import Box, Node, Workflow
 from sun_pack.conversion.graph import Graph as View
+from sun_pack.conversion.insertion import COLUMNS, MARGIN, ROWS, STEP, free_position
 from sun_pack.conversion.model_line import model_line
-from sun_pack.conversion.placement import COLUMNS, MARGIN, ROWS, STEP, free_position
 from sun_pack.conversion.plan import convert, read
 from sun_pack.conversion.samplers import find_samplers
 from sun_pack.conversion.ui_format import TITLE_HEIGHT
@@ -31,7 +31,7 @@ def reroute(graph: Graph, model: Json, slot: int = 0) -> Json:
 
 
 def suns_before(workflow: Workflow) -> dict[Any, list[Any]]:
-    """The SUN nodes on the MODEL line of each sampler, by id."""
+    """Return the SUN nodes on the MODEL line of each sampler, by id."""
     found = {}
     for one in find_samplers(workflow):
         assert one.model_input is not None
@@ -41,7 +41,7 @@ def suns_before(workflow: Workflow) -> dict[Any, list[Any]]:
 
 
 def sped_up(before: Json, targets: Any = None) -> tuple[Workflow, list[Json]]:
-    """The converted workflow and the links of its SUN nodes. Restore must give back what was there."""
+    """Convert a workflow, check that Restore undoes it, and return it with the links of its SUN nodes."""
     after, plan = convert("speed_up", before, targets)
     assert canonical(convert("restore", after)[0]) == canonical(before)
     new = {edit["id"] for edit in plan.edits if edit["op"] == "add"}
@@ -53,7 +53,7 @@ def sources(links: list[Json]) -> list[Any]:
 
 
 def row(count: int) -> tuple[Graph, list[Json], list[Json]]:
-    """Reroutes in a row, a sampler at each."""
+    """Draw reroutes in a row with a sampler at each."""
     graph = Graph()
     reroutes = [loader(graph)]
     for _ in range(count):
@@ -171,7 +171,7 @@ def overlap(one: Box, other: Box, margin: float) -> bool:
 
 
 def nearest_free_place(boxes: list[Box], beside: Box, width: float, height: float) -> tuple[float, float]:
-    """What free_position has to find, every place held against every box."""
+    """Find what free_position has to find, by comparing every place with every box."""
     left, top = beside[0] - width - 2 * MARGIN, beside[1]
     places = [(x * STEP, y * STEP) for x in COLUMNS for y in ROWS]
     for x, y in sorted(places, key=lambda place: abs(place[1]) + max(-place[0], 3 * place[0])):
@@ -183,19 +183,19 @@ def nearest_free_place(boxes: list[Box], beside: Box, width: float, height: floa
 
 @pytest.mark.parametrize("count", [1, 30, 100, 400, 2000])
 def test_a_new_node_gets_the_nearest_free_place(count: int) -> None:
-    chance = random.Random(count)
+    random_ = random.Random(count)
 
     def box() -> Box:
-        left, top = chance.randrange(-3000, 3000, 10), chance.randrange(-3000, 3000, 10)
-        size = 10**9 if chance.random() < 0.002 else 10 * chance.randrange(1, 40)
-        return float(left), float(top), float(left + size), float(top + 10 * chance.randrange(1, 40))
+        left, top = random_.randrange(-3000, 3000, 10), random_.randrange(-3000, 3000, 10)
+        size = 10**9 if random_.random() < 0.002 else 10 * random_.randrange(1, 40)
+        return float(left), float(top), float(left + size), float(top + 10 * random_.randrange(1, 40))
 
     for _ in range(10):
         view = View(None)
         for number in range(count):
             view.nodes[number] = Node(view, number, "Note", box=box())
-        view.fixtures, taken = [box()], [box() for _ in range(count // 20)]
+        view.fixtures, taken = [box()], {box() for _ in range(count // 20)}
         everything = [*(node.box for node in view.nodes.values()), *view.fixtures, *taken]
         beside = view.nodes[0]
         expected = nearest_free_place(everything, beside.box, 300, 130)
-        assert free_position(view, beside, [300, 130], taken) == expected
+        assert free_position(view.boxes() | taken, beside, [300, 130]) == expected

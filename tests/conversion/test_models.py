@@ -1,4 +1,4 @@
-"""Which model is at the upper end of a MODEL line: by names, and past nodes that hide it."""
+"""Which model is at the upper end of a MODEL line: told by names, and past nodes that hide it."""
 
 import copy
 from typing import Any
@@ -44,7 +44,7 @@ SD1, SD2, VIDEO, TRANSFORMER = "Stable Diffusion 1.x", "Stable Diffusion 2.x", "
         ("sana_1600m.safetensors", TRANSFORMER),
     ],
 )
-def test_a_file_name_gives_a_family_away_or_none(name: str, family: str | None) -> None:
+def test_file_name_tells_a_family_or_none(name: str, family: str | None) -> None:
     assert family_by_name((name,)) == family
 
 
@@ -53,11 +53,11 @@ def test_a_file_name_gives_a_family_away_or_none(name: str, family: str | None) 
     [
         ("NunchakuFluxDiTLoader", "its model is Flux"),
         ("MZ_KolorsUNETLoaderV2", "its model is Kolors"),
-        ("UnetLoaderGGUFMultiGPU", "few of those that UnetLoaderGGUFMultiGPU loads are U-Nets"),
-        ("DiffusersLoader", "few of those that DiffusersLoader loads are U-Nets"),
+        ("UnetLoaderGGUFMultiGPU", "UnetLoaderGGUFMultiGPU rarely loads U-Nets"),
+        ("DiffusersLoader", "DiffusersLoader rarely loads U-Nets"),
     ],
 )
-def test_a_loader_of_other_models_is_known_by_its_type(loader: str, reason: str) -> None:
+def test_loader_of_other_models_is_known_by_its_type(loader: str, reason: str) -> None:
     workflow = load("api_text_to_image")
     number = next(key for key, node in workflow.items() if node["class_type"] == "CheckpointLoaderSimple")
     workflow[number] = {"class_type": loader, "inputs": {"model_path": "my-model"}}
@@ -65,7 +65,7 @@ def test_a_loader_of_other_models_is_known_by_its_type(loader: str, reason: str)
 
 
 def behind(workflow: Json, node: Json, number: str = "900") -> Json:
-    """An API graph whose samplers take their MODEL from another node."""
+    """Let the samplers of an API graph take their MODEL from another node."""
     workflow = copy.deepcopy(workflow)
     for other in workflow.values():
         if "Sampler" in other["class_type"]:
@@ -82,7 +82,7 @@ HIDDEN = [
 
 @pytest.mark.parametrize("node", HIDDEN, ids=lambda node: node["class_type"])
 @pytest.mark.parametrize(("file", "made"), [("flux1-dev-fp8.safetensors", 0), ("dreamshaper_8.safetensors", 1)])
-def test_a_model_in_a_pipe_or_behind_a_switch_is_found(node: Json, file: str, made: int) -> None:
+def test_model_in_a_pipe_or_behind_a_switch_is_found(node: Json, file: str, made: int) -> None:
     workflow = behind(load("api_text_to_image"), node) | {
         "901": {"class_type": "ToBasicPipe", "inputs": {"model": ["902", 0]}},
         "902": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": file}},
@@ -92,14 +92,14 @@ def test_a_model_in_a_pipe_or_behind_a_switch_is_found(node: Json, file: str, ma
     assert made or "its model is Flux" in plan.detail
 
 
-def test_a_file_that_another_node_names_is_found() -> None:
+def test_file_that_another_node_names_is_found() -> None:
     node = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ["903", 0]}}
     named = behind(load("api_text_to_image"), node)
     named["903"] = {"class_type": "PrimitiveString", "inputs": {"value": "sd3.5_large.safetensors"}}
     assert "its model is SD3" in make_plan("speed_up", named).detail
 
 
-def test_a_model_that_cannot_be_seen_is_left_alone() -> None:
+def test_unknown_model_is_left_alone() -> None:
     node = {"class_type": "ModelOutOfNowhere", "inputs": {"settings": ["1", 0]}}
     plan = make_plan("speed_up", behind(load("api_text_to_image"), node))
-    assert plan.edits == [] and "which model comes out of ModelOutOfNowhere (#900) cannot be seen here" in plan.detail
+    assert plan.edits == [] and "SUN cannot tell which model ModelOutOfNowhere (#900) gives" in plan.detail

@@ -1,4 +1,4 @@
-"""Settings that stand on a subgraph's node: where their values are, and whose they are when the graph has changed."""
+"""Settings that stand on a subgraph's node: where their values are, and what becomes of them when the graph changes."""
 
 import copy
 from typing import Any
@@ -33,11 +33,11 @@ def test_only_the_settings_change_on_the_node_of_the_subgraph() -> None:
 @pytest.mark.parametrize(
     ("name", "steps"), [(NAME, 30), ("subgraph_with_proxies_of_settings", 30), (f"{NAME}_in_a_subgraph", 30)]
 )
-def test_value_in_force_is_that_on_the_node_of_the_subgraph(name: str, steps: int) -> None:
+def test_current_value_is_that_on_the_node_of_the_subgraph(name: str, steps: int) -> None:
     assert [sampler.value("steps") for sampler in find_samplers(read(load(name)))] == [steps]
 
 
-def test_value_is_unknown_where_the_nodes_of_the_subgraph_differ() -> None:
+def test_value_is_unknown_if_the_nodes_of_the_subgraph_differ() -> None:
     assert [sampler.value("steps") for sampler in find_samplers(read(load(f"{NAME}_used_twice")))] == [None]
 
 
@@ -85,7 +85,7 @@ def test_values_that_a_newer_page_keeps_of_an_older_one_are_converted_too() -> N
 @pytest.mark.parametrize(
     "proxies", [{}, [[]], [["100"]], [[100, "steps"]], [["100", ["steps"]]], [["x", "y"]] * 9, [7]]
 )
-def test_list_of_promoted_widgets_that_is_none_harms_nothing(proxies: Any) -> None:
+def test_malformed_promoted_widgets_are_ignored(proxies: Any) -> None:
     workflow = load(NAME)
     host_of(workflow)["properties"]["proxyWidgets"] = proxies
     converted, _ = convert("speed_up", workflow)
@@ -133,7 +133,7 @@ def test_subgraph_within_itself_ends(is_used: bool) -> None:
 
 
 @pytest.mark.parametrize("hosts", [7, [7], [{}], [{"graph": [], "node": {}, "value": [], "plug": [[], 0]}]])
-def test_record_of_the_subgraphs_nodes_that_is_none_harms_nothing(hosts: Any) -> None:
+def test_malformed_record_of_subgraph_nodes_is_ignored(hosts: Any) -> None:
     converted, _ = convert("speed_up", load(NAME))
     nodes = converted["definitions"]["subgraphs"][0]["nodes"]
     (sun,) = (node for node in nodes if node["type"] == "SUNSpeedUp")

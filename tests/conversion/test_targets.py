@@ -19,16 +19,16 @@ def samplers_set(name: str, targets: list[dict[str, Any]]) -> set[Any]:
     return {edit["node"] for edit in plan.edits if edit["op"] == "set"}
 
 
-def test_a_sampler_means_itself_alone() -> None:
+def test_sampler_means_itself_alone() -> None:
     assert samplers_set("two_samplers_on_one_line", at(6)) == {6}
 
 
-def test_a_loader_means_all_samplers_on_its_model_line() -> None:
+def test_loader_means_all_samplers_on_its_model_line() -> None:
     assert samplers_set("two_samplers_on_one_line", at(1)) == {6, 7}
     assert samplers_set("two_checkpoints", at(1)) == {8}
 
 
-def test_a_lora_means_the_samplers_below_it() -> None:
+def test_lora_means_the_samplers_below_it() -> None:
     assert samplers_set("two_samplers_on_one_line", at(3)) == {6, 7}
 
 
@@ -37,12 +37,12 @@ def test_each_part_of_a_custom_sampler_means_the_whole(part: int) -> None:
     assert samplers_set("custom_advanced", at(part)) == {6, 7, 8}
 
 
-def test_a_subgraph_node_means_the_samplers_in_it() -> None:
+def test_subgraph_node_means_the_samplers_in_it() -> None:
     plan = make_plan("speed_up", load("subgraph_in_a_subgraph"), at(5))
     assert {edit["graph"] for edit in plan.edits} == {"00000001-0000-4000-8000-000000000000"}
 
 
-def test_a_node_off_every_model_line_means_nothing() -> None:
+def test_node_on_no_model_line_means_nothing() -> None:
     plan = make_plan("speed_up", load("text_to_image"), at(7))
     assert plan.edits == [] and "no sampler here" in plan.summary
 
@@ -52,7 +52,7 @@ def test_samplers_that_share_a_schedule_are_changed_together() -> None:
     assert len([e for e in make_plan("speed_up", load("split_sigmas"), at(10)).edits if e["op"] == "add"]) == 1
 
 
-def test_a_sampler_beside_one_that_is_sped_up_is_sped_up_later() -> None:
+def test_sampler_beside_one_that_is_sped_up_can_be_sped_up_later() -> None:
     once, _ = convert("speed_up", load("two_samplers_on_one_line"), at(6))
     twice, plan = convert("speed_up", once)
     assert sum(edit["op"] == "add" for edit in plan.edits) == 1
@@ -90,7 +90,7 @@ def test_restore_hands_the_model_on_to_whatever_was_added_since() -> None:
 
 
 def with_ids_shifted(workflow: dict[str, Any], nodes: set[Any], links: set[int], by: int) -> dict[str, Any]:
-    """These nodes and links of a workflow under other ids, as a page gives them; what SUN wrote down stays as it is."""
+    """Give nodes and links of a workflow new ids, as a page does. SUN's record stays as it is."""
     workflow = copy.deepcopy(workflow)
     for node in workflow["nodes"]:
         node["id"] += by if node["id"] in nodes else 0
@@ -124,7 +124,7 @@ def test_restore_of_a_copied_sampler_leaves_the_original_alone() -> None:
     assert [node["id"] for node in restored["nodes"] if node["type"] == "SUNSpeedUp"] == [sun]
 
 
-def test_restore_finds_the_samplers_whose_ids_a_page_has_changed() -> None:
+def test_restore_finds_samplers_whose_ids_the_page_has_changed() -> None:
     """As when a subgraph is unpacked."""
     before, converted = load("two_samplers_on_one_line"), convert("speed_up", load("two_samplers_on_one_line"))[0]
     everything = {node["id"] for node in converted["nodes"]}
@@ -137,10 +137,10 @@ def test_restore_says_what_it_could_not_bring_back() -> None:
     converted, _ = convert("speed_up", load("text_to_image"))
     converted["nodes"] = [node for node in converted["nodes"] if node["type"] != "KSampler"]
     plan = make_plan("restore", converted)
-    assert plan.summary == "SUN is out" and "gone" in plan.detail
+    assert plan.summary == "SUN is removed" and "gone" in plan.detail
 
 
-def test_a_sampler_inside_of_a_muted_subgraph_does_not_run() -> None:
+def test_sampler_in_a_muted_subgraph_does_not_run() -> None:
     workflow = load("subgraph_in_a_subgraph")
     next(node for node in workflow["nodes"] if node["id"] == 5)["mode"] = 2
     plan = make_plan("speed_up", workflow)
@@ -153,7 +153,7 @@ def test_restore_without_a_record_is_explained() -> None:
 
 
 def advanced(start: int, end: int, latent: list[Any], keep_noise: bool, steps: int = 25) -> dict[str, Any]:
-    """A pass of a sampler over a part of the steps, in the API's format."""
+    """Make a sampler that runs a part of the steps, in the API's format."""
     values = {"add_noise": "enable", "noise_seed": 1, "steps": steps, "cfg": 7, "sampler_name": "euler"}
     cut = {"scheduler": "normal", "start_at_step": start, "end_at_step": end}
     noise = {"return_with_leftover_noise": "enable" if keep_noise else "disable"}
@@ -162,14 +162,14 @@ def advanced(start: int, end: int, latent: list[Any], keep_noise: bool, steps: i
 
 
 def cuts(workflow: dict[str, Any], *nodes: str) -> list[tuple[int, int, int]]:
-    """(steps, start, end) of these nodes once they are sped up."""
+    """Return (steps, start, end) of these nodes after they are sped up."""
     sped_up, _ = convert("speed_up", workflow)
     inputs = [sped_up[node]["inputs"] for node in nodes]
     return [(values["steps"], values["start_at_step"], values["end_at_step"]) for values in inputs]
 
 
 def passes() -> dict[str, Any]:
-    """Two pairs of passes that have nothing to do with each other, and a KSampler; all of 25 steps."""
+    """Make two independent pairs of passes and a KSampler, all with 25 steps."""
     workflow = load("api_text_to_image")
     (sampler,) = (node for node in workflow.values() if node["class_type"] == "KSampler")
     model = sampler["inputs"]["model"]
@@ -185,7 +185,7 @@ def passes() -> dict[str, Any]:
     return workflow | pairs
 
 
-def test_passes_are_cut_with_their_partners_alone() -> None:
+def test_passes_are_cut_together_with_their_partners_only() -> None:
     assert cuts(passes(), "91", "92", "93", "94") == [(4, 0, 2), (4, 2, 10000), (4, 0, 2), (4, 2, 10000)]
 
 
@@ -201,7 +201,7 @@ def test_many_passes_do_not_give_others_more_steps() -> None:
     assert "now need 4 / 5 steps" in make_plan("speed_up", workflow).summary
 
 
-def test_a_pass_in_a_subgraph_is_the_partner_of_the_one_before_it() -> None:
+def test_pass_in_a_subgraph_is_the_partner_of_the_one_before_it() -> None:
     plan = make_plan("speed_up", split_over_a_subgraph(), at(2))
     values = {(edit["graph"], edit["widget"]): edit["value"] for edit in plan.edits if edit["op"] == "set"}
     assert values[None, "end_at_step"] == values["inner", "start_at_step"] == 3
@@ -209,7 +209,7 @@ def test_a_pass_in_a_subgraph_is_the_partner_of_the_one_before_it() -> None:
 
 
 def split_over_a_subgraph() -> dict[str, Any]:
-    """A first pass in the root, and the second one inside of a subgraph."""
+    """Make a first pass in the root and a second one in a subgraph."""
 
     def sampler(number: int, values: list[Any], links: tuple[int, int], out: list[int]) -> dict[str, Any]:
         slots = [("model", "MODEL", links[0]), ("latent_image", "LATENT", links[1])]
@@ -242,7 +242,7 @@ def split_over_a_subgraph() -> dict[str, Any]:
     return {"nodes": nodes, "links": links, "definitions": {"subgraphs": [inner]}, "last_node_id": 11}
 
 
-def test_a_muted_twin_of_a_subgraph_does_not_count() -> None:
+def test_muted_copy_of_a_subgraph_node_does_not_count() -> None:
     """The other node of the subgraph has Flux, and does not run."""
     workflow = load("subgraph_used_for_flux_as_well")
     assert make_plan("speed_up", workflow).edits == []

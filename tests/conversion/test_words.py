@@ -1,4 +1,4 @@
-"""What messages say in other languages: all of them, and nothing that a workflow holds is taken for one."""
+"""Messages in other languages: every text is translated, and text from a workflow is never taken for a message."""
 
 import ast
 import json
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sun_pack
 from sun_pack.conversion.check import check
 from sun_pack.conversion.models import Installed
 from sun_pack.conversion.plan import make_plan, read
@@ -17,10 +16,10 @@ from sun_pack.conversion.words import say, speaking, term
 from .test_bad_input import node
 from .test_corpus import load
 
-PACK = Path(sun_pack.__file__).parent
+PACK = Path(__file__).parents[2]
 LANGUAGES = sorted(file.parent.name for file in PACK.glob("locales/*/messages.json"))
 NAMES = {"SD3", "Kolors", "SDXL", "Flux", "Chroma", "Stable Cascade", "Stable Video Diffusion"}
-"""Of models, the same in every language."""
+"""Names of models that are the same in every language."""
 
 
 def messages(language: str) -> dict[str, str]:
@@ -28,7 +27,7 @@ def messages(language: str) -> dict[str, str]:
 
 
 def texts() -> Iterator[str]:
-    """Every text that the code says."""
+    """Find every text that the code says."""
     for file in (*sorted((PACK / "conversion").glob("*.py")), PACK / "nodes" / "routes.py"):
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "say":
@@ -37,7 +36,7 @@ def texts() -> Iterator[str]:
 
 
 def terms() -> set[str]:
-    """Every name that the rules have words in."""
+    """Find every name in the rules that needs a translation."""
     families = {name for _, name in RULES["families_by_name"]}
     return {name for name in {*NOT_SUPPORTED.values(), *OTHER_NODES.values(), *families} if name not in NAMES}
 
@@ -47,14 +46,14 @@ def test_there_is_chinese() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_language_has_every_text_and_every_name(language: str) -> None:
+def test_language_has_every_text_and_every_name(language: str) -> None:
     said, names = set(texts()), {name for name in terms() if not name.startswith("Stable Diffusion")}
     assert len(said) > 60
     assert said | names <= messages(language).keys()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_translation_fills_in_what_its_english_does(language: str) -> None:
+def test_translation_fills_in_what_its_english_does(language: str) -> None:
     for english, translated in messages(language).items():
         assert set(re.findall(r"\{.*?\}", translated)) | {"{verb}"} == set(re.findall(r"\{.*?\}", english)) | {"{verb}"}
 
@@ -65,7 +64,7 @@ def test_chinese_is_chinese() -> None:
         assert re.search("[\u4e00-\u9fff]", words) or not re.search("[A-Za-z]", words), text
 
 
-def test_a_plan_and_a_face_speak_the_users_language() -> None:
+def test_plan_and_face_speak_the_users_language() -> None:
     with speaking("zh"):
         assert "它的模型是 Flux" in make_plan("speed_up", load("flux")).detail
         (entry,) = check(read(load("text_to_image.expected")), Installed())
@@ -74,12 +73,12 @@ def test_a_plan_and_a_face_speak_the_users_language() -> None:
 
 
 @pytest.mark.parametrize("language", [None, 3, [], "", "../zh", "xx"])
-def test_a_language_that_is_none_is_english(language: object) -> None:
+def test_unknown_or_malformed_language_is_english(language: object) -> None:
     with speaking(language):
-        assert say("SUN is out") == "SUN is out"
+        assert say("SUN is removed") == "SUN is removed"
 
 
-def test_what_a_workflow_holds_is_filled_in_as_it_is() -> None:
+def test_text_from_a_workflow_is_filled_in_unchanged() -> None:
     workflow = load("flux")
     node(workflow, "KSampler")["title"] = "{node} {0.__class__}"
     with speaking("zh"):

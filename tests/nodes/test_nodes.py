@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 
 import folder_paths
@@ -14,8 +15,8 @@ from sun_pack.nodes.adapter_folder import RELEASED_ADAPTER, adapter_named
 from sun_pack.nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from sun_pack.nodes.apply import SUNApply, SUNSpeedUp
 from sun_pack.nodes.sample import SUNSampler, SUNScheduler
+from sun_pack.sun_core.apply import SunSettings, apply_sun
 from sun_pack.sun_core.errors import SunError
-from sun_pack.sun_core.patching import SunSettings, apply_sun
 
 PROMISED_INPUTS = {
     "SUNSpeedUp": ["model", "adapter_name", "strength", "settings"],
@@ -247,6 +248,12 @@ def test_replaced_file_is_loaded_anew_and_runs_the_node_again(folder):
     assert adapter_named("adapter.safetensors") is not adapter
 
 
+def test_what_images_remember_of_a_file_holds_no_path(folder):
+    for node in (SUNSpeedUp, SUNLoadAdapter):
+        for name in ("adapter.safetensors", "gone.safetensors", None):
+            assert re.fullmatch(r"[0-9a-f]{16}", node.fingerprint_inputs(adapter_name=name))
+
+
 def test_widget_lists_safetensors_files_only(folder):
     for name in ("a.sft", "b.ckpt", "c.pt", "d.txt"):
         (folder / name).touch()
@@ -271,7 +278,7 @@ def test_file_that_is_there_is_valid():
 def test_name_that_comes_over_a_link_is_looked_at_when_the_node_runs():
     for node in (SUNSpeedUp, SUNLoadAdapter):
         assert node.validate_inputs() is True
-    with pytest.raises(SunError, match=r"gone\.safetensors is not in .* any more"):
+    with pytest.raises(SunError, match=r"gone\.safetensors is no longer in"):
         adapter_named("gone.safetensors")
 
 
@@ -281,7 +288,7 @@ def test_file_that_is_gone_is_said_to_be_gone(folder):
     folder_paths.filename_list_cache.clear()
     message = SUNSpeedUp.validate_inputs(adapter_name="adapter.safetensors")
     assert message == (
-        f"The SUN adapter adapter.safetensors is not in {folder} any more; "
+        f"The SUN adapter adapter.safetensors is no longer in {folder}; "
         "put it back, or choose another one (other.safetensors)."
     )
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from demonstration import OWN_WORKFLOWS, mini_family
 from PIL import Image
+from workshop.server.demo_models import mini_family
+from workshop.server.example_workflows import OWN_WORKFLOWS
 
 Start = Callable[..., subprocess.Popen[str]]
 Ended = Callable[[subprocess.Popen[str]], tuple[int, str, str]]

@@ -6,14 +6,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import environment
 import pytest
+from workshop import REPOSITORY, environment
+from workshop.environment import cache, installation, process
 
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SUN_COMFYUI_CACHE", str(tmp_path))
-    for variable in ("COMFYUI_PATH", "COMFYUI_PYTHON", environment.INSIDE):
+    for variable in ("COMFYUI_PATH", "COMFYUI_PYTHON", process.INSIDE):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
 
@@ -43,14 +44,15 @@ def test_an_interrupted_set_up_is_made_again_from_nothing() -> None:
 
 def test_two_set_ups_at_once_make_the_folder_once(empty_cache: Path) -> None:
     script = (
-        "import environment, pathlib, sys, time\n"
+        "import sys, time\n"
+        "from workshop import environment\n"
         "def make(folder):\n"
         "    open(sys.argv[1], 'a').write('made ')\n"
         "    time.sleep(1)  # long enough for the other to come and wait\n"
         "environment.cached('thing', ('pin==1',), make)\n"
     )
     command = [sys.executable, "-c", script, str(empty_cache / "log")]
-    folder = Path(environment.__file__).parent
+    folder = REPOSITORY / "scripts"
     both = [subprocess.Popen(command, cwd=folder, env=os.environ) for _ in range(2)]
     assert [process.wait(60) for process in both] == [0, 0]
     assert (empty_cache / "log").read_text() == "made "
@@ -62,12 +64,12 @@ def test_a_failed_download_is_one_sentence_with_pips_reason(monkeypatch: pytest.
 
 
 def test_an_unsuitable_python_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "PYTHON_VERSIONS", ((3, 97), (3, 99)))
+    monkeypatch.setattr(installation, "PYTHON_VERSIONS", ((3, 97), (3, 99)))
     assert_refuses(f"This is Python {sys.version_info[0]}.{sys.version_info[1]}")
 
 
 def test_too_small_a_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, comfyui_that_needs: Callable) -> None:
-    monkeypatch.setattr(environment, "DISK_NEEDED", 2**60)
+    monkeypatch.setattr(cache, "DISK_NEEDED", 2**60)
     monkeypatch.setenv("COMFYUI_PATH", str(comfyui_that_needs("a-package-that-is-nowhere")))
     assert_refuses("The disk that holds")
 

@@ -1,25 +1,59 @@
-"""What the linter and the type checker say of the code."""
+"""What the linters and the type checkers find in the code."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+import pytest
+from workshop import REPOSITORY, environment
+
+HERE = Path(__file__).parent
+MYPY = (
+    sys.executable,
+    "-m",
+    "mypy",
+    f"--config-file={REPOSITORY}/pyproject.toml",
+    f"--cache-dir={REPOSITORY}/.mypy_cache",
+)
 
 
 def test_ruff_finds_nothing() -> None:
-    assert_passes("ruff", "check", str(REPOSITORY), folder=REPOSITORY)
+    assert_passes([sys.executable, "-m", "ruff", "check", str(REPOSITORY)], REPOSITORY)
 
 
-def test_mypy_finds_nothing(tmp_path: Path) -> None:
+def test_python_is_formatted() -> None:
+    assert_passes([sys.executable, "-m", "ruff", "format", "--check", str(REPOSITORY)], REPOSITORY)
+
+
+def test_types_of_the_product_are_right(tmp_path: Path) -> None:
     """The pack is a package by whatever name its folder has; mypy needs one that is an identifier."""
     (tmp_path / "sun").symlink_to(REPOSITORY, target_is_directory=True)
-    settings = ("--config-file", str(REPOSITORY / "pyproject.toml"), "--cache-dir", str(REPOSITORY / ".mypy_cache"))
-    assert_passes("mypy", *settings, "sun/sun_core", "sun/nodes", "sun/conversion", folder=tmp_path)
+    folders = [f"sun/{name}" for name in ("sun_core", "nodes", "conversion", "tools") if (REPOSITORY / name).is_dir()]
+    assert_passes([*MYPY, *folders], tmp_path)
 
 
-def assert_passes(tool: str, *arguments: str, folder: Path) -> None:
-    command = [sys.executable, "-m", tool, *arguments]
+def test_types_of_the_scripts_are_right(tmp_path: Path) -> None:
+    """The scripts are no part of the pack: Python puts their own folder on the path."""
+    (tmp_path / "scripts").symlink_to(REPOSITORY / "scripts", target_is_directory=True)
+    assert_passes([*MYPY, "scripts"], tmp_path)
+
+
+def test_types_of_the_page_are_right(tmp_path: Path) -> None:
+    """TypeScript reads the JavaScript of web/js with the types that ComfyUI's frontend publishes."""
+    try:
+        tools = environment.javascript_tools()
+    except environment.SetupError as error:
+        pytest.fail(str(error))
+    settings = {
+        "extends": str(HERE / "javascript" / "tsconfig.json"),
+        "compilerOptions": {"paths": {"@comfyorg/*": [f"{tools}/@comfyorg/*"]}},
+    }
+    (tmp_path / "tsconfig.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert_passes(["node", str(tools / "typescript" / "bin" / "tsc"), "--project", str(tmp_path)], tmp_path)
+
+
+def assert_passes(command: list[str], folder: Path) -> None:
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from workflows import Workflow
+from workshop.server.workflows import Workflow
 
 OBJECT_INFO: dict[str, Any] = {
     "Sampler": {

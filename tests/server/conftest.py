@@ -13,20 +13,21 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 
-import demonstration
-from comfy_server import ComfyServer
-from workflows import Workflow
+from workshop.server.comfy_server import ComfyServer
+from workshop.server.demo_models import Models, mini_family
+from workshop.server.example_workflows import examples, fill
+from workshop.server.workflows import Workflow
 
 
 @pytest.fixture(scope="session")
-def models() -> demonstration.Models:
-    return demonstration.mini_family()
+def models() -> Models:
+    return mini_family()
 
 
 @pytest.fixture(scope="session")
-def server(models: demonstration.Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     base = tmp_path_factory.mktemp("comfyui")
-    demonstration.fill(base, models)
+    fill(base, models)
     with ComfyServer(Path(os.environ["COMFYUI_PATH"]), base, arguments=("--cpu",)) as running:
         yield running
 
@@ -37,13 +38,13 @@ def object_info(server: ComfyServer) -> dict[str, Any]:
 
 
 @pytest.fixture
-def workflow(object_info: dict[str, Any], models: demonstration.Models) -> Workflow:
+def workflow(object_info: dict[str, Any], models: Models) -> Workflow:
     """The text to image workflow that ships, set to the mini family."""
     return example("text_to_image", object_info, models)
 
 
-def example(name: str, object_info: dict[str, Any], models: demonstration.Models) -> Workflow:
-    return demonstration.examples(models, object_info)[name]
+def example(name: str, object_info: dict[str, Any], models: Models) -> Workflow:
+    return examples(models, object_info)[name]
 
 
 def render(server: ComfyServer, workflow: Workflow, save: str = "Save picture") -> np.ndarray:

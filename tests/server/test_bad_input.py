@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfy_server import ComfyServer, WorkflowError
-from demonstration import Models
 from safetensors.torch import load_file, save_file
-from workflows import Workflow
+from workshop.server.comfy_server import ComfyServer, WorkflowError
+from workshop.server.demo_models import Models
+from workshop.server.workflows import Workflow
 
 from .conftest import pixels, render
 

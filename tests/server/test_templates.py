@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfy_server import ComfyServer, Run
-from demonstration import EXAMPLES, MASKED, Models, examples, start_from
 from PIL import Image
-from workflows import NOTES, Workflow
+from workshop.server.comfy_server import ComfyServer, Run
+from workshop.server.demo_models import Models
+from workshop.server.example_workflows import EXAMPLES, MASKED, examples, start_from
+from workshop.server.workflows import NOTES, Workflow
 
 from .conftest import difference, pixels
 

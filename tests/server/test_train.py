@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from comfy_server import ComfyServer, WorkflowError
-from demonstration import Models
+from workshop.server.comfy_server import ComfyServer, WorkflowError
+from workshop.server.demo_models import Models
 
 from .conftest import pixels
 

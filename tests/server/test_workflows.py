@@ -1,11 +1,13 @@
 """The main job through the server's API, with the workflows that ship."""
 
+import io
 from typing import Any
 
 import numpy as np
-from comfy_server import ComfyServer
-from demonstration import Models
-from workflows import Workflow
+from PIL import Image
+from workshop.server.comfy_server import ComfyServer
+from workshop.server.demo_models import Models
+from workshop.server.workflows import Workflow
 
 from .conftest import difference, example, pixels, render
 
@@ -90,6 +92,14 @@ def test_strength_0_gives_the_plain_picture(server: ComfyServer, workflow: Workf
     prompt[workflow.node_id("KSampler")]["inputs"]["model"] = [workflow.node_id("Checkpoint"), 0]
     plain = pixels(server.run(prompt).pictures[workflow.node_id("Save picture")])
     assert np.array_equal(without_effect, plain)
+
+
+def test_a_saved_image_holds_no_path_of_this_machine(server: ComfyServer, workflow: Workflow) -> None:
+    """ComfyUI saves what fingerprint_inputs returns with the prompt in the image."""
+    png = server.run(workflow.to_api()).pictures[workflow.node_id("Save picture")]
+    (saved,) = Image.open(io.BytesIO(png)).text.values()
+    assert "SUNSpeedUp" in saved and "is_changed" in saved
+    assert str(server.base) not in saved
 
 
 def test_adapter_info_is_shown_on_the_node(server: ComfyServer, models: Models) -> None:

@@ -2,10 +2,10 @@
 
 import { ask } from "./server.js";
 
-/** {version of the pack, names of the usable files, released: {name, url, bytes, license, folder}}. */
+/** The pack's version, the names of the usable files, and released: {name, url, bytes, license, folder}. */
 export let files = { version: "", names: [], released: null };
 
-/** Asks the server, at the page's start and when files came or went; what was known stays where it does not answer. */
+/** Ask the server, when the page starts and when files came or went; keep what is known if it does not answer. */
 export async function readAdapters() {
   try {
     const { version, adapters, released } = await ask("adapters");

@@ -1,4 +1,4 @@
-/** Asks the server what the SUN nodes of the graph have to say, some time after the last change, and shows it. */
+/** A short time after the last change: ask the server what the SUN nodes of the graph should show, and show it. */
 
 import { files } from "./adapters.js";
 import { convert } from "./conversion.js";
@@ -22,7 +22,7 @@ async function check() {
   const turn = ++latest;
   if (!allNodes().some(hasFace)) return;
   const entries = await findings();
-  if (turn !== latest) return; // the graph changed meanwhile; a later answer comes
+  if (turn !== latest) return; // the graph changed meanwhile, so a newer answer will come
   for (const node of allNodes().filter(hasFace)) {
     const entry = entries.get(key(address(node)));
     showOn(node, {
@@ -46,7 +46,7 @@ async function findings() {
   }
 }
 
-/** Whether the released adapter is what a node wants and the server has not got, or the server has no adapter at all. */
+/** Whether a node wants the released adapter and the server lacks it, or the server has no adapter at all. */
 function isMissing(node) {
   const { names, released } = files;
   const chosen = node.widgets.find((widget) => widget.name === "adapter_name");

@@ -1,4 +1,4 @@
-/** Speed up, restore and fix: asks the server for a plan, applies it, says what was done. */
+/** Speed up, restore and fix: ask the server for a plan, apply it, say what was done. */
 
 import { app } from "../../../scripts/app.js";
 import { applyEdits } from "./edits.js";

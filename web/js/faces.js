@@ -1,4 +1,4 @@
-/** What a SUN node says on its face: a DOM widget that is no part of the saved workflow. */
+/** The face of a SUN node: a DOM widget with text, which is not part of the saved workflow. */
 
 import { app } from "../../../scripts/app.js";
 import { address } from "./graphs.js";
@@ -6,12 +6,11 @@ import { word } from "./words.js";
 
 const WIDGET = "sun_face";
 const SPEAKING = new Set(["SUNSpeedUp", "SUNApply", "SUNLoadAdapter", "SUNSampler", "SUNAdapterInfo"]);
-const HEIGHT = 84; // of five lines; fixed, so that no saved size changes with what a node has to say
+const HEIGHT = 84; // of five lines
+const WIDTH = 280; // at which titles and widget names are whole
 const faces = new WeakMap(); // node -> Face
 
-document.head.append(
-  Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("./faces.css", import.meta.url).href }),
-);
+const STYLES = new URL("./faces.css", import.meta.url).href;
 
 class Face {
   lines = [];
@@ -22,16 +21,28 @@ class Face {
   missing = null;
   onFix = null;
   element = box("sun-face");
+  text = box("sun-text");
+
+  constructor() {
+    this.element.append(styles(), this.text);
+    new ResizeObserver(() => this.hangOut()).observe(this.text);
+  }
 
   draw() {
-    const parts = [...this.lines, ...this.output, ...(this.run ? [this.run] : []), ...this.plain].map((text) => box("sun-line", text));
+    const lines = [...this.lines, ...this.output, ...(this.run ? [this.run] : []), ...this.plain];
+    const parts = lines.map((text) => box("sun-line", text));
     if (this.badge) parts.unshift(remedy(this.badge, this.onFix, this.missing));
     else if (this.missing) parts.unshift(notInstalled(this.missing));
-    this.element.replaceChildren(...parts);
+    this.text.replaceChildren(...parts);
+  }
+
+  /** Mark text that is higher than its node leaves room for. */
+  hangOut() {
+    this.element.classList.toggle("sun-hangs-out", this.text.offsetHeight > this.element.offsetHeight + 1);
   }
 }
 
-/** Gives a new SUN node its face. */
+/** Give a new SUN node its face. */
 export function addFace(node) {
   if (!SPEAKING.has(node.comfyClass)) return;
   const face = new Face();
@@ -40,11 +51,14 @@ export function addFace(node) {
   const options = { serialize: false, getMinHeight: () => HEIGHT, getValue: () => "" };
   const widget = node.addDOMWidget(WIDGET, WIDGET, face.element, options);
   widget.serialize = false;
-  node.setSize(node.computeSize());
-  node.badges.push(() => new LGraphBadge({ text: face.badge?.text ?? "", fgColor: "#000", bgColor: "#e8b339" }));
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(width, WIDTH), height]);
+  // Nodes 2.0 would show an earlier text: it does not read badges again when they change
+  const text = () => (LiteGraph.vueNodesMode ? "" : (face.badge?.text ?? ""));
+  node.badges.push(() => new LGraphBadge({ text: text(), fgColor: "#000", bgColor: "#e8b339" }));
 }
 
-/** On litegraph's canvas an element keeps what is meant for the node below it; Nodes 2.0 hands that on by itself. */
+/** On litegraph's canvas an element swallows the events for the node below it; Nodes 2.0 passes them on by itself. */
 function handOn(element) {
   const isMeantForNode = ({ target }) => !element.closest(".lg-node") && !target.closest("a");
   element.addEventListener("pointerdown", (event) => {
@@ -54,7 +68,8 @@ function handOn(element) {
     if (isMeantForNode(event)) event.preventDefault(); // the browser's own menu
   });
   element.addEventListener("wheel", (event) => {
-    const canScroll = element.scrollHeight > element.clientHeight && !event.ctrlKey;
+    const text = element.querySelector(".sun-text");
+    const canScroll = text.scrollHeight > text.clientHeight && !event.ctrlKey;
     if (canScroll || !isMeantForNode(event)) return;
     event.preventDefault();
     app.canvas.processMouseWheel(event);
@@ -69,7 +84,15 @@ export function badgeOf(node) {
   return faces.get(node)?.badge;
 }
 
-/** Shows what changed of {lines, output, run, plain: [lines], badge: {text, detail, fix}, missing: the adapter to download, onFix}. */
+/** Whether a face says already, from the settings alone, what automatic settings change. */
+export function foretellsChanges(node) {
+  return faces.get(node)?.lines.some((line) => line.includes("->")) ?? false;
+}
+
+/**
+ * Show what changed of {lines, output, run, plain: lines, badge: {text, detail, fix}, missing: the adapter to download,
+ * onFix}.
+ */
 export function showOn(node, changed) {
   const face = faces.get(node);
   if (!face) return;
@@ -79,7 +102,7 @@ export function showOn(node, changed) {
   app.canvas.setDirty(true, true);
 }
 
-/** After an undo, Nodes 2.0 goes on showing the element of the node that was there before; ours goes in its place. */
+/** After an undo, Nodes 2.0 still shows the element of the former node: replace it with ours. */
 function takePlace(node, element) {
   const { graph, node: id } = address(node);
   const place = `${graph ?? "root"}:${id}`;
@@ -90,7 +113,6 @@ function takePlace(node, element) {
 
 function remedy(badge, onFix, missing) {
   const line = box("sun-badge");
-  line.title = badge.detail;
   line.append(box("sun-short", badge.text), box("sun-detail", badge.detail));
   if (badge.fix) {
     const button = document.createElement("button");
@@ -103,7 +125,7 @@ function remedy(badge, onFix, missing) {
   return line;
 }
 
-/** Where no badge says it. */
+/** For a face without a badge, which would say it. */
 function notInstalled(adapter) {
   const { name, license, folder, bytes } = adapter;
   const line = box("sun-missing", word("sun.missing", { name, license, folder, megabytes: (bytes / 1e6).toFixed(1) }));
@@ -121,7 +143,19 @@ function downloadLink({ url }) {
   return link;
 }
 
-/** Text goes in as text: titles and metadata come from other people's files. */
+/** Each face brings the style sheet with it, so that nothing of the page's own document is changed. */
+function styles() {
+  return Object.assign(document.createElement("link"), { rel: "stylesheet", href: STYLES });
+}
+
+/** Insert text as text, since titles and metadata come from other people's files; only `these` become code. */
 function box(className, text = "") {
-  return Object.assign(document.createElement("div"), { className, textContent: text });
+  const element = Object.assign(document.createElement("div"), { className });
+  const parts = text.split(/`([^`]+)`/);
+  element.append(...parts.map((part, index) => (index % 2 ? code(part) : part)));
+  return element;
+}
+
+function code(text) {
+  return Object.assign(document.createElement("code"), { textContent: text });
 }

@@ -6,7 +6,7 @@ export function rootGraph() {
   return app.rootGraph ?? app.graph;
 }
 
-/** The root (null) or a subgraph's definition by its id; undefined where there is none. */
+/** The root (null) or a subgraph's definition by its id; undefined if it does not exist. */
 export function graphOf(id) {
   return id === null ? rootGraph() : rootGraph().subgraphs?.get(id);
 }
@@ -16,12 +16,12 @@ export function address(node) {
   return { graph: node.graph === rootGraph() ? null : node.graph.id, node: asSaved(node.id) };
 }
 
-/** Ids are numbers in saved workflows; where a graph came from the API's format, they can be words. */
+/** Ids are numbers in saved workflows. In a graph that came from the API's format they can be words. */
 function asSaved(id) {
   return String(Number(id)) === String(id) ? Number(id) : id;
 }
 
-/** The node that the server runs as `path`: "7", or "5:7" for node 7 inside of the subgraph node 5, if none is so called. */
+/** The node that the server runs as `path`: "7", or "5:7" for node 7 in the subgraph node 5 (or a node with that id). */
 export function nodeAtPath(path) {
   const [last, ...outer] = String(path).split(":").reverse();
   let graph = rootGraph();

@@ -1,4 +1,4 @@
-/** Where "Speed up with SUN", "Restore" and "Fix" are offered. */
+/** The menus, the toolbox and the commands that offer "Speed up with SUN", "Restore" and "Fix". */
 
 import { app } from "../../../scripts/app.js";
 import { convert } from "./conversion.js";
@@ -30,7 +30,7 @@ export function canvasMenu() {
   return items;
 }
 
-/** Ids of the commands for the toolbox over a selected item, which may also be a group or a reroute. */
+/** Return the ids of the toolbox commands for a selected item, which may also be a group or a reroute. */
 export function toolboxCommands(item) {
   if (!item.inputs) return [];
   const ids = [];
@@ -40,13 +40,13 @@ export function toolboxCommands(item) {
   return ids;
 }
 
-/** Addresses of what `points` finds in the selection; null, for the whole graph, where it finds nothing. */
+/** Return the addresses of what `points` finds in the selection; if nothing, null, which means the whole graph. */
 function selected(points) {
-  const nodes = [...(app.canvas.selectedItems ?? [])].filter((item) => item.inputs).flatMap(points);
+  const nodes = [...(app.canvas.selectedItems ?? [])].filter((item) => "inputs" in item && item.inputs).flatMap(points);
   return nodes.length ? nodes.map(address) : null;
 }
 
-/** The samplers, their parts and loaders that a node stands for: itself, or those inside of a subgraph. */
+/** Return the samplers, parts of samplers and loaders that a node stands for: itself, or those inside a subgraph. */
 function startingPoints(node) {
   if (node.subgraph) return node.subgraph.nodes.flatMap(startingPoints);
   return isSampler(node) || isPartOfSampler(node) || isLoader(node) ? [node] : [];
@@ -66,7 +66,7 @@ function isSampler(node) {
   return !isOurs(node) && node.inputs.some(isA("MODEL", "GUIDER")) && node.outputs.some(isA("LATENT"));
 }
 
-/** Guider, schedule and choice of sampler of SamplerCustom and SamplerCustomAdvanced. */
+/** Whether a node is a guider, sigmas or sampler choice for SamplerCustom and SamplerCustomAdvanced. */
 function isPartOfSampler(node) {
   return !isOurs(node) && node.outputs.some(isA("GUIDER", "SIGMAS", "SAMPLER"));
 }
@@ -91,7 +91,7 @@ function hasRestorable() {
   return allNodes().some(isRestorable);
 }
 
-/** Older pages put what a menu says into the page as HTML, and a badge can quote what stands in a workflow. */
+/** Remove tags: older pages insert menu texts as HTML, and a badge can quote text of a workflow. */
 function withoutTags(text) {
   return text.replace(/[<>&]/g, "");
 }

@@ -1,18 +1,18 @@
-/** What a run did, on the node that did it: the server's event "sun.run", and the text of SUN Adapter Info. */
+/** Show on each node what its run did: the server's event "sun.run", and the text of SUN Adapter Info. */
 
 import { api } from "../../../scripts/api.js";
 import { tell } from "./conversion.js";
-import { showOn } from "./faces.js";
+import { foretellsChanges, showOn } from "./faces.js";
 import { address, nodeAtPath, rootGraph } from "./graphs.js";
 import { announcesAutomatic } from "./settings.js";
 import { word } from "./words.js";
 
-const told = new Map(); // node -> what its last run did; kept here as undo makes nodes anew
-const announced = new Set(); // node and changes; once is enough, however many samplers a node serves
-const lasted = new Map(); // node -> seconds that it last ran, SUN or not
-let running = null; // the node that runs now, and since when
+const told = new Map(); // node -> what its last run did; kept here since undo recreates nodes
+const announced = new Set(); // node and changes: announced once, however many samplers a node serves
+const lasted = new Map(); // node -> seconds of its last run, with SUN or without
+let running = null; // the node that is running, and since when
 
-/** `onEnd` is called when a workflow has run. */
+/** Listen to the server; call `onEnd` when a workflow has run. */
 export function listenToRuns(onEnd) {
   api.addEventListener("sun.run", ({ detail: run }) => {
     const node = nodeAtPath(run.node);
@@ -30,7 +30,7 @@ export function listenToRuns(onEnd) {
   });
   for (const ended of ["execution_error", "execution_interrupted"]) {
     api.addEventListener(ended, () => {
-      running = null; // half a time says nothing
+      running = null; // an interrupted run has no time
     });
   }
   api.addEventListener("executed", ({ detail: { node: path, output } }) => {
@@ -46,25 +46,25 @@ function announce(node, changes) {
   tell("info", word("sun.automatic"), changes);
 }
 
-/** Shows the last run of a node, also after it was made anew. */
+/** Show the last run of a node, even if the node was recreated since. */
 export function showRun(node) {
   const run = told.get(runKey(node));
-  if (run) showOn(node, { run: inWords(run) });
+  if (run) showOn(node, { run: inWords(run, !foretellsChanges(node)) });
 }
 
-/** The last time of a sampler without SUN, in no line or one; `sampler` is {graph, node, label}. */
+/** Return at most one line: how long a sampler without SUN last took; `sampler` is {graph, node, label}. */
 export function plainRun(sampler) {
   const seconds = lasted.get(key(sampler));
   return seconds ? [word("sun.plain", { node: sampler.label, seconds: seconds.toFixed(1) })] : [];
 }
 
-/** The server's own text is English. */
-function inWords({ text, steps, evaluations, seconds, changes }) {
-  const automatic = changes && word("sun.ranAutomatic", { changes }, "");
-  return word("sun.ran", { steps, evaluations, seconds: seconds.toFixed(1), automatic }, text);
+/** Describe a run in the user's language; the server's own text, for the log, is English. */
+function inWords({ steps, evaluations, seconds, changes }, withChanges) {
+  const automatic = changes && withChanges ? word("sun.ranAutomatic", { changes }) : "";
+  return word("sun.ran", { steps, evaluations, seconds: seconds.toFixed(1), automatic });
 }
 
-/** With its type: a new node can have the id of one that is gone. */
+/** Include the type, since a new node can reuse the id of a deleted one. */
 function runKey(node) {
   return `${key(address(node))} ${node.type}`;
 }

@@ -1,8 +1,8 @@
-/** What the pack's routes on ComfyUI's server answer. */
+/** Calls to the pack's routes on ComfyUI's server. */
 
 import { api } from "../../../scripts/api.js";
 
-/** The JSON of GET /sun/<path>, or of a POST where there is a body; throws an Error with the server's own sentence. */
+/** Return the JSON of GET /sun/<path>, or of a POST if there is a body; throw an Error with the server's sentence. */
 export async function ask(path, body) {
   const post = body && {
     method: "POST",
@@ -23,7 +23,7 @@ function sentence(text) {
   }
 }
 
-/** Words from the server: {locale: {main, nodeDefs, commands and settings, merged}} of all packs; {} if there are none. */
+/** Fetch the words of all packs: {locale: main, nodeDefs, commands and settings merged}; {} if that fails. */
 export async function fetchTranslations() {
   try {
     return await (await api.fetchApi("/i18n")).json();

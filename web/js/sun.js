@@ -1,4 +1,4 @@
-/** SUN on ComfyUI's page: registers everything that the files beside this one define. */
+/** Register with ComfyUI's page everything that the other files here define. */
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
@@ -15,8 +15,9 @@ const HOME = "https://arxiv.org/abs/2312.08887"; // what the pack implements
 await readAdapters();
 
 app.registerExtension({
-  name: "SUN",
+  name: "sun4stepspeedup", // the pack's DisplayName as one word: of two extensions with one name, ComfyUI drops one
   commands,
+  menuCommands: [{ path: ["SUN"], commands: commands.map(({ id }) => id) }],
   keybindings: [{ commandId: "SUN.SpeedUp", combo: { key: "l", ctrl: true, shift: true } }],
   settings: settingDefinitions(checkSoon),
   aboutPageBadges: [{ label: `SUN ${files.version}`, url: HOME, icon: "pi pi-bolt" }],
@@ -34,14 +35,14 @@ app.registerExtension({
     translateNode(node);
     addFace(node);
     nameReleasedAdapter(node);
-    if (hasFace(node)) checkSoon(); // a page that reads the API's format tells of nothing else
+    if (hasFace(node)) checkSoon(); // the only event if the page reads the API format
   },
 
   afterConfigureGraph() {
     checkSoon();
   },
 
-  /** Comes when the page has read the definitions anew and given the nodes' combos what they offer. */
+  /** Called after the page has reloaded the node definitions and refilled the combos. */
   async refreshComboInNodes() {
     await readAdapters();
     allNodes().forEach(nameReleasedAdapter);
@@ -50,8 +51,8 @@ app.registerExtension({
 });
 
 /**
- * Tells the page's own list of missing models where the released adapter comes from. Where the server has no adapter at
- * all, its combo offers this name nevertheless, for new nodes to show; newer pages would take it for installed.
+ * Tell the page's own list of missing models where to download the released adapter. If the server has no adapter at
+ * all, its combo still offers this name, so that new nodes show it; newer pages would think it is installed.
  */
 function nameReleasedAdapter(node) {
   const { names, released } = files;

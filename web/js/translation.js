@@ -1,10 +1,10 @@
-/** Titles, inputs and tooltips in the user's language, on frontends before 1.33.13 too, which lose those of packs. */
+/** Titles, inputs and tooltips in the user's language; frontends before 1.33.13 lose the translations of packs. */
 
 import { chosen } from "./words.js";
 
 const table = chosen.nodeDefs ?? {};
 
-/** Puts the words into the node definitions that the page is about to register. */
+/** Put the words into the node definitions that the page is about to register. */
 export function translateDefinitions(definitions) {
   for (const [id, words] of Object.entries(table)) {
     const definition = id.startsWith("SUN") && definitions[id];
@@ -23,8 +23,8 @@ export function translateDefinitions(definitions) {
 }
 
 /**
- * Names the inputs, widgets and outputs of a new node. Slots by `localized_name`, which every page makes anew; a `label`
- * of theirs would go into saved workflows, and speak this language in other people's pages.
+ * Name the inputs, widgets and outputs of a new node. Slots get a `localized_name`, which every page sets anew; a
+ * `label` would be saved with the workflow and show this language to other people.
  */
 export function translateNode(node) {
   const words = node.comfyClass?.startsWith("SUN") && table[node.comfyClass];

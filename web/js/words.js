@@ -3,14 +3,14 @@
 import { app } from "../../../scripts/app.js";
 import { fetchTranslations } from "./server.js";
 
-export const locale = app.extensionManager?.setting.get("Comfy.Locale") ?? "en";
+export const locale = String(app.extensionManager?.setting.get("Comfy.Locale") ?? "en");
 const translations = await fetchTranslations();
 const english = translations.en ?? {};
 
-/** The tables of the user's language; English where we have not got it. */
+/** The words in the user's language; in English if there is no translation. */
 export const chosen = locale === "en" ? english : (translations[locale] ?? english);
 
-/** The word at a path such as "sun.restore", with {name} filled in from `values`; `otherwise` where there is none. */
+/** Return the text at a path such as "sun.restore", with {name} filled in from `values`, or else `otherwise`. */
 export function word(path, values = {}, otherwise = path) {
   const found = at(chosen, path) ?? at(english, path) ?? otherwise;
   return found.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);

@@ -1,0 +1,35 @@
+"""Make the pictures of the templates, the help pages and the README with the mini family.
+
+    python3 scripts/pictures.py [names]
+
+Without a name all are made. Names:
+    a workflow's, for example_workflows/<name>.jpg
+    what a help page shows, such as `strength`, for web/docs/images/<name>.jpg
+    `comparison`, for the README's docs/images/comparison.png
+    `graph`, `badge` or a node's id, for a screenshot of ComfyUI's page
+"""
+
+import sys
+
+from workshop import environment
+
+FRONTEND = "1.32.9"
+
+
+def main() -> int:
+    # These need ComfyUI's own packages.
+    from workshop.pictures.drawn_pictures import DRAWN, make_drawn
+    from workshop.pictures.page_pictures import PICTURES, take_screenshots
+
+    names = sys.argv[1:] or [*DRAWN, *PICTURES]
+    if unknown := [name for name in names if name not in DRAWN and name not in PICTURES]:
+        sys.exit(f"There is no picture {unknown[0]}: choose from {', '.join([*DRAWN, *PICTURES])}.")
+    if drawn := [name for name in names if name in DRAWN]:
+        make_drawn(drawn)
+    if taken := [name for name in names if name in PICTURES]:
+        take_screenshots(taken, FRONTEND)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(environment.run(main, environment.test_tools, environment.training_packages))

@@ -1,0 +1,1 @@
+"""SUN against its peers and its own parts, measured on the mini family."""

@@ -1,0 +1,1 @@
+"""The mini family: how its weights are made."""

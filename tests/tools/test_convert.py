@@ -1,0 +1,233 @@
+"""tools/convert.py as it is run: in a process of its own, with nothing but the standard library."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+REPOSITORY = Path(__file__).parent.parent.parent
+SCRIPT = REPOSITORY / "tools" / "convert.py"
+CORPUS = REPOSITORY / "tests" / "conversion" / "corpus"
+
+
+def convert(*arguments, folder):
+    """Run the command isolated (-I) and without site packages (-S), as a bare python3 does."""
+    command = [sys.executable, "-I", "-S", str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def corpus(name):
+    return json.loads((CORPUS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(corpus("text_to_image")), encoding="utf-8")
+    return path
+
+
+def deep(depth):
+    """Nest something in a workflow as deeply."""
+    graph = corpus("text_to_image")
+    graph["extra"] = {"deep": "?"}
+    return json.dumps(graph).replace('"?"', "[" * depth + "]" * depth)
+
+
+def picture(path, texts):
+    info = PngInfo()
+    for keyword, value in texts.items():
+        info.add_text(keyword, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    Image.new("RGB", (8, 8), (200, 30, 30)).save(path, pnginfo=info)
+    return path
+
+
+def test_workflow_is_converted_and_restored(workflow, tmp_path):
+    done = convert("graph.json", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "graph.json: KSampler (#5) now needs 4 steps and no CFG pass. Written to graph_sun.json\n"
+    assert json.loads((tmp_path / "graph_sun.json").read_text()) == corpus("text_to_image.expected")
+    assert convert("--restore", "graph_sun.json", "--output", "back.json", folder=tmp_path).returncode == 0
+    back = json.loads((tmp_path / "back.json").read_text())
+    assert [node["widgets_values"] for node in back["nodes"]] == [
+        node["widgets_values"] for node in corpus("text_to_image")["nodes"]
+    ]
+
+
+def test_nothing_is_ever_overwritten(workflow, tmp_path):
+    before = workflow.read_bytes()
+    (tmp_path / "graph_sun.json").write_text("mine")
+    done = convert("graph.json", folder=tmp_path)
+    assert done.returncode == 1 and "already exists" in done.stderr
+    assert convert("graph.json", "--output", "graph.json", folder=tmp_path).returncode == 1
+    assert (tmp_path / "graph_sun.json").read_text() == "mine" and workflow.read_bytes() == before
+
+
+def test_folder_is_converted_file_by_file(workflow, tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("api_text_to_image", "flux"):
+        (tmp_path / "deep" / f"{name}.json").write_text(json.dumps(corpus(name)))
+    (tmp_path / "notes.txt").write_text("no workflow")
+    (tmp_path / "broken.json").write_text("{")
+    done = convert(".", "--output", "out", folder=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 3 and "Flux" in done.stdout
+    assert done.stderr == "broken.json: not converted. This is not a ComfyUI workflow: it is not JSON.\n"
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.json"))
+    assert written == ["deep/api_text_to_image_sun.json", "graph_sun.json"]
+    converted = json.loads((tmp_path / "out" / "deep" / "api_text_to_image_sun.json").read_text())
+    assert converted == corpus("api_text_to_image.expected")
+
+
+def test_workflow_that_is_left_alone_is_not_a_failure(tmp_path):
+    (tmp_path / "flux.json").write_text(json.dumps(corpus("flux")))
+    done = convert("flux.json", folder=tmp_path)
+    assert done.returncode == 0 and "Flux" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["flux.json"]
+
+
+def test_both_workflows_in_a_picture_are_converted_and_the_picture_stays(tmp_path):
+    texts = {"workflow": corpus("text_to_image"), "prompt": corpus("api_text_to_image")}
+    source = picture(tmp_path / "picture.png", texts)
+    assert convert("picture.png", folder=tmp_path).returncode == 0
+    with Image.open(source) as before, Image.open(tmp_path / "picture_sun.png") as after:
+        assert before.tobytes() == after.tobytes()
+        assert json.loads(after.text["workflow"]) == corpus("text_to_image.expected")
+        assert json.loads(after.text["prompt"]) == corpus("api_text_to_image.expected")
+
+
+@pytest.mark.parametrize("title", ["Grüße", "灯塔"])
+def test_titles_in_any_language_survive(tmp_path, title):
+    """Pillow writes iTXt if Latin-1 is not enough."""
+    graph = corpus("text_to_image")
+    graph["nodes"][0]["title"] = title
+    picture(tmp_path / "picture.png", {"workflow": graph})
+    assert convert("picture.png", folder=tmp_path).returncode == 0
+    with Image.open(tmp_path / "picture_sun.png") as after:
+        assert json.loads(after.text["workflow"])["nodes"][0]["title"] == title
+
+
+def test_picture_gives_a_workflow_file_if_the_output_is_one(tmp_path):
+    picture(tmp_path / "picture.png", {"workflow": corpus("text_to_image")})
+    assert convert("picture.png", "--output", "graph.json", folder=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "graph.json").read_text()) == corpus("text_to_image.expected")
+
+
+@pytest.mark.parametrize(
+    ("unusable", "text"), [("workflow", "{}"), ("prompt", "null"), ("prompt", "a cat"), ("workflow", deep(600))]
+)
+def test_malformed_text_stays_while_the_other_one_is_converted(tmp_path, unusable, text):
+    texts = {"workflow": corpus("text_to_image"), "prompt": corpus("api_text_to_image"), unusable: text}
+    picture(tmp_path / "picture.png", texts)
+    done = convert("picture.png", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1 and f"as its {unusable} stays as it is" in done.stdout
+    good = {"workflow": "text_to_image", "prompt": "api_text_to_image"}
+    del good[unusable]
+    with Image.open(tmp_path / "picture_sun.png") as after:
+        assert after.text[unusable] == text
+        assert {key: json.loads(after.text[key]) for key in good} == {
+            key: corpus(f"{name}.expected") for key, name in good.items()
+        }
+
+
+def test_picture_without_a_workflow_is_refused(tmp_path):
+    picture(tmp_path / "picture.png", {"workflow": "{}", "prompt": "a cat"})
+    done = convert("picture.png", folder=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "picture.png: not converted. This is not a ComfyUI workflow: it has no list of nodes.\n"
+
+
+def test_workflow_file_is_never_written_as_a_picture(workflow, tmp_path):
+    done = convert("graph.json", "--output", "graph.png", folder=tmp_path)
+    assert done.returncode != 0 and done.stdout == "" and "ends in .json" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
+def test_pipe_or_folder_with_the_name_of_a_workflow_is_ignored(workflow, tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    (tmp_path / "b.json").mkdir()
+    done = convert(".", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1 and (tmp_path / "graph_sun.json").exists()
+
+
+@pytest.mark.parametrize("output", ["notes", "notes/deep", "notes/new.json"])
+def test_output_inside_a_file_is_explained(workflow, tmp_path, output):
+    (tmp_path / "notes").write_text("mine")
+    done = convert("graph.json", "--output", output, folder=tmp_path)
+    assert done.returncode == 1 and "is not a folder; choose an --output that is one" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and (tmp_path / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_number_that_no_browser_reads_is_written_as_null(tmp_path, number):
+    text = json.dumps({**corpus("api_text_to_image"), "9": {"class_type": "Note", "inputs": {}, "is_changed": ["?"]}})
+    text = text.replace('"?"', number)
+    (tmp_path / "graph.json").write_text(text)
+    picture(tmp_path / "picture.png", {"prompt": text})
+    assert convert("graph.json", "picture.png", folder=tmp_path).returncode == 0
+    with Image.open(tmp_path / "picture_sun.png") as after:
+        written = [(tmp_path / "graph_sun.json").read_text(), after.text["prompt"]]
+    for graph in written:
+        assert json.loads(graph, parse_constant=pytest.fail)["9"]["is_changed"] == [None]
+
+
+def test_adapter_can_be_named(workflow, tmp_path):
+    convert("graph.json", "--adapter", "mine.safetensors", folder=tmp_path)
+    converted = json.loads((tmp_path / "graph_sun.json").read_text())
+    assert converted["nodes"][-1]["widgets_values"][0] == "mine.safetensors"
+
+
+def test_bytes_after_the_picture_stay(tmp_path):
+    source = picture(tmp_path / "picture.png", {"workflow": corpus("text_to_image")})
+    source.write_bytes(source.read_bytes() + b"of another program")
+    assert convert("picture.png", folder=tmp_path).returncode == 0
+    assert (tmp_path / "picture_sun.png").read_bytes().endswith(b"IEND\xaeB`\x82of another program")
+
+
+def test_hostile_words_are_printed_on_one_line_without_control_characters(tmp_path):
+    graph = corpus("flux")
+    unet = next(node for node in graph["nodes"] if node["type"] == "UNETLoader")
+    unet["widgets_values"][0] = "\x1b[2J\ud800\n.safetensors"
+    next(node for node in graph["nodes"] if node["type"] == "ModelSamplingFlux")["mode"] = 4
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    done = convert("graph.json", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and "?[2J" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+def bomb():
+    text = zlib.compress(b"x" * 100 * 2**20)
+    data = b"workflow\0\0" + text
+    chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
+    return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", b"", "not JSON"),
+        ("a.json", b"\xff\xfe\x00", "not a text file"),
+        ("a.json", b"[" * 200_000, "not JSON"),
+        ("a.json", b"[]", "not a ComfyUI workflow"),
+        ("a.json", deep(600).encode(), "nested too deeply"),
+        ("a.png", b"GIF89a", "not a PNG"),
+        ("a.png", b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffIHDR", "cut short"),
+        ("a.png", b"\x89PNG\r\n\x1a\n", "no workflow in this picture"),
+        ("a.png", bomb(), "larger than any workflow"),
+    ],
+)
+def test_unreadable_file_is_reported_in_one_line(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    done = convert(name, folder=tmp_path)
+    assert done.returncode == 1 and done.stdout == "" and said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,170 @@
+"""Turn saved workflows into 4-step ones with SUN, or back. Any Python from 3.10 on runs it, without ComfyUI.
+
+    python3 tools/convert.py workflow.json ...       writes workflow_sun.json beside it
+    python3 tools/convert.py pictures/               every .json and .png in a folder and its subfolders
+    python3 tools/convert.py --restore workflow_sun.json
+    python3 tools/convert.py --adapter my_adapter.safetensors --output converted/ workflow.json
+
+Takes the page's format, the API's, and PNG pictures with a workflow in them, of which a copy with the converted
+workflow is written (or the workflow alone, if --output ends in .json). No file is ever overwritten.
+
+One line for each file says what was done. The exit status is 0 if every file could be read and written, even if there
+was nothing to convert in it, and 1 otherwise.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from conversion import png
+from conversion.edits import Plan
+from conversion.graph import ConversionError
+from conversion.models import Adapter, Installed
+from conversion.plan import convert
+
+SUFFIXES = (".json", ".png")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    action = "restore" if options.restore else "speed_up"
+    installed = Installed([Adapter(options.adapter)], options.adapter) if options.adapter else Installed()
+    failures = 0
+    for source, target in jobs(options.paths, options.output, "_restored" if options.restore else "_sun"):
+        try:
+            say(f"{source}: {convert_file(source, target, action, installed)}", sys.stdout)
+        except (ConversionError, OSError) as error:
+            failures += 1
+            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            say(f"{source}: not converted. {reason}", sys.stderr)
+    return 1 if failures else 0
+
+
+def say(line: str, stream: TextIO) -> None:
+    """Print a line that quotes file names and other people's workflows, without control characters or letters that the
+    stream cannot encode."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in line)
+    encoding = stream.encoding or "utf-8"
+    print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="workflow.json, picture.png, or a folder")
+    parser.add_argument("--restore", action="store_true", help="take SUN out and bring the former settings back")
+    parser.add_argument("--adapter", metavar="NAME", help="the adapter file to use; the released one by default")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="a folder, or the file for a single workflow")
+    options = parser.parse_args(arguments)
+    is_file = options.output is not None and options.output.suffix.lower() in SUFFIXES
+    if is_file and (len(options.paths) > 1 or options.paths[0].is_dir()):
+        parser.error("--output must be a folder if more than one file is converted.")
+    if is_file and options.output.suffix.lower() == ".png" and options.paths[0].suffix.lower() != ".png":
+        parser.error("a .png can only be written from a picture; choose an --output that ends in .json.")
+    return options
+
+
+def jobs(paths: list[Path], output: Path | None, ending: str) -> Iterator[tuple[Path, Path]]:
+    """Find each file to read and the one to write. A file in a folder keeps its place in it."""
+    for path in paths:
+        for file in sorted(files_in(path)) if path.is_dir() else [path]:
+            name = f"{file.stem}{ending}{file.suffix}"
+            if output is None:
+                yield file, file.with_name(name)
+            elif output.suffix.lower() in SUFFIXES:
+                yield file, output
+            else:
+                yield file, output / (file.relative_to(path).with_name(name) if path.is_dir() else name)
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """Find the files that can hold a workflow. Reading from a named pipe might never end, so it does not count."""
+    return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and os.path.isfile(path))
+
+
+def convert_file(source: Path, target: Path, action: str, installed: Installed) -> str:
+    """Convert one file and say what was done. Raises ConversionError or OSError if that is impossible."""
+    data = source.read_bytes()
+    is_picture = source.suffix.lower() == ".png"
+    texts = png.read_texts(data) if is_picture else {"workflow": _decoded(data)}
+    if not texts:
+        raise ConversionError("There is no workflow in this picture.")
+    converted: dict[str, tuple[dict[str, Any], Plan]] = {}
+    unusable: dict[str, ConversionError] = {}
+    for keyword, text in texts.items():
+        try:
+            converted[keyword] = _converted(action, text, installed)
+        except ConversionError as error:
+            unusable[keyword] = error
+    if not converted:
+        raise unusable.get("workflow") or unusable["prompt"]
+    graph, plan = converted.get("workflow") or converted["prompt"]
+    left = "".join(f" What it holds as its {keyword} stays as it is: {error}" for keyword, error in unusable.items())
+    if not any(each.edits for _, each in converted.values()):
+        return _one_line(plan) + left
+    if is_picture and target.suffix.lower() == ".png":
+        result = png.with_texts(data, {keyword: json.dumps(each) for keyword, (each, _) in converted.items()})
+    else:
+        result = (json.dumps(graph, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+    _write(target, result)
+    return f"{plan.summary}. Written to {target}" + (f".{left}" if left else "")
+
+
+def _converted(action: str, text: str, installed: Installed) -> tuple[dict[str, Any], Plan]:
+    try:
+        return convert(action, _json(text), None, installed)
+    except RecursionError:
+        raise ConversionError("Something in this workflow is nested too deeply.") from None
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConversionError("This is not a text file, so it cannot be a workflow.") from None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
+        raise ConversionError("This is not a ComfyUI workflow: it is not JSON.") from None
+
+
+def _finite(text: str) -> float | None:
+    """Read a number. NaN and infinity become null, because no browser can read them; ComfyUI's page does the same."""
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _one_line(plan: Plan) -> str:
+    return " ".join([f"{plan.summary}.", *plan.detail.splitlines()])
+
+
+def _write(target: Path, data: bytes) -> None:
+    """Write a new file. An existing file is never replaced."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConversionError(
+            f"{target.parent} is not a folder; choose an --output that is one, or a new file that ends in .json."
+        ) from None
+    try:
+        with target.open("xb") as file:
+            try:
+                file.write(data)
+            except OSError:
+                target.unlink()
+                raise
+    except FileExistsError:
+        raise ConversionError(f"{target} already exists; move it, or choose another --output.") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
