@@ -27,7 +27,7 @@ BLOCK = 2048
 if triton is not None:
 
     @triton.jit
-    def _square_sums(
+    def _square_sums(  # type: ignore[no-untyped-def]
         attended, sums, row_size, part_size, PARTS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr
     ):
         """sums[branch_and_row, part] = sum of squares of that part of the row, in fp32."""
@@ -41,7 +41,7 @@ if triton is not None:
         tl.store(sums + row * PARTS + part, tl.sum(total))
 
     @triton.jit
-    def _combine(
+    def _combine(  # type: ignore[no-untyped-def]
         attended,
         sums,
         scales,
