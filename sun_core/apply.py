@@ -1,6 +1,7 @@
 """Puts a SUN adapter on a ComfyUI MODEL: a MODEL in, a MODEL out."""
 
 import logging
+from collections.abc import Callable
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
@@ -17,10 +18,12 @@ def apply_sun(
     settings: SunSettings,
     negative: list | None = None,
     report: Report = logging.info,
+    may_capture: Callable[[], bool] = lambda: True,
 ) -> ModelPatcher:
     """Return a clone of `model` that samples with `adapter`; `model` itself stays as it is.
 
-    `negative` (CONDITIONING) takes the place of the sampler's own. `report` is told what each run did.
+    `negative` (CONDITIONING) takes the place of the sampler's own. `report` is told what each run did;
+    `may_capture` is asked at each run whether forwards may be captured as CUDA graphs.
     A MODEL that has a SUN adapter already gets this one in its place.
     Raises SunError if adapter and MODEL do not fit.
     """
@@ -29,16 +32,18 @@ def apply_sun(
     patched = model.clone()
     patched.set_additional_models(SUN, [_adapter_patcher(adapter, model)])
     install(patched.model_options["transformer_options"], layers)
-    hooks = SunHooks(settings, negative, report)
+    hooks = SunHooks(settings, negative, report, may_capture)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, hooks.outer_sample),
         (WrappersMP.SAMPLER_SAMPLE, hooks.sampler_sample),
         (WrappersMP.APPLY_MODEL, hooks.apply_model),
+        (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
     ):
         patched.remove_wrappers_with_key(kind, SUN)
         patched.add_wrapper_with_key(kind, SUN, wrapper)
-    patched.remove_callbacks_with_key(CallbacksMP.ON_CLONE, SUN)
-    patched.add_callback_with_key(CallbacksMP.ON_CLONE, SUN, _separate_clone)
+    for call, callback in ((CallbacksMP.ON_CLONE, _separate_clone), (CallbacksMP.ON_DETACH, hooks.detached)):
+        patched.remove_callbacks_with_key(call, SUN)
+        patched.add_callback_with_key(call, SUN, callback)
     return patched
 
 

@@ -1,8 +1,8 @@
-"""What runs around ComfyUI's sampling while SUN is on a MODEL: three wrappers, methods of one SunHooks.
+"""What runs around ComfyUI's sampling while SUN is on a MODEL: four wrappers, methods of one SunHooks.
 
 `outer_sample` brings the automatic settings. `sampler_sample` reads the negative that the sampler holds (also at CFG 1,
 where it takes no part in the batch) and puts the SunRun into the run's own options, so that nothing outlives it.
-`apply_model` finds out which rows of a batch are conditioned.
+`apply_model` finds out which rows of a batch are conditioned. `diffusion_model` may let a CUDA graph do it.
 """
 
 import uuid
@@ -20,6 +20,7 @@ from torch import Tensor
 from .adapter import SunAdapter
 from .attention_patch import FORWARD_KEY, install
 from .automatic import automatic_settings
+from .capture import COMPILE_KEY, Captures, Replays
 from .conditioning import area_as_mask, negative_entries
 from .errors import SunError
 from .forward import Strengths
@@ -28,10 +29,8 @@ from .run import RunReport, SunRun
 
 SUN = "sun"
 """Our key among a ModelPatcher's wrappers, callbacks and additional models."""
-COMPILE_KEY = "torch.compile"
-"""The wrapper of ComfyUI's TorchCompileModel, which passes on what it gets."""
-RUN_KEY = "sun_run"
-"""Where transformer_options hold the run's SunRun."""
+RUN_KEY, REPLAYS_KEY = "sun_run", "sun_replays"
+"""Where transformer_options hold the run's SunRun and its Replays."""
 
 Report = Callable[[RunReport], None]
 
@@ -56,9 +55,13 @@ class SunSettings:
 class SunHooks:
     """The wrappers of one patched MODEL; its clones share them."""
 
-    def __init__(self, settings: SunSettings, negative: list | None, report: Report):
-        """`negative` (CONDITIONING) takes the place of the sampler's own; `report` is told what each run did."""
-        self.settings, self.negative, self.report = settings, negative, report
+    def __init__(self, settings: SunSettings, negative: list | None, report: Report, may_capture: Callable[[], bool]):
+        """`negative` (CONDITIONING) takes the place of the sampler's own; `report` is told what each run did.
+
+        `may_capture` is asked at each run whether forwards may be captured as CUDA graphs.
+        """
+        self.settings, self.negative, self.report, self.may_capture = settings, negative, report, may_capture
+        self.captures = Captures()
         self.running: RunReport | None = None
         """The report of the run that is on."""
 
@@ -120,13 +123,15 @@ class SunHooks:
         else:
             conds = guider.conds["negative"]
         run = transformer_options[RUN_KEY] = self._new_run(guider, conds, noise, model_options)
+        replays = transformer_options[REPLAYS_KEY] = Replays(self.captures, guider.model_patcher, self.may_capture())
         report = self.running
         assert report is not None, "OUTER_SAMPLE runs around SAMPLER_SAMPLE"
         report.start()
         try:
             return executor(*rest, **kwargs)
         finally:
-            report.evaluations = run.evaluations
+            report.evaluations, report.replayed, report.why_eager = run.evaluations, replays.count, replays.why_eager
+            replays.end()
             run.forget()
 
     def _new_run(self, guider: Any, negative_conds: list[dict], noise: Tensor, model_options: dict) -> SunRun:
@@ -162,6 +167,33 @@ class SunHooks:
             run.evaluations += 1
             transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, t, _compute_dtype(executor.class_obj))
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+    def diffusion_model(
+        self,
+        executor: Any,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Evaluate the U-Net, as a CUDA graph if that is safe."""
+        options = transformer_options or {}
+        if torch.compiler.is_compiling() or control is not None or kwargs or options.get(FORWARD_KEY) is None:
+            return executor(x, timesteps, context, y, control, options, **kwargs)
+
+        def forward(inputs: dict[str, Tensor | None], options: dict[str, Any]) -> Tensor:
+            return executor(inputs["x"], inputs["timesteps"], inputs["context"], inputs["y"], None, options)
+
+        inputs = {"x": x, "timesteps": timesteps, "context": context, "y": y}
+        return options[REPLAYS_KEY](forward, inputs, options, options[FORWARD_KEY], FORWARD_KEY)
+
+    def detached(self, _: ModelPatcher, unpatches_all: bool) -> None:
+        """Free the CUDA graphs of a MODEL that leaves its device."""
+        if unpatches_all:
+            self.captures.clear()
 
 
 def _contexts_can_change(model_options: dict[str, Any]) -> bool:

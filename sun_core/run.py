@@ -123,6 +123,10 @@ class RunReport:
     """What the automatic settings overrode, such as "CFG 7 -> 1"."""
     evaluations: int = 0
     """Forwards of the U-Net."""
+    replayed: int = 0
+    """Forwards that a CUDA graph did."""
+    why_eager: str | None = None
+    """Why the last of the other forwards was not one."""
     seconds: float = 0.0
     """Of sampling, once the models are loaded."""
     _started: float = field(default=0.0, repr=False)
@@ -136,6 +140,8 @@ class RunReport:
     def __str__(self) -> str:
         hint = f" ({ENOUGH_STEPS} are enough)" if self.steps > 2 * ENOUGH_STEPS else ""
         parts = [_count(self.steps, "step") + hint, _count(self.evaluations, "evaluation"), f"{self.seconds:.1f} s"]
+        if self.replayed:
+            parts.append(f"{self.replayed} replayed")
         if self.changes:
             parts.append(f"automatic: {', '.join(self.changes)}")
         return " · ".join(parts)

@@ -230,9 +230,9 @@ def test_saving_never_overwrites_and_can_be_loaded_again(mini, folder):
     assert load_adapter(second).layout == adapter.layout
 
 
-@pytest.mark.parametrize("prefix", ["../mine", "/tmp/mine", "", ".hidden", "a\\b", "sub/mine"])
+@pytest.mark.parametrize("prefix", ["../mine", "/tmp/mine", "", ".hidden", "a\\b", "sub/mine", "a" * 300])
 def test_an_invalid_file_name_is_refused(mini, folder, prefix):
     adapter = SunAdapter.for_unet(mini[0].model.diffusion_model)
-    with pytest.raises(SunError, match="cannot be a file's name"):
+    with pytest.raises(SunError, match=r"cannot be a file's name|is too long"):
         execute(SUNSaveAdapter, sun_adapter=adapter, filename_prefix=prefix)
     assert not list(folder.iterdir())
