@@ -2,7 +2,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..sun_core.adapter import SunAdapter
-from ..sun_core.patching import SunSettings, apply_sun
+from ..sun_core.apply import SunSettings, apply_sun
 from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there
 from .report import run_report
 from .schema import ADAPTER_TOOLTIP, AUTOMATIC, MODEL_TOOLTIP, SunAdapterType, settings_input, sun_schema

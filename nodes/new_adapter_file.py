@@ -9,13 +9,18 @@ import folder_paths
 from ..sun_core.errors import SunError
 from .adapter_folder import FOLDER
 
+LONGEST = 200
+"""Bytes; file systems allow 255 for the whole name."""
+
 
 def new_adapter_file(prefix: str) -> Path:
     """Return an unused path in the adapter folder: the prefix and a number.
 
-    Raises SunError if the prefix is not a plain file name.
+    Raises SunError if the prefix is not a plain file name, or is too long for one.
     """
     name = prefix.strip()
+    if len(name.encode()) > LONGEST:
+        raise SunError(f"The file's name {name[:20]!r}... is too long; choose one of up to {LONGEST} letters.")
     if not re.fullmatch(r"\w[\w .()+-]*", name):
         raise SunError(
             f"{prefix!r} cannot be a file's name; use letters, digits, spaces and - _ . ( ) +, and start with a letter "

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from server import PromptServer
 
-from ..sun_core.run_report import RunReport
+from ..sun_core.run import RunReport
 
 RUN_EVENT = "sun.run"
 """The event for the page: {"node": id, "text": what the run did, "changes": what the automatic settings overrode,

@@ -20,7 +20,7 @@ from ..conversion.rules import RELEASED, STEPS
 from ..conversion.words import say, speaking
 from ..sun_core.adapter_file import read_layout
 from ..sun_core.errors import SunError
-from ..sun_core.fit import ModelHeader, read_model_header
+from ..sun_core.model_header import ModelHeader, read_model_header
 from .adapter_folder import FOLDER
 from .version import pack_version
 

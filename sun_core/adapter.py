@@ -16,6 +16,9 @@ from .errors import SunError
 from .layers import CrossAttentionLayer, cross_attention_layers
 from .whole_file import whole_file
 
+NEGATIVE, EXTRA_POSITIVE = "neg", "extra_pos"
+"""The branches, as official files name them."""
+
 
 class SunLayer(nn.Module):
     """The adapter of one cross-attention layer; parameter names are those of official files (SUNAttnProcessor).
@@ -39,13 +42,13 @@ class SunLayer(nn.Module):
             self.to_k_extra_pos_alpha = nn.Parameter(torch.ones(hidden_dim, dtype=dtype))
             self.to_k_extra_pos_beta = nn.Parameter(torch.zeros(hidden_dim, dtype=dtype))
 
-    def negative_kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Kn c-, Vn c-: (rows, tokens, context_dim) -> two of (rows, tokens, hidden_dim)."""
-        return self.to_k_neg(context), self.to_v_neg(context)
+    def keys_values(self, branch: str, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Project a context for a branch: (rows, tokens, context_dim) -> K and V, each (rows, tokens, hidden_dim)."""
+        return getattr(self, f"to_k_{branch}")(context), getattr(self, f"to_v_{branch}")(context)
 
-    def positive_kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Kp c+, Vp c+ of the extra positive branch; shapes as in `negative_kv`."""
-        return self.to_k_extra_pos(context), self.to_v_extra_pos(context)
+    def per_channel(self, branch: str, which: str) -> Tensor:
+        """Return the "alpha" or "beta" of a branch: (hidden_dim,)."""
+        return getattr(self, f"to_k_{branch}_{which}")
 
 
 class SunAdapter(nn.ModuleDict):
@@ -64,13 +67,13 @@ class SunAdapter(nn.ModuleDict):
         self.layout = layout
         self.metadata: dict[str, str] = {}
         self.patcher: ModelPatcher | None = None
-        """What ComfyUI's model management knows the adapter by, once it is on a MODEL (see patching.py)."""
+        """What ComfyUI's model management knows the adapter by, once it is on a MODEL (see apply.py)."""
 
     def __getitem__(self, number: str) -> SunLayer:
         return cast(SunLayer, super().__getitem__(number))
 
-    def __deepcopy__(self, memo: dict) -> "SunAdapter":
-        """The weights anew; what ComfyUI's model management knows the adapter by is not the copy's."""
+    def copy(self) -> "SunAdapter":
+        """Copy the weights and the metadata; ComfyUI's model management does not know the copy yet."""
         copy = SunAdapter(self.layout, self.dtype)
         copy.load_state_dict(self.state_dict())
         copy.metadata = dict(self.metadata)
@@ -78,15 +81,15 @@ class SunAdapter(nn.ModuleDict):
 
     @classmethod
     def for_unet(cls, unet: nn.Module, extra_positive: bool = True, alpha: float = 1.0) -> "SunAdapter":
-        """An untrained fp32 adapter for `unet`: each layer starts from the layer's own to_k and to_v, beta 0.
+        """Make an untrained fp32 adapter for `unet`: each layer starts from its own to_k and to_v, with beta 0.
 
-        Raises SunError where `unet` has no cross-attention layers.
+        Raises SunError if `unet` has no cross-attention layers.
         """
         layers = cross_attention_layers(unet)
         adapter = cls(unet_layout(layers, extra_positive))
         state: dict[str, Tensor] = {}
         for layer in layers:
-            for branch in ("neg", "extra_pos") if extra_positive else ("neg",):
+            for branch in (NEGATIVE, EXTRA_POSITIVE) if extra_positive else (NEGATIVE,):
                 for kv, own in (("k", layer.attention.to_k), ("v", layer.attention.to_v)):
                     state[f"{layer.number}.to_{kv}_{branch}.weight"] = own.weight.detach().to("cpu", torch.float32)
                 state[f"{layer.number}.to_k_{branch}_alpha"] = torch.full((layer.hidden_dim,), alpha)
@@ -100,7 +103,7 @@ class SunAdapter(nn.ModuleDict):
 
 
 def unet_layout(layers: list[CrossAttentionLayer], extra_positive: bool = True) -> AdapterLayout:
-    """The layout of adapters for a U-Net with these cross-attention layers; SunError where there are none."""
+    """Return the layout of adapters for a U-Net with these layers; raises SunError if there are none."""
     if not layers:
         raise SunError(
             "This MODEL has no U-Net with cross-attention (it looks like Flux, SD3 or another transformer), and there "
@@ -110,7 +113,7 @@ def unet_layout(layers: list[CrossAttentionLayer], extra_positive: bool = True) 
 
 
 def check_fit(adapter: SunAdapter, layers: list[CrossAttentionLayer]) -> None:
-    """Raises a SunError that says what both are where `adapter` was not made for a U-Net with these layers."""
+    """Raise a SunError that describes both if `adapter` was not made for a U-Net with these layers."""
     model = unet_layout(layers, adapter.layout.extra_positive)
     if adapter.layout.layers == model.layers:
         return
@@ -122,7 +125,7 @@ def check_fit(adapter: SunAdapter, layers: list[CrossAttentionLayer]) -> None:
 
 
 def load_adapter(path: str | Path) -> SunAdapter:
-    """Reads an official adapter file or one of our own (safetensors; fp16, bf16 or fp32, kept as they are).
+    """Read an official adapter file or one of our own (safetensors; fp16, bf16 or fp32, kept as they are).
 
     Raises SunError, one sentence that says what the file is, for everything that is not a whole and finite SUN adapter.
     """
@@ -142,10 +145,10 @@ def load_adapter(path: str | Path) -> SunAdapter:
 def save_adapter(
     adapter: SunAdapter, path: str | Path, metadata: Mapping[str, str], dtype: torch.dtype = torch.float16
 ) -> None:
-    """Writes `adapter` under the official keys, with `metadata` (family, steps, recipe, ...) in the header.
+    """Write `adapter` under the official keys, with `metadata` (family, steps, recipe, ...) in the header.
 
-    A file that is already there is replaced only once the new one is whole. Raises SunError where a weight is too
-    large for `dtype`, or not a number.
+    A file that is already there is replaced only once the new one is whole. Raises SunError if a weight is too large
+    for `dtype`, or not a number.
     """
     state = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in adapter.state_dict().items()}
     if any(not torch.isfinite(tensor).all() for tensor in state.values()):

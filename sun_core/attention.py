@@ -5,47 +5,54 @@ Per cross-attention layer, with q the layer's own queries:
     text = Attn(q, K c+, V c+)        neg = Attn(q, Kn c-, Vn c-)        pos = Attn(q, Kp c+, Vp c+)
     out  = text - (an * neg * |text|/|neg| + bn) + (ap * pos * |text|/|pos| + bp)
 
+Here each branch has one signed scale, -an for neg and ap for pos, and all betas are one shift:
+
+    out  = text + sum of scale * branch * |text|/|branch| + shift
+
 The official code takes the norm over the whole batch tensor; here it is per row, so that an image does not depend on
 the others of its batch. For a single image both are the same.
 """
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 
 def row_norm(x: Tensor) -> Tensor:
-    """L2 norm of each row over (tokens, channels): (rows, tokens, channels) -> (rows, 1, 1), fp32.
+    """Return the L2 norm of each row over (tokens, channels): (..., tokens, channels) -> (..., 1, 1), fp32.
 
-    Accumulated in fp32, because a sum of squares over 4096 x 320 values overflows fp16, and per token first, because
+    It accumulates in fp32, because a sum of squares over 4096 x 320 values overflows fp16, and per token first, because
     one running sum over so many loses 1e-3 even in fp32 (CPU).
     """
-    per_token = torch.linalg.vector_norm(x, dim=2, keepdim=True, dtype=torch.float32)
-    return torch.linalg.vector_norm(per_token, dim=1, keepdim=True)
+    per_token = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return torch.linalg.vector_norm(per_token, dim=-2, keepdim=True)
 
 
-def rescale(branch: Tensor, text: Tensor) -> Tensor:
-    """`branch` with the norm of `text`, row by row; a row of zeros stays zero. Shapes: (rows, tokens, channels)."""
-    norm = row_norm(branch)
-    is_zero = norm == 0
-    ratio = (row_norm(text) / norm.masked_fill(is_zero, 1.0)).masked_fill(is_zero, 0.0)
-    return branch * ratio.to(branch.dtype)
+def norm_ratios(attended: Tensor) -> Tensor:
+    """Return |text|/|branch| of each branch and row, 0 for a branch of zeros.
 
-
-def offset(branch: Tensor, text: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """`alpha * branch * |text|/|branch| + beta`, what one branch adds to the text attention.
-
-    branch, text: (rows, tokens, channels); alpha, beta: (channels,), cast to the branch's dtype and device.
+    (1 + branches, rows, tokens, channels), text first -> (branches, rows, 1, 1), fp32.
     """
-    return torch.addcmul(beta.to(branch), rescale(branch, text), alpha.to(branch))
+    norms = row_norm(attended)
+    return norms[:1] / threshold(norms[1:], 0.0, float("inf"))
 
 
-def combine(
-    text: Tensor,
-    negative_offset: Tensor,
-    positive_offset: Tensor | None,
-    negative_strength: float = 1.0,
-    positive_strength: float = 1.0,
-) -> Tensor:
-    """The layer's result before `to_out`; `positive_offset` is None for adapters without the extra positive branch."""
-    out = torch.sub(text, negative_offset, alpha=negative_strength)
-    return out if positive_offset is None else torch.add(out, positive_offset, alpha=positive_strength)
+def add_offsets(attended: Tensor, scales: Tensor, shift: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Add the offsets of all branches to the text attention; the result is the layer's, before `to_out`.
+
+    Args:
+        attended: what text and branches attended to, text first: (1 + branches, rows, tokens, channels).
+        scales: signed strength * alpha of each branch: (branches, 1, 1, channels), fp32.
+        shift: sum of signed strength * beta: (channels,), in the dtype of `attended`.
+        weights: where each branch counts: (branches, 1 or rows, tokens, 1), in the dtype of `attended`.
+
+    Returns: (rows, tokens, channels).
+    """
+    text, *branches = attended.unbind()
+    factors = (norm_ratios(attended) * scales).to(text.dtype).unbind()
+    if weights is not None:
+        branches = [weight * branch for weight, branch in zip(weights.unbind(), branches, strict=True)]
+    out = text + shift
+    for branch, factor in zip(branches, factors, strict=True):
+        out = torch.addcmul(out, branch, factor)
+    return out

@@ -18,6 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .adapter import SunLayer
 from .errors import SunError
 
 
@@ -26,16 +27,21 @@ class CachedContext:
 
     def __init__(self, context: Tensor):
         self.context = context
-        self._kv: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._kv: dict[tuple, tuple[Tensor, Tensor]] = {}
 
-    def kv(self, number: int, project: Any, q: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V of layer `number`, made by `project` in the dtype and on the device of `q` at first use."""
-        key = (number, q.device, q.dtype)
+    def keys_values(self, number: str, layer: SunLayer, branch: str, like: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Return K and V of a branch of layer `number`, made at first use: (1 or rows, tokens, hidden_dim).
+
+        They are in the dtype and on the device of `like`; a context of one row stays one row.
+        """
+        key = (number, like.device, like.dtype)
         if key not in self._kv:
-            self._kv[key] = project(self.context.to(q))
-        return self._kv[key]
+            self._kv[key] = layer.keys_values(branch, self.context.to(like))
+        k, v = self._kv[key]
+        return (k, v) if len(k) in (1, rows) else (repeat_rows(k, rows), repeat_rows(v, rows))
 
     def forget(self) -> None:
+        """Free the keys and values."""
         self._kv.clear()
 
 
@@ -116,22 +122,28 @@ def area_as_mask(cond: dict[str, Any], latent_size: Sequence[int]) -> dict[str, 
     return {**cond, "mask": mask * inside}
 
 
+def entry_shares(entries: Sequence[NegativeEntry]) -> list[float]:
+    """Return each entry's share of the average by its strength, summing to 1."""
+    total = sum(entry.strength for entry in entries) or 1.0
+    return [entry.strength / total for entry in entries]
+
+
+def has_places(entries: Sequence[NegativeEntry], latent_size: Sequence[int]) -> bool:
+    """Say whether an entry counts in places only; `latent_size` is the size that the U-Net sees."""
+    return any(entry.places is not None and entry.places.shape[1:] == tuple(latent_size) for entry in entries)
+
+
 def entry_weights(
     entries: Sequence[NegativeEntry], latent_size: Sequence[int], grid: Sequence[int], rows: int
-) -> list[Any]:
-    """Each entry's share of the average, summing to 1: a number, or (rows, tokens, 1) where an entry has places.
+) -> Tensor:
+    """Return each entry's share of the average at each token, summing to 1: (entries, rows, tokens, 1).
 
     `latent_size` is the size that the U-Net sees, `grid` the layer's own (height, width).
     """
-    strengths = [entry.strength for entry in entries]
-    total = sum(strengths) or 1.0
-    shares = [strength / total for strength in strengths]
-    if not any(entry.places is not None and entry.places.shape[1:] == tuple(latent_size) for entry in entries):
-        return shares
     weights = torch.stack([entry.strength * _to_tokens(entry.places, latent_size, grid, rows) for entry in entries])
-    everywhere = torch.tensor(shares).to(weights).view(-1, 1, 1, 1)
+    everywhere = torch.tensor(entry_shares(entries)).to(weights).view(-1, 1, 1, 1)
     total_weight = weights.sum(dim=0)
-    return list(torch.where(total_weight > 0, weights / total_weight.clamp_min(1e-9), everywhere))
+    return torch.where(total_weight > 0, weights / total_weight.clamp_min(1e-9), everywhere)
 
 
 def _to_tokens(places: Tensor | None, latent_size: Sequence[int], grid: Sequence[int], rows: int) -> Tensor:

@@ -18,9 +18,10 @@ ALONE = Path(__file__).parent / "conversion"
 
 
 def load_comfyui(folder: str) -> None:
-    """Import ComfyUI as its main.py does, on the CPU."""
+    """Import ComfyUI as its main.py does, on the CPU unless SUN_TEST_DEVICE is another."""
     sys.path.insert(0, folder)
-    arguments, sys.argv = sys.argv, ["comfyui", "--cpu"]
+    device = [] if os.environ.get("SUN_TEST_DEVICE", "cpu") != "cpu" else ["--cpu"]
+    arguments, sys.argv = sys.argv, ["comfyui", *device]
     import comfy.options
 
     comfy.options.enable_args_parsing()

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sun_core.adapter import load_adapter
-from sun_core.patching import SunSettings, apply_sun
+from sun_core.apply import SunSettings, apply_sun
 
 TEACHER_STEPS = 25
 PAPER, INK = "#faf9f6", "#22252b"

@@ -8,6 +8,13 @@ from torch import Tensor
 from .prompts import Prompt
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to a device, without waiting for what the device still computes."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Latents with their prompts; a row of each tensor belongs to the same picture."""
@@ -36,8 +43,8 @@ class Batch:
         return Batch(*(None if tensor is None else tensor[chosen] for tensor in self._tensors()))  # type: ignore[arg-type]
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy the batch to a device."""
-        return Batch(*(None if tensor is None else tensor.to(device) for tensor in self._tensors()))  # type: ignore[arg-type]
+        """Copy the batch to a device, without waiting for it."""
+        return Batch(*(None if tensor is None else to_device(tensor, device) for tensor in self._tensors()))  # type: ignore[arg-type]
 
     def is_finite(self) -> bool:
         """Tell whether all values are numbers."""

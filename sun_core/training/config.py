@@ -1,5 +1,6 @@
 """All settings of a training run, with defaults per model family, as in a run's config.yaml."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
@@ -60,6 +61,10 @@ class TrainingConfig:
     """Precision that the U-Net computes in; auto: bf16 or fp16 on a GPU, no (fp32) on a CPU."""
     gradient_checkpointing: bool = False
     """Computes activations again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """Compiles the U-Net's blocks with torch.compile; if that fails, they run as without."""
+    channels_last: bool = True
+    """Keeps the U-Net's convolutions channels-last on a CUDA device; usually faster."""
     on_bad_data: str = "stop"
     """stop at the first file that cannot be used, or skip it; either way it is named."""
     save_every: int = 250
@@ -142,7 +147,8 @@ def _number(value: Any, name: str) -> float:
         number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    _require(number == number, name, "a number", value)
+    _require(not math.isnan(number), name, "a number", value)
+    _require(not math.isinf(number), name, "a finite number", value)
     return number
 
 

@@ -1,14 +1,14 @@
 """What a SUN adapter learns from one batch: student, teacher and slow target on one frozen U-Net."""
 
-import copy
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from ..adapter import SunAdapter
 from ..schedule import trailing_timesteps
-from .batch import Batch
+from .batch import Batch, to_device
 from .losses import (
     add_noise,
     cfg_distillation_loss,
@@ -42,7 +42,7 @@ class Distillation(nn.Module):
     def __init__(self, unet: nn.Module, adapter: SunAdapter, alphas: Tensor, recipe: Recipe):
         super().__init__()
         self.unet, self.adapter, self.recipe = unet.requires_grad_(False), adapter, recipe
-        self.target = copy.deepcopy(adapter).requires_grad_(False)
+        self.target = adapter.copy().requires_grad_(False)
         self.starts = trailing_timesteps(recipe.segments, len(alphas))
         self.register_buffer("alphas", alphas, persistent=False)
 
@@ -70,7 +70,8 @@ class Distillation(nn.Module):
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """Compute MSC on all rows, plus the CFG-distillation loss; a scalar.
 
-        All random numbers come from `generator`, a CPU one, so that they are the same on every device.
+        All random numbers come from `generator`, a CPU one, so that they are the same on every device. Timesteps stay
+        on the CPU until all are known: nothing here waits for the device.
         """
         n = len(batch.x0)
         own = _whole(n * self.recipe.rollout_share, generator)
@@ -79,6 +80,7 @@ class Distillation(nn.Module):
         x, t = torch.cat([x_own, x_data]), torch.cat([t_own, t_data])
         end = segment_end(t, self.starts)
         t_next = torch.maximum(t - self.recipe.teacher_stride, end)
+        t, t_next, end = to_device(torch.stack([t, t_next, end]), x.device)
         # both losses start at (x, t), where student and teacher are evaluated once
         eps = self.student(batch, self.adapter)(x, t)
         with torch.no_grad():
@@ -90,27 +92,27 @@ class Distillation(nn.Module):
         return consistency.mean() + self.recipe.cfg_weight * cfg_distillation_loss(eps, eps_guided)
 
     def noised(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Add noise to the latents, at timesteps drawn evenly from all segments: (x, t)."""
-        t = torch.randint(0, len(self.alphas), (len(batch.x0),), generator=generator).to(batch.x0.device)
-        return add_noise(batch.x0, _noise_like(batch.x0, generator), t, self.alphas), t
+        """Add noise to the latents, at timesteps drawn evenly from all segments: (x, t), t on the CPU."""
+        t = torch.randint(0, len(self.alphas), (len(batch.x0),), generator=generator)
+        noise = _noise_like(batch.x0, generator)
+        return add_noise(batch.x0, noise, to_device(t, noise.device), self.alphas), t
 
     @torch.no_grad()
     def rolled_out(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Make latents as sampling meets them: the target brings pure noise to the start of a random segment.
 
-        Returns (x, t).
+        Returns (x, t), t on the CPU.
         """
         x = _noise_like(batch.x0, generator)
-        starts = torch.tensor(self.starts, device=x.device)
         # rows that go no further are at the front
-        arrive = torch.randint(0, len(starts), (len(x),), generator=generator).sort().values.to(x.device)
-        for i in range(len(starts) - 1):
+        arrive = torch.randint(0, len(self.starts), (len(x),), generator=generator).sort().values
+        for i, (start, end) in enumerate(pairwise(self.starts)):
             on = slice(int((arrive <= i).sum()), len(x))
             if on.start == len(x):
                 break
-            rows, t, s = batch.rows(on), starts[i].expand(len(x) - on.start), starts[i + 1].expand(len(x) - on.start)
+            rows, t, s = batch.rows(on), *(torch.full((len(x) - on.start,), at, device=x.device) for at in (start, end))
             x[on] = ddim_jump(x[on], self.student(rows, self.target)(x[on], t), t, s, self.alphas)
-        return x, starts[arrive]
+        return x, torch.tensor(self.starts)[arrive]
 
     def update_target(self) -> None:
         """Let the target follow the student by its EMA; once after each optimizer step."""
@@ -122,8 +124,7 @@ class Distillation(nn.Module):
 
     @torch.no_grad()
     def _move_target(self, share: float) -> None:
-        for slow, fast in zip(self.target.parameters(), self.adapter.parameters(), strict=True):
-            slow.lerp_(fast, share)
+        torch._foreach_lerp_(list(self.target.parameters()), list(self.adapter.parameters()), share)
 
 
 def _whole(rows: float, generator: torch.Generator | None) -> int:
@@ -133,4 +134,4 @@ def _whole(rows: float, generator: torch.Generator | None) -> int:
 
 
 def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    return to_device(torch.randn(x.shape, generator=generator, dtype=x.dtype), x.device)

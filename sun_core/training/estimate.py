@@ -1,6 +1,7 @@
 """An estimate of what a run needs, measured on its first steps with random data: for --dry-run."""
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +12,10 @@ from .prompts import Prompt
 from .session import Session
 from .trainer import Trainer
 
-MEASURED_STEPS = 2
+WARM_UP, COMPILED_WARM_UP = 2, 10
+"""Steps before the measurement: they allocate, and compile."""
+FEWEST_STEPS, MOST_STEPS, SECONDS = 2, 12, 20.0
+"""The measurement ends after so many seconds or steps, but not before it has a few."""
 GIB = 2**30
 
 
@@ -22,9 +26,14 @@ class RandomData:
 
     def __init__(self, session: Session):
         config, base, rows = session.config, session.model.model, session.config.batch_size
-        self._x0 = torch.randn(rows, base.latent_format.latent_channels, config.height // 8, config.width // 8)
-        context = torch.randn(2 * rows, 77, session.distillation.adapter.layout.context_dim)
-        self._prompts = Prompt(context, torch.randn(2 * rows, base.adm_channels) if base.adm_channels else None)
+        context_dim, generator = session.distillation.adapter.layout.context_dim, torch.Generator().manual_seed(0)
+
+        def noise(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        self._x0 = noise(rows, base.latent_format.latent_channels, config.height // 8, config.width // 8)
+        y = noise(2 * rows, base.adm_channels) if base.adm_channels else None
+        self._prompts = Prompt(noise(2 * rows, 77, context_dim), y)
         self._guidance = torch.full((rows,), config.guidance[0])
 
     def batch(self, step: int, number: int, per_step: int) -> tuple[Batch, torch.Generator]:
@@ -46,6 +55,8 @@ class Estimate:
     images: int
     """Rows per step, in all processes."""
     steps: int
+    losses: list[float]
+    """Of the measured steps: the same for the same data, seed and weights."""
 
     def describe(self) -> str:
         """Write the figures as lines for people."""
@@ -68,15 +79,11 @@ def estimate(session: Session) -> Estimate:
     config, device = session.config, session.accelerator.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    short = replace(config, steps=MEASURED_STEPS + 1)
+    warm_up = COMPILED_WARM_UP if config.compile else WARM_UP
+    short = replace(config, steps=warm_up + MOST_STEPS)
     with session.loaded():
         trainer = Trainer(session.distillation, RandomData(session), short, session.accelerator)  # type: ignore[arg-type]
-        steps = trainer.steps()
-        next(steps)  # the first one allocates
-        started = time.monotonic()
-        for _ in steps:
-            pass
-        elapsed = (time.monotonic() - started) / MEASURED_STEPS
+        elapsed = _seconds_per_step(trainer, warm_up)
     adapter = size_of(session.distillation.adapter)
     state = trainer.loop.optimizer.state.values()
     optimizer = sum(t.nbytes for tensors in state for t in tensors.values() if isinstance(t, Tensor))
@@ -88,7 +95,20 @@ def estimate(session: Session) -> Estimate:
         step=elapsed,
         images=config.batch_size * config.accumulation * session.accelerator.num_processes,
         steps=config.steps,
+        losses=trainer.losses,
     )
+
+
+def _seconds_per_step(trainer: Trainer, warm_up: int) -> float:
+    with closing(trainer.steps()) as steps:
+        for _ in range(warm_up):
+            next(steps)
+        started = time.monotonic()
+        for measured, _ in enumerate(steps, start=1):
+            elapsed = time.monotonic() - started
+            if measured >= FEWEST_STEPS and elapsed > SECONDS:
+                break
+    return elapsed / measured
 
 
 def in_words(size: int) -> str:

@@ -46,6 +46,22 @@ def _anew(weight: Tensor) -> Tensor:
     return nn.Parameter(plain, requires_grad=False) if isinstance(weight, nn.Parameter) else plain
 
 
+@contextmanager
+def channels_last(module: nn.Module) -> Iterator[None]:
+    """Keep the weights of convolutions in the memory order that tensor cores compute in; afterwards as before.
+
+    Otherwise cuDNN converts the input and the output of each convolution. ComfyUI may move weights meanwhile.
+    """
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    for convolution in convolutions:
+        convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for convolution in convolutions:
+            convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.contiguous_format)
+
+
 def with_weights_that_stay(model: ModelPatcher) -> ModelPatcher:
     """Return `model`, or a copy that is loaded whole if ComfyUI streams its weights (dynamic VRAM, since 0.33).
 

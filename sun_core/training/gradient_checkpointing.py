@@ -14,13 +14,16 @@ from torch import nn
 def gradient_checkpointing(unet: nn.Module) -> Iterator[None]:
     """Let the residual and transformer blocks of `unet` keep only their inputs for the backward pass."""
     blocks = [module for module in unet.modules() if isinstance(module, (ResBlock, BasicTransformerBlock))]
+    before = [vars(block).get("forward") for block in blocks]
     for block in blocks:
         block.forward = _checkpointed(block.forward)
     try:
         yield
     finally:
-        for block in blocks:
+        for block, forward in zip(blocks, before, strict=True):
             del block.forward  # the class's own is seen again
+            if forward is not None:
+                block.forward = forward
 
 
 def _checkpointed(forward: Callable) -> Callable:

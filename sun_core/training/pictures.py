@@ -20,6 +20,7 @@ from .bad_data import BadData
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 METADATA = "metadata.jsonl"  # as `datasets` reads an imagefolder
+LONGEST_CAPTION = 10_000
 CAPTION_FIELDS = ("text", "caption", "prompt")
 
 
@@ -37,9 +38,20 @@ class Picture:
         Raises whatever Pillow's decoders raise if the content is not a whole picture.
         """
         with Image.open(io.BytesIO(self.content)) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
+            picture = _as_rgb(ImageOps.exif_transpose(opened))
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
         return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255).unsqueeze(0)
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    """Convert a picture of any mode, 16-bit grey too; what is transparent becomes white."""
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+        grey = np.asarray(picture, dtype=np.float32) / 257
+        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+    return picture.convert("RGB")
 
 
 def read_pictures(data: Path, bad: BadData) -> Iterator[Picture]:
@@ -51,12 +63,23 @@ def read_pictures(data: Path, bad: BadData) -> Iterator[Picture]:
     if not data.exists():
         raise SunError(f"There is no training data at {data}; name a folder of pictures, or WebDataset shards (.tar).")
     if shards:
-        return _shards(shards, bad)
+        return _with_usable_captions(_shards(shards, bad), bad)
     if data.is_file():
         raise SunError(f"{data} is not training data; name a folder of pictures, or WebDataset shards (.tar).")
-    if (data / METADATA).exists():
-        return _metadata(data, bad)
-    return _folder(data, bad)
+    read = _metadata if (data / METADATA).exists() else _folder
+    return _with_usable_captions(read(data, bad), bad)
+
+
+def _with_usable_captions(pictures: Iterator[Picture], bad: BadData) -> Iterator[Picture]:
+    """Leave out captions that cannot be meant as prompts: encoding a whole book takes minutes."""
+    for picture in pictures:
+        if len(picture.caption) > LONGEST_CAPTION:
+            bad.report(
+                f"The caption of {picture.name} has {len(picture.caption):,} characters, and {LONGEST_CAPTION:,} are "
+                "the most"
+            )
+            continue
+        yield picture
 
 
 def _folder(folder: Path, bad: BadData) -> Iterator[Picture]:
@@ -91,6 +114,9 @@ def _metadata(folder: Path, bad: BadData) -> Iterator[Picture]:
         name, caption = (entry.get("file_name"), _caption(entry)) if isinstance(entry, dict) else (None, None)
         if not isinstance(name, str) or caption is None:
             bad.report(f"{where} lacks file_name or {CAPTION_FIELDS[0]}")
+            continue
+        if "\0" in name:
+            bad.report(f"{where} names {name!r}, which cannot be a file's name")
             continue
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):

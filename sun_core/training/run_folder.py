@@ -3,12 +3,11 @@
 Killed at any moment, it goes on from its last checkpoint when it is started again with the same settings.
 """
 
-import pickle
+import glob
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from accelerate.utils import is_tensorboard_available
 from tqdm.auto import tqdm
@@ -16,6 +15,7 @@ from tqdm.auto import tqdm
 from ..adapter import save_adapter
 from ..errors import SunError
 from ..whole_file import whole_file
+from .checkpoint import read_checkpoint, write_checkpoint
 from .config import TrainingConfig
 from .evaluation import Evaluation
 from .loss_curve import loss_curve
@@ -23,7 +23,7 @@ from .result import trained_adapter
 from .trainer import Trainer
 from .training_loop import Step
 
-LOGS = "logs"
+LOGS, GRIDS = "logs", "grids"
 
 
 class RunFolder:
@@ -35,21 +35,48 @@ class RunFolder:
         self.loss_curve, self.adapter = folder / "loss.png", folder / f"{name}.safetensors"
 
     def claim(self, config: TrainingConfig) -> None:
-        """Write the settings into a new run's folder; raises SunError if it holds a run with other settings."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob("**/*.part"):
-            leftover.unlink()
+        """Write the settings into a new run's folder.
+
+        Raises SunError if the folder holds a run with other settings, or something that cannot be a run.
+        """
         values = config.to_mapping()
         if self.config.exists():
-            before = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-            if different := [name for name in values if before.get(name) != values[name]]:
+            before = self._read_config()
+            if different := [name for name in values if name in before and before[name] != values[name]]:
                 name = different[0]
                 raise SunError(
-                    f"{self.folder} holds a run with {name} = {before.get(name)}, and {values[name]} was asked for; "
+                    f"{self.folder} holds a run with {name} = {before[name]}, and {values[name]} was asked for; "
                     "start it with its own settings to go on, or choose another folder with --out."
                 )
-        with whole_file(self.config) as file:
-            file.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
+        try:
+            with whole_file(self.config) as file:
+                file.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
+        except OSError as error:
+            raise SunError(
+                f"The folder {self.folder} cannot be written to ({error.strerror}); choose another one with --out."
+            ) from error
+        self._remove_leftovers()
+
+    def _read_config(self) -> dict[str, Any]:
+        try:
+            values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            values = " ".join(str(error).split())
+        if not isinstance(values, dict):
+            raise SunError(
+                f"{self.config} does not hold the settings of a run ({values}); restore it, or choose another folder "
+                "with --out."
+            )
+        return values
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process of this run left unfinished, and nothing else."""
+        written = (self.config.name, self.checkpoint.name, self.loss_curve.name, self.adapter.name)
+        names = (*map(glob.escape, written), f"{GRIDS}/step_*.png", "cache/??/*.safetensors")
+        for name in names:
+            for leftover in self.folder.glob(f"{name}.*.part"):
+                if leftover.name.split(".")[-2].isdigit():  # the process, see whole_file
+                    leftover.unlink()
 
     def train(self, trainer: Trainer, evaluation: Evaluation | None) -> Path:
         """Train to the end, from the checkpoint if there is one; returns the path of the adapter's file.
@@ -83,26 +110,17 @@ class RunFolder:
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint."""
-        with whole_file(self.checkpoint) as file:
-            torch.save(trainer.state_dict(), file)
+        write_checkpoint(trainer.state_dict(), self.checkpoint)
 
     def resume(self, trainer: Trainer) -> None:
         """Bring `trainer` to where the checkpoint was written, if there is one; raises SunError if it is damaged."""
-        if not self.checkpoint.exists():
-            return
-        try:
-            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            reason = str(error).partition("\n")[0].rstrip(". ")
-            raise SunError(
-                f"The checkpoint {self.checkpoint} cannot be read ({reason}); delete it to start this run anew."
-            ) from error
-        trainer.load_state_dict(state)
+        if self.checkpoint.exists():
+            trainer.load_state_dict(read_checkpoint(self.checkpoint))
 
     def write_grid(self, trainer: Trainer, evaluation: Evaluation) -> None:
         """Write the sample grid of the averaged adapter as it is now."""
         grid = evaluation.grid(trainer.averaged_adapter())
-        with whole_file(self.folder / "grids" / f"step_{trainer.done:07}.png") as file:
+        with whole_file(self.folder / GRIDS / f"step_{trainer.done:07}.png") as file:
             grid.save(file, format="PNG")
 
     def _finish(self, trainer: Trainer, evaluation: Evaluation | None) -> None:

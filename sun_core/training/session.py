@@ -12,7 +12,7 @@ The node SUNTrain and tools/train.py both go this way:
 """
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from .drawing import draw_latents
 from .eps_unet import EpsUNet, alphas_of
 from .evaluation import Evaluation
 from .example import Example
-from .frozen_weights import usable_for_autograd, with_weights_that_stay
+from .frozen_weights import channels_last, usable_for_autograd, with_weights_that_stay
 from .picture_encoder import PictureEncoder
 from .pictures import read_pictures
 from .prompts import Prompts, TextEncoder
@@ -74,6 +74,7 @@ class Session:
         self.model = with_weights_that_stay(model)
         self.vae, self.config, self.store, self.accelerator = vae, config, store, accelerator
         base = self.model.model
+        self._load_unet()  # before its weights are copied: another clone of this MODEL may have its LoRAs in them
         adapter = self._new_adapter() if start is None else self._copy(start)
         self.distillation = Distillation(EpsUNet(base), adapter, alphas_of(self.model), config.recipe)
         self.sampler = Sampler(self.distillation)
@@ -92,7 +93,9 @@ class Session:
     def loaded(self) -> Iterator[None]:
         """Keep the U-Net on its device, whole, with weights that can take part in autograd."""
         self.load()
-        with usable_for_autograd(self.distillation.unet):
+        unet, config = self.distillation.unet, self.config
+        is_reordered = config.channels_last and self.model.load_device.type == "cuda"
+        with usable_for_autograd(unet), channels_last(unet) if is_reordered else nullcontext():
             yield
 
     def load(self) -> None:
@@ -100,11 +103,14 @@ class Session:
 
         All other models leave the device, as they do for core's Train LoRA: activations need the memory.
         """
-        comfy.model_management.load_models_gpu([self.model], memory_required=1e20, force_full_load=True)
+        self._load_unet()
         device = self.model.load_device
         self.distillation.adapter.to(device)
         self.distillation.target.to(device)
         self.distillation.alphas = self.distillation.alphas.to(device)
+
+    def _load_unet(self) -> None:
+        comfy.model_management.load_models_gpu([self.model], memory_required=1e20, force_full_load=True)
 
     def encode(self, data: Path, bad: BadData) -> list[Example]:
         """Encode the captioned pictures at `data` (see pictures.py); each process encodes a share."""

@@ -6,9 +6,9 @@ import comfy.model_sampling
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ..apply import has_sun
 from ..errors import SunError
 from ..layers import cross_attention_layers
-from ..patching import has_sun
 
 TIMESTEPS = 1000  # LCM's schedule has 50, and its prediction is not the noise
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..errors import SunError
@@ -29,7 +29,7 @@ class TensorFolder(MutableMapping[str, Tensors]):
     def __getitem__(self, key: str) -> Tensors:
         file = self._file(key)
         try:
-            return load_file(file)
+            return load(file.read_bytes())  # not through mmap: another process may replace the file
         except FileNotFoundError:
             raise KeyError(key) from None
         except SafetensorError as error:

@@ -1,7 +1,7 @@
 """The training of one SUN adapter."""
 
-from collections.abc import Generator
-from contextlib import nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..adapter import SunAdapter
 from ..errors import SunError
+from .compiled_blocks import compiled_blocks
 from .config import TrainingConfig
 from .distillation import Distillation
 from .gradient_checkpointing import gradient_checkpointing
@@ -48,21 +49,24 @@ class Trainer:
 
         Raises SunError, with the cause, if a loss or a gradient is no longer a number.
         """
-        checkpointing = self.config.gradient_checkpointing
-        with gradient_checkpointing(self.distillation.unet) if checkpointing else nullcontext():
+        config, unet = self.config, self.distillation.unet
+        with ExitStack() as ways:
+            if config.compile:
+                ways.enter_context(compiled_blocks(unet))
+            if config.gradient_checkpointing:
+                ways.enter_context(gradient_checkpointing(unet))
             try:
                 yield from self.loop.steps(self._loss, self.distillation.update_target)
             except NotFiniteError as error:
-                raise SunError(self._cause(error.what)) from error
+                raise SunError(self._cause(error.what, error.broken)) from error
 
     def _loss(self, step: int, number: int) -> Tensor:
         batch, generator = self.data.batch(step, number, self.loop.batches_per_step)
         return self.distillation.loss(batch.to(self.accelerator.device), generator)
 
-    def _cause(self, what: str) -> str:
-        """Explain why a loss or a gradient is not finite, and what to do."""
+    def _cause(self, what: str, broken: Sequence[str]) -> str:
+        """Explain why a loss or a gradient is not finite, and what to do; `broken` names weights that are not."""
         begun = f"Training stopped in step {self.done + 1}: the {what} is not a number any more"
-        broken = [name for name, p in self.loop.parameters.items() if not torch.isfinite(p).all()]
         if broken:
             return f"{begun}, because the adapter's weights are not ({broken[0]}); lower learning_rate."
         if not all(torch.isfinite(p).all() for p in self.distillation.unet.parameters()):

@@ -1,7 +1,7 @@
 """The training loop: one generator that yields after each optimizer step; its caller does what happens in between."""
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,10 @@ BatchLoss = Callable[[int, int], Tensor]
 class NotFiniteError(Exception):
     """The loss or the gradient of a step is not a number."""
 
-    def __init__(self, what: str):
+    def __init__(self, what: str, broken: Sequence[str]):
+        """Name what is not a number, and the parameters that were not finite before the step."""
         super().__init__(f"the {what} is not a number")
-        self.what = what
+        self.what, self.broken = what, broken
 
 
 @dataclass(frozen=True)
@@ -61,35 +62,52 @@ class TrainingLoop:
     def steps(self, loss: BatchLoss, after_step: Callable[[], None] = lambda: None) -> Generator[Step, None, None]:
         """Train from where the run stands to its end; `after_step` is called when the parameters have changed.
 
-        Raises NotFiniteError if a loss or a gradient is not a number; the average is as it was before that step.
+        A GPU is given the work of the next step before the outcome of this one is read, so that it never waits for
+        the host. Raises NotFiniteError if a loss or a gradient is not a number; the average is as it was before that
+        step.
         """
-        config = self.config
-        while self.done < config.steps:
-            rate = learning_rate_at(self.done, config.steps, config.learning_rate, config.warmup)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            mean_loss, gradient_norm = self._optimize(loss)
+        is_asynchronous = self.accelerator.device.type == "cuda"
+        upcoming = None
+        while self.done < self.config.steps:
+            batch_losses = upcoming or self._compute_gradients(loss, self.done)
+            rate = learning_rate_at(self.done, self.config.steps, self.config.learning_rate, self.config.warmup)
+            outcome = self._change_parameters(batch_losses, rate)
             after_step()
+            goes_on = self.done + 1 < self.config.steps
+            upcoming = self._compute_gradients(loss, self.done + 1) if is_asynchronous and goes_on else None
+            mean_loss, gradient_norm, *weight_norms = outcome.read()
+            self.check_finite(mean_loss, gradient_norm, weight_norms)
             self._update_average()
             self.done += 1
             self.losses.append(mean_loss)
             yield Step(self.done, mean_loss, rate, gradient_norm)
 
-    def _optimize(self, loss: BatchLoss) -> tuple[float, float]:
-        """Take one optimizer step; returns the mean loss over all processes and the norm of the gradient."""
+    def _compute_gradients(self, loss: BatchLoss, step: int) -> list[Tensor]:
+        """Add up the gradients of this process's batches; returns their losses."""
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         losses = []
         for i in range(self.config.accumulation):
-            batch_loss = loss(self.done, i * processes + rank)
+            batch_loss = loss(step, i * processes + rank)
             losses.append(batch_loss.detach())
             self.accelerator.backward(batch_loss / self.config.accumulation)
+        return losses
+
+    def _change_parameters(self, batch_losses: list[Tensor], rate: float) -> "_Arriving":
+        """Take the optimizer's step.
+
+        Returns the mean loss over all processes, the norm of the gradient, and the norm that each weight had before.
+        """
+        parameters = list(self.parameters.values())
         self._average_gradients()
-        mean = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
-        norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.config.gradient_clip)
-        self.check_finite(mean, float(norm))
+        loss = self.accelerator.reduce(torch.stack(batch_losses).mean(), "mean")
+        norm = self.accelerator.clip_grad_norm_(parameters, self.config.gradient_clip)
+        weight_norms = torch._foreach_norm([parameter.detach() for parameter in parameters])
+        outcome = _Arriving(torch.stack([loss, norm, *weight_norms]))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return mean, float(norm)
+        return outcome
 
     def _average_gradients(self) -> None:
         """Average the gradients of all processes, in one flat tensor."""
@@ -104,20 +122,20 @@ class TrainingLoop:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def check_finite(self, loss: float, gradient_norm: float) -> None:
+    def check_finite(self, loss: float, gradient_norm: float, weight_norms: Sequence[float] = ()) -> None:
         """Raise NotFiniteError if the loss is not a number, or the gradient is not at any scale."""
+        broken = [name for name, norm in zip(self.parameters, weight_norms, strict=False) if not math.isfinite(norm)]
         if not math.isfinite(loss):
-            raise NotFiniteError("loss")
+            raise NotFiniteError("loss", broken)
         # the scaler of fp16 leaves out a step that overflowed, and scales less from then on
         scaler = self.accelerator.scaler
         if not math.isfinite(gradient_norm) and (scaler is None or scaler.get_scale() < 1):
-            raise NotFiniteError("gradient")
+            raise NotFiniteError("gradient", broken)
 
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.config.ema, (1 + self.done) / (10 + self.done))
-        for name, parameter in self.parameters.items():
-            self.average[name].lerp_(parameter.detach(), 1 - decay)
+        torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - decay)
 
     def end(self) -> None:
         """Close the logs and leave the other processes of the run; no step can follow."""
@@ -142,3 +160,19 @@ class TrainingLoop:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+class _Arriving:
+    """Numbers on their way from the device to the host."""
+
+    def __init__(self, numbers: Tensor):
+        self._numbers = numbers.to("cpu", non_blocking=numbers.is_cuda)
+        self._event = torch.cuda.Event() if numbers.is_cuda else None
+        if self._event:
+            self._event.record()
+
+    def read(self) -> list[float]:
+        """Wait for the numbers, but not for what the device was given after them."""
+        if self._event:
+            self._event.synchronize()
+        return self._numbers.tolist()

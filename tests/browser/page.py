@@ -81,7 +81,7 @@ class CanvasPage:
         return self.page.locator(f".sun-face[data-place='root:{node}']")
 
     def command(self, name: str) -> None:
-        """As from the command palette."""
+        """Run a command, as a menu or a shortcut does."""
         self.page.evaluate("(name) => app.extensionManager.command.execute(name)", name)
         self.frames(3)
 

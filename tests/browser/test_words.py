@@ -4,6 +4,7 @@ import json
 
 import pytest
 from playwright.sync_api import expect
+from workshop.server.demo_models import Models
 from workshop.server.example_workflows import EXAMPLES
 
 from .page import CanvasPage
@@ -73,12 +74,16 @@ def test_words_are_of_the_page_and_not_of_the_file(settings: dict, request: pyte
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_settings_and_about_page_show_sun(page: CanvasPage) -> None:
+def test_settings_and_about_page_show_sun(page: CanvasPage, models: Models) -> None:
     page.command("Comfy.ShowSettingsDialog")
     dialog = page.page.locator("[role=dialog]").last
     dialog.get_by_text("SUN", exact=True).first.click()
     expect(dialog.get_by_text("Show badges on SUN nodes")).to_be_visible()
     expect(dialog.get_by_text("Adapter to speed up with")).to_be_visible()
+    for chosen, other in (("Whichever fits", models.adapter.name), (models.adapter.name, "Whichever fits")):
+        dialog.get_by_text(chosen).first.click()
+        page.page.get_by_role("option", name=other).click()
+        expect(dialog.get_by_text(other).first).to_be_visible()
     dialog.get_by_text("About", exact=True).first.click()
     badge = dialog.get_by_role("link", name="SUN 0.")
     expect(badge).to_be_visible()

@@ -11,7 +11,7 @@ import pytest
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from safetensors.torch import load_file
 from sun_pack.sun_core.adapter import load_adapter
-from sun_pack.sun_core.patching import SunSettings, apply_sun
+from sun_pack.sun_core.apply import SunSettings, apply_sun
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from workshop.comfyui import start_comfyui

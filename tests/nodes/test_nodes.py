@@ -15,8 +15,8 @@ from sun_pack.nodes.adapter_folder import RELEASED_ADAPTER, adapter_named
 from sun_pack.nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from sun_pack.nodes.apply import SUNApply, SUNSpeedUp
 from sun_pack.nodes.sample import SUNSampler, SUNScheduler
+from sun_pack.sun_core.apply import SunSettings, apply_sun
 from sun_pack.sun_core.errors import SunError
-from sun_pack.sun_core.patching import SunSettings, apply_sun
 
 PROMISED_INPUTS = {
     "SUNSpeedUp": ["model", "adapter_name", "strength", "settings"],

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from sun_pack.sun_core.attention import combine, offset, rescale, row_norm
+from sun_pack.sun_core.adapter import EXTRA_POSITIVE, NEGATIVE
+from sun_pack.sun_core.attention import add_offsets, norm_ratios, row_norm
 from sun_pack.sun_core.layers import cross_attention_layers
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -22,14 +23,17 @@ def layer(request, reference, reference_model, adapter):
 def sun_layer(attention, sun, hidden, positive, negative):
     q = attention.to_q(hidden)
     text = attend(q, attention.to_k(positive), attention.to_v(positive))
-    neg = attend(q, *sun.negative_kv(negative))
-    pos = attend(q, *sun.positive_kv(positive))
-    out = combine(
-        text,
-        offset(neg, text, sun.to_k_neg_alpha, sun.to_k_neg_beta),
-        offset(pos, text, sun.to_k_extra_pos_alpha, sun.to_k_extra_pos_beta),
+    neg = attend(q, *sun.keys_values(NEGATIVE, negative))
+    pos = attend(q, *sun.keys_values(EXTRA_POSITIVE, positive))
+    return q, text, neg, pos, add_offsets(torch.stack([text, neg, pos]), *scales_and_shift(sun))
+
+
+def scales_and_shift(sun, negative_strength=1.0, positive_strength=1.0):
+    (an, bn), (ap, bp) = (
+        [sun.per_channel(branch, which).float() for which in ("alpha", "beta")] for branch in (NEGATIVE, EXTRA_POSITIVE)
     )
-    return q, text, neg, pos, out
+    scales = torch.stack([-negative_strength * an, positive_strength * ap])[:, None, None]
+    return scales, (positive_strength * bp - negative_strength * bn)
 
 
 def test_layer_and_its_branches_equal_official_code(layer, reference, difference):
@@ -58,21 +62,44 @@ def test_norm_over_the_whole_batch_would_equal_the_official_batch(layer, referen
     positive, negative = (torch.cat([io[f"in.{which}0"], io[f"in.{which}1"]]) for which in ("pos", "neg"))
     _, text, neg, pos, ours = sun_layer(attention, sun, io[f"in.{name}.hidden_b2"], positive, negative)
 
-    def as_one_row(branch):
-        return rescale(branch.flatten(0, 1)[None], text.flatten(0, 1)[None])[0].unflatten(0, text.shape[:2])
-
-    official = combine(
-        text,
-        sun.to_k_neg_alpha * as_one_row(neg) + sun.to_k_neg_beta,
-        sun.to_k_extra_pos_alpha * as_one_row(pos) + sun.to_k_extra_pos_beta,
-    )
+    as_one_row = torch.stack([text, neg, pos]).flatten(1, 2).unsqueeze(1)
+    official = add_offsets(as_one_row, *scales_and_shift(sun))[0].unflatten(0, text.shape[:2])
     assert difference(official, io[f"out.{name}.pre_out_b2"]) < reference.tolerances["pre_out"]
     assert difference(ours, io[f"out.{name}.pre_out_b2"]) > 1e-3
 
 
+def formula(text, neg, pos, sun):
+    """The paper's formula, line by line."""
+
+    def rescaled(branch):
+        return branch * (text.flatten(1).norm(dim=1) / branch.flatten(1).norm(dim=1))[:, None, None]
+
+    neg = sun.per_channel(NEGATIVE, "alpha") * rescaled(neg) + sun.per_channel(NEGATIVE, "beta")
+    pos = sun.per_channel(EXTRA_POSITIVE, "alpha") * rescaled(pos) + sun.per_channel(EXTRA_POSITIVE, "beta")
+    return text - neg + pos
+
+
+def test_offsets_equal_the_papers_formula(layer, reference, difference):
+    attention, sun, name = layer
+    io = reference.io
+    positive, negative = (torch.cat([io[f"in.{which}0"], io[f"in.{which}1"]]) for which in ("pos", "neg"))
+    _, text, neg, pos, out = sun_layer(attention, sun, io[f"in.{name}.hidden_b2"], positive, negative)
+    assert difference(out, formula(text, neg, pos, sun)) < 1e-6
+
+
+def test_offsets_in_half_precision_equal_those_in_fp32(layer, reference, difference):
+    attention, sun, name = layer
+    io = reference.io
+    _, text, neg, pos, out = sun_layer(attention, sun, io[f"in.{name}.hidden"], io["in.pos0"], io["in.neg0"])
+    scales, shift = scales_and_shift(sun)
+    half = add_offsets(torch.stack([text, neg, pos]).half(), scales, shift.half())
+    assert half.dtype == torch.float16 and difference(half, out) < 1e-3
+
+
 def test_rescaled_branch_has_the_norm_of_the_text_in_every_row():
     text, branch = torch.randn(3, 16, 8), torch.randn(3, 16, 8) * torch.tensor([0.1, 1.0, 50.0]).view(3, 1, 1)
-    assert torch.allclose(row_norm(rescale(branch, text)), row_norm(text))
+    (ratio,) = norm_ratios(torch.stack([text, branch]))
+    assert torch.allclose(row_norm(branch * ratio), row_norm(text))
 
 
 def test_norm_of_a_large_fp16_tensor_is_finite():
@@ -80,27 +107,37 @@ def test_norm_of_a_large_fp16_tensor_is_finite():
     assert row_norm(x).item() == pytest.approx(60.0 * (4096 * 320) ** 0.5)
 
 
-def test_branch_of_zeros_adds_nothing_but_beta():
-    alpha, beta = torch.ones(8), torch.full((8,), 0.5)
+def test_branch_of_zeros_adds_nothing_but_the_shift():
+    scales, shift = torch.ones(1, 1, 1, 8), torch.full((8,), 0.5)
     for dtype in (torch.float32, torch.float16):
-        zeros, text = torch.zeros(2, 4, 8, dtype=dtype), torch.randn(2, 4, 8, dtype=dtype)
-        assert torch.equal(offset(zeros, text, alpha, beta), torch.full_like(text, 0.5))
+        text = torch.randn(2, 4, 8).to(dtype)
+        attended = torch.stack([text, torch.zeros_like(text)])
+        assert torch.equal(add_offsets(attended, scales, shift.to(dtype)), text + 0.5)
 
 
-def test_strength_scales_each_term():
-    text, neg, pos = torch.randn(3, 1, 4, 8)
-    assert torch.allclose(combine(text, neg, pos, 0.5, 2.0), text - 0.5 * neg + 2.0 * pos)
-    assert torch.allclose(combine(text, neg, None, 0.5), text - 0.5 * neg)
+def test_each_branch_has_a_scale_of_its_own():
+    text, neg, pos = attended = torch.randn(3, 1, 4, 8)
+    scales = torch.tensor([-0.5, 2.0]).view(2, 1, 1, 1).expand(2, 1, 1, 8)
+    ratio_neg, ratio_pos = norm_ratios(attended)
+    expected = text - 0.5 * ratio_neg * neg + 2.0 * ratio_pos * pos
+    assert torch.allclose(add_offsets(attended, scales, torch.zeros(8)), expected, atol=1e-6)
+
+
+def test_weights_say_where_a_branch_counts():
+    attended, scales, shift = torch.randn(2, 1, 4, 8), torch.ones(1, 1, 1, 8), torch.zeros(8)
+    here = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 1, 4, 1)
+    everywhere, masked = add_offsets(attended, scales, shift), add_offsets(attended, scales, shift, here)
+    assert torch.equal(masked[:, :2], everywhere[:, :2]) and torch.equal(masked[:, 2:], attended[0, :, 2:])
 
 
 def test_gradients_reach_the_branch_and_its_scales():
-    text, branch = torch.randn(2, 4, 8), torch.randn(2, 4, 8, requires_grad=True)
-    alpha, beta = torch.ones(8, requires_grad=True), torch.zeros(8, requires_grad=True)
-    offset(branch, text, alpha, beta).square().sum().backward()
-    assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in (branch, alpha, beta))
+    attended = torch.randn(2, 2, 4, 8, requires_grad=True)
+    scales, shift = torch.ones(1, 1, 1, 8, requires_grad=True), torch.zeros(8, requires_grad=True)
+    add_offsets(attended, scales, shift).square().sum().backward()
+    assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in (attended, scales, shift))
 
 
 def test_gradient_of_a_branch_of_zeros_is_finite():
-    branch = torch.zeros(1, 4, 8, requires_grad=True)
-    offset(branch, torch.randn(1, 4, 8), torch.ones(8), torch.zeros(8)).sum().backward()
-    assert torch.isfinite(branch.grad).all()
+    attended = torch.stack([torch.randn(1, 4, 8), torch.zeros(1, 4, 8)]).requires_grad_()
+    add_offsets(attended, torch.ones(1, 1, 1, 8), torch.zeros(8)).sum().backward()
+    assert torch.isfinite(attended.grad).all()

@@ -4,7 +4,7 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from sun_pack.sun_core.patching import SunSettings, apply_sun
+from sun_pack.sun_core.apply import SunSettings, apply_sun
 from sun_pack.sun_core.schedule import trailing_sigmas
 
 

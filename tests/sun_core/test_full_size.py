@@ -6,7 +6,7 @@ import comfy.supported_models
 import pytest
 import torch
 from sun_pack.sun_core.adapter import SunAdapter, load_adapter, save_adapter
-from sun_pack.sun_core.patching import SunSettings, apply_sun
+from sun_pack.sun_core.apply import SunSettings, apply_sun
 
 from .unet_configs import SD15
 

@@ -3,8 +3,8 @@
 import comfy.samplers
 import pytest
 import torch
+from sun_pack.sun_core.apply import SunSettings, apply_sun
 from sun_pack.sun_core.errors import SunError
-from sun_pack.sun_core.patching import SunSettings, apply_sun
 
 
 @pytest.fixture

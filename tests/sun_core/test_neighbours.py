@@ -5,7 +5,8 @@ import copy
 import comfy.ldm.modules.attention
 import pytest
 import torch
-from sun_pack.sun_core.patching import SunAttention, SunSettings, apply_sun
+from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.attention_patch import SunAttention
 
 ALWAYS = {"sigma_start": 1e9, "sigma_end": 0.0}
 

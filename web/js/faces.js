@@ -84,6 +84,11 @@ export function badgeOf(node) {
   return faces.get(node)?.badge;
 }
 
+/** Whether a face says already, from the settings alone, what automatic settings change. */
+export function foretellsChanges(node) {
+  return faces.get(node)?.lines.some((line) => line.includes("->")) ?? false;
+}
+
 /**
  * Show what changed of {lines, output, run, plain: lines, badge: {text, detail, fix}, missing: the adapter to download,
  * onFix}.

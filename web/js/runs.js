@@ -2,7 +2,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { tell } from "./conversion.js";
-import { showOn } from "./faces.js";
+import { foretellsChanges, showOn } from "./faces.js";
 import { address, nodeAtPath, rootGraph } from "./graphs.js";
 import { announcesAutomatic } from "./settings.js";
 import { word } from "./words.js";
@@ -49,7 +49,7 @@ function announce(node, changes) {
 /** Show the last run of a node, even if the node was recreated since. */
 export function showRun(node) {
   const run = told.get(runKey(node));
-  if (run) showOn(node, { run: inWords(run) });
+  if (run) showOn(node, { run: inWords(run, !foretellsChanges(node)) });
 }
 
 /** Return at most one line: how long a sampler without SUN last took; `sampler` is {graph, node, label}. */
@@ -58,10 +58,10 @@ export function plainRun(sampler) {
   return seconds ? [word("sun.plain", { node: sampler.label, seconds: seconds.toFixed(1) })] : [];
 }
 
-/** Describe a run in the user's language; the server's own text is English. */
-function inWords({ text, steps, evaluations, seconds, changes }) {
-  const automatic = changes && word("sun.ranAutomatic", { changes }, "");
-  return word("sun.ran", { steps, evaluations, seconds: seconds.toFixed(1), automatic }, text);
+/** Describe a run in the user's language; the server's own text, for the log, is English. */
+function inWords({ steps, evaluations, seconds, changes }, withChanges) {
+  const automatic = changes && withChanges ? word("sun.ranAutomatic", { changes }) : "";
+  return word("sun.ran", { steps, evaluations, seconds: seconds.toFixed(1), automatic });
 }
 
 /** Include the type, since a new node can reuse the id of a deleted one. */

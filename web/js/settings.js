@@ -7,6 +7,7 @@ import { word } from "./words.js";
 const DEFAULT_ADAPTER = "SUN.DefaultAdapter";
 const SHOW_BADGES = "SUN.ShowBadges";
 const ANNOUNCE = "SUN.AnnounceAutomatic";
+const FITTING = "fitting"; // no file's name, since that has an extension; newer pages do not show an empty value
 
 /** Define the settings for registerExtension; `onBadges` is called when badges are turned on or off. */
 export function settingDefinitions(onBadges) {
@@ -15,7 +16,8 @@ export function settingDefinitions(onBadges) {
     setting(SHOW_BADGES, { type: "boolean", defaultValue: true, onChange: onBadges }),
     setting(DEFAULT_ADAPTER, {
       type: "combo",
-      defaultValue: "",
+      defaultValue: FITTING,
+      migrateDeprecatedValue: (value) => value || FITTING,
       options: adapterChoices, // looked up when the dialog opens: files come and go
     }),
   ];
@@ -23,12 +25,13 @@ export function settingDefinitions(onBadges) {
 
 function adapterChoices() {
   const names = files.names.map((name) => ({ text: name, value: name }));
-  return [{ text: word("sun.adapterThatFits"), value: "" }, ...names];
+  return [{ text: word("sun.adapterThatFits"), value: FITTING }, ...names];
 }
 
 /** Return the file name of the chosen adapter; null for whichever fits. */
 export function defaultAdapter() {
-  return app.extensionManager.setting.get(DEFAULT_ADAPTER) || null;
+  const chosen = app.extensionManager.setting.get(DEFAULT_ADAPTER);
+  return chosen === FITTING ? null : chosen || null;
 }
 
 export function showsBadges() {

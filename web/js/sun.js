@@ -17,6 +17,7 @@ await readAdapters();
 app.registerExtension({
   name: "sun4stepspeedup", // the pack's DisplayName as one word: of two extensions with one name, ComfyUI drops one
   commands,
+  menuCommands: [{ path: ["SUN"], commands: commands.map(({ id }) => id) }],
   keybindings: [{ commandId: "SUN.SpeedUp", combo: { key: "l", ctrl: true, shift: true } }],
   settings: settingDefinitions(checkSoon),
   aboutPageBadges: [{ label: `SUN ${files.version}`, url: HOME, icon: "pi pi-bolt" }],

@@ -15,7 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 
 from sun_core.adapter import load_adapter
-from sun_core.patching import SunSettings, apply_sun
+from sun_core.apply import SunSettings, apply_sun
 
 from ..mini.family import CFG, Way
 from ..mini.files import ADAPTER

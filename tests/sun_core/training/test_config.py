@@ -43,6 +43,7 @@ def test_precision_no_is_not_false():
         ({"recipe": {"teacher_stride": 0}}, r"recipe\.teacher_stride is 0, and must be 1 or more"),
         ({"recipe": {"rollout_share": 1.5}}, "from 0 to 1"),
         ({"recipe": {"target_ema": 1}}, r"recipe\.target_ema is 1\.0, and must be at least 0 and below 1"),
+        ({"guidance": float("inf")}, "guidance is inf, and must be a finite number"),
         ({"guidance": [9, 5]}, "from low to high"),
         ({"guidance": [1, 2, 3]}, "a number or two"),
         ({"precision": "fp64"}, "auto or no or fp16 or bf16"),

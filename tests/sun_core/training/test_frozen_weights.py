@@ -6,7 +6,7 @@ import comfy.model_patcher
 import pytest
 import torch
 from sun_pack.sun_core.errors import SunError
-from sun_pack.sun_core.training.frozen_weights import usable_for_autograd, with_weights_that_stay
+from sun_pack.sun_core.training.frozen_weights import channels_last, usable_for_autograd, with_weights_that_stay
 
 CPU = torch.device("cpu")
 
@@ -55,3 +55,16 @@ def test_a_streamed_model_is_copied_whole(model, new_model, reference):
     orphan.model = None
     with pytest.raises(SunError, match="Load Checkpoint"):
         with_weights_that_stay(orphan)
+
+
+def test_channels_last_gives_the_same_numbers_and_is_undone():
+    with torch.inference_mode():
+        module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4))
+        x = torch.randn(2, 3, 8, 8)
+        weight, expected = module[0].weight.clone(), module(x)
+    x = x.clone()
+    with usable_for_autograd(module), channels_last(module):
+        assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(module(x), expected)
+    assert module[0].weight.is_contiguous() and module[0].weight.is_inference()
+    assert torch.equal(module[0].weight, weight)

@@ -5,6 +5,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_run
 import torch
@@ -12,7 +13,7 @@ from PIL import ExifTags, Image
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.training.bad_data import BadData
 from sun_pack.sun_core.training.picture_encoder import PictureEncoder
-from sun_pack.sun_core.training.pictures import read_pictures
+from sun_pack.sun_core.training.pictures import Picture, read_pictures
 from sun_pack.sun_core.training.tensor_folder import TensorFolder
 
 BEFORE_DAMAGE = b"read before the damage"
@@ -68,6 +69,34 @@ def test_text_as_windows_editors_write_it_is_read(tmp_path):
     (tmp_path / "metadata.jsonl").write_bytes(text.encode())
     captions = [picture.caption for picture in read_pictures(tmp_path, BadData(stops=True))]
     assert captions == ["a line\u2028of two", "caption b"]
+
+
+def pixels_of(picture):
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    return Picture("a.png", "a", content.getvalue()).pixels(8, 8)
+
+
+def test_16_bit_grey_keeps_its_brightness():
+    for value in (0, 20_000, 65_535):
+        picture = Image.fromarray(np.full((8, 8), value, dtype=np.uint16))
+        torch.testing.assert_close(pixels_of(picture), torch.full((1, 8, 8, 3), value / 65_535), rtol=0, atol=1 / 255)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_transparent_places_become_white(mode):
+    """The colour that is stored there is not seen in any viewer."""
+    picture = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    picture.paste((0, 0, 0, 255), (0, 0, 8, 4))
+    if mode == "P":
+        picture = picture.quantize(4)
+    elif mode == "LA":
+        picture = picture.convert("LA")
+    elif mode == "PA":
+        picture = picture.convert("RGB").quantize(4)
+        picture.info["transparency"] = picture.getpixel((0, 7))
+    pixels = pixels_of(picture)
+    assert pixels[0, 7, 4].tolist() == [1, 1, 1] and pixels[0, 1, 4].tolist() == [0, 0, 0]
 
 
 def caption_without_picture(data: Path) -> None:
@@ -127,6 +156,17 @@ def line_without_caption(data: Path) -> None:
         file.write('\n{"file_name": "lost.png"}')
 
 
+def name_with_a_null_byte(data: Path) -> None:
+    metadata(data)
+    with open(data / "metadata.jsonl", "a") as file:
+        file.write("\n" + json.dumps({"file_name": "lost\0.png", "text": "a caption"}))
+
+
+def caption_of_600_kilobytes(data: Path) -> None:
+    (data / "lost.png").write_bytes(png())
+    (data / "lost.txt").write_text("a cat, " * 90_000)
+
+
 def picture_outside_of_the_folder(data: Path) -> None:
     metadata(data)
     with open(data / "metadata.jsonl", "a") as file:
@@ -165,7 +205,7 @@ def sample_without_picture(data: Path) -> None:
 
 BAD = [
     caption_without_picture, picture_without_caption, damaged_picture, picture_with_damaged_exif,
-    text_named_as_a_picture, undecodable_caption,
+    text_named_as_a_picture, undecodable_caption, name_with_a_null_byte, caption_of_600_kilobytes,
     missing_picture, line_that_is_not_json, line_that_is_not_utf8, line_without_caption, picture_outside_of_the_folder,
     truncated_shard, shard_with_a_damaged_header, shard_that_is_not_an_archive, sample_without_caption,
     sample_without_picture,

@@ -1,9 +1,12 @@
 """Runs that are killed and go on: SIGKILL at random moments, full disks, other settings and data."""
 
+import errno
+import io
 import os
 import random
 import signal
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import yaml
 from safetensors import safe_open
 from sun_pack.sun_core.adapter import load_adapter
 from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.training import checkpoint
 from sun_pack.sun_core.training.run_folder import RunFolder
 from sun_pack.sun_core.whole_file import whole_file
 
@@ -111,6 +115,89 @@ def test_a_damaged_checkpoint_is_named(content, tmp_path):
     with pytest.raises(SunError, match=r"checkpoint\.pt cannot be read") as refused:
         run.resume(tiny_run.tiny_trainer())
     assert "\n" not in str(refused.value)
+
+
+def test_a_checkpoint_with_a_single_damaged_byte_is_refused_whole(tmp_path):
+    """Damage in the zip's padding does no harm; everything else must be found before a weight is changed."""
+    run, trainer = RunFolder(tmp_path), tiny_run.tiny_trainer()
+    run.save(trainer)
+    whole = run.checkpoint.read_bytes()
+    before = {key: weight.clone() for key, weight in trainer.distillation.adapter.state_dict().items()}
+    rng, refused = random.Random(0), 0
+    for _ in range(40):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        run.checkpoint.write_bytes(damaged)
+        try:
+            run.resume(trainer)
+        except SunError as error:
+            assert "cannot be read" in str(error) and "\n" not in str(error)
+            refused += 1
+        assert all(torch.equal(w, before[key]) for key, w in trainer.distillation.adapter.state_dict().items())
+    assert refused >= 35
+
+
+def test_a_disk_that_fills_up_while_torch_writes_is_named(tmp_path, monkeypatch):
+    """torch.save itself raises a RuntimeError, which says nothing of the disk."""
+
+    class Full(io.FileIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextmanager
+    def full_disk(path):
+        with whole_file(path), Full(tmp_path / "full", "w") as file:
+            yield file
+
+    monkeypatch.setattr(checkpoint, "whole_file", full_disk)
+    with pytest.raises(SunError, match="The disk is full"):
+        checkpoint.write_checkpoint({"weights": torch.zeros(1000)}, tmp_path / "checkpoint.pt")
+
+
+def test_only_leftovers_of_this_run_are_removed(tmp_path):
+    run = RunFolder(tmp_path)
+    others = [tmp_path / name for name in ("film.mkv.part", "film.mkv.17.part", "sub/model.safetensors.part")]
+    ours = [tmp_path / name for name in ("checkpoint.pt.17.part", "grids/step_0000001.png.17.part")]
+    for file in (*others, *ours):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"half")
+    run.claim(tiny_run.CONFIG)
+    assert all(file.exists() for file in others)
+    assert not any(file.exists() for file in ours)
+
+
+def test_a_folder_with_other_settings_is_left_as_it_is(tmp_path):
+    run = RunFolder(tmp_path)
+    run.claim(tiny_run.CONFIG)
+    leftover = tmp_path / "checkpoint.pt.17.part"
+    leftover.write_bytes(b"half")
+    with pytest.raises(SunError):
+        run.claim(replace(tiny_run.CONFIG, steps=7))
+    assert leftover.exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"steps: [", b"- steps", b"", b"text"])
+def test_a_damaged_config_is_named(content, tmp_path):
+    run = RunFolder(tmp_path)
+    run.config.write_bytes(content)
+    with pytest.raises(SunError, match=r"config\.yaml does not hold the settings of a run") as refused:
+        run.claim(tiny_run.CONFIG)
+    assert "\n" not in str(refused.value)
+    assert run.config.read_bytes() == content
+
+
+def test_a_run_of_an_older_version_goes_on_without_newer_settings(tmp_path):
+    run = RunFolder(tmp_path)
+    older = tiny_run.CONFIG.to_mapping()
+    del older["channels_last"]
+    run.config.write_text(yaml.safe_dump(older))
+    run.claim(tiny_run.CONFIG)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SunError, match="cannot be written to"):
+        RunFolder(tmp_path / "file" / "run").claim(tiny_run.CONFIG)
 
 
 def test_a_run_does_not_go_on_with_other_settings(tmp_path):

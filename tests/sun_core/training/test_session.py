@@ -1,5 +1,6 @@
 """A training session: the adapter that it puts on a MODEL."""
 
+import comfy.model_management
 import pytest
 import torch
 from sun_pack.sun_core.adapter import SunAdapter
@@ -31,3 +32,22 @@ def test_an_adapter_to_train_is_whole_and_fp32_however_comfyui_makes_layers(late
         for adapter in (distillation.adapter, distillation.target):
             assert adapter.state_dict().keys() == untrained.state_dict().keys()
             assert all(weight.dtype == torch.float32 for weight in adapter.parameters())
+
+
+def test_a_new_adapter_starts_from_the_plain_model_after_a_run_with_a_lora(model):
+    """Sampling with a LoRA leaves its changes in the weights that all clones of a MODEL share."""
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    config = TrainingConfig().with_values({"width": 64, "height": 64})
+    plain = model.model.state_dict()[key].clone()
+    with_lora = model.clone()
+    with_lora.add_patches({key: ("diff", (torch.ones_like(plain),))})
+    comfy.model_management.load_models_gpu([with_lora])
+    assert not torch.equal(model.model.state_dict()[key], plain)
+    try:
+        accelerator = new_accelerator(config, on_cpu=True)
+        session = Session(model, SdxlClip(), None, config, {}, accelerator)
+        assert torch.equal(session.distillation.adapter["1"].to_k_neg.weight, plain)
+        session = Session(with_lora, SdxlClip(), None, config, {}, accelerator)
+        torch.testing.assert_close(session.distillation.adapter["1"].to_k_neg.weight, plain + 1)
+    finally:
+        comfy.model_management.unload_all_models()

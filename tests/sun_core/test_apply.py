@@ -1,14 +1,12 @@
 """SUN on a MODEL, through ComfyUI's own U-Net, ModelPatcher and samplers."""
 
-import copy
-
 import comfy.sample
 import comfy.samplers
 import pytest
 import torch
 from sun_pack.sun_core.adapter import SunAdapter, load_adapter, save_adapter
+from sun_pack.sun_core.apply import SunSettings, apply_sun, has_sun
 from sun_pack.sun_core.errors import SunError
-from sun_pack.sun_core.patching import SunSettings, apply_sun, has_sun
 
 FROM_SAMPLER = SunSettings(automatic=False)
 TIMESTEPS = (999, 749, 499, 249)
@@ -243,7 +241,7 @@ def test_clone_shares_the_adapters_weights(model, adapter):
 
 def test_copy_of_an_adapter_in_use_is_an_adapter_alone(model, adapter):
     apply_sun(model, adapter, SunSettings())
-    copied = copy.deepcopy(adapter)
+    copied = adapter.copy()
     assert copied.patcher is None and copied.metadata == adapter.metadata
     assert all(torch.equal(a, b) for a, b in zip(copied.parameters(), adapter.parameters(), strict=True))
 

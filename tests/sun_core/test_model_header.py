@@ -7,8 +7,8 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from safetensors.torch import save_file
 from sun_pack.sun_core.adapter import unet_layout
-from sun_pack.sun_core.fit import model_header, read_model_header
 from sun_pack.sun_core.layers import cross_attention_layers
+from sun_pack.sun_core.model_header import model_header, read_model_header
 
 from .unet_configs import SD2, SD15, SDXL
 

@@ -1,0 +1,100 @@
+"""All figures of the benchmark, in an order that lets it say first how long it takes."""
+
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from sun_core.adapter import SunAdapter, load_adapter, save_adapter
+from sun_core.apply import SunSettings, apply_sun
+
+from .device import device, machine, timed
+from .figures import Figure, Figures
+from .forwards import measure_forwards, measure_host, measure_operations
+from .memory_management import start_dynamic_vram
+from .random_models import TINY_UNET, Sampler, full_size_model, random_weights, tiny_model
+from .runs import PLAIN_CFG, PLAIN_STEPS, SUN_STEPS, measure_busy, measure_fixed_costs, measure_runs
+
+MOST_SECONDS = 150.0
+"""What the runs and forwards of all batch sizes may take; repeats are chosen by it."""
+MOST_REPEATS = 7
+MOST_FORWARDS = 30
+TINY_STEPS = 60
+CAPTURING_RUNS = 3
+"""Runs after which a forward is captured, checked and trusted."""
+
+
+@torch.inference_mode()
+def measure(latent_size: int, batches: Sequence[int]) -> tuple[dict[str, Figure], dict[str, str | int]]:
+    """Return all figures by name, and what they were measured on."""
+    figures = Figures()
+    print("Building U-Nets with random weights ...", flush=True)
+    tiny, weights = tiny_model(), random_weights()
+    dynamic_vram = start_dynamic_vram()
+    plain = full_size_model(weights)
+    adapter = loaded_adapter(plain, figures)
+    models = {"plain": plain, "sun": apply_sun(plain, adapter, SunSettings(), may_capture=lambda: False)}
+    if device().type == "cuda":
+        models["captured"] = apply_sun(plain, adapter, SunSettings())
+    measure_tiny(tiny, figures)
+    samplers = {batch: Sampler(latent_size, batch) for batch in batches}
+    repeats, forwards = plan(samplers, models)
+    for batch, sampler in samplers.items():
+        name = f"batch {batch}"
+        for _ in range(CAPTURING_RUNS if "captured" in models else 0):
+            sampler(models["captured"], SUN_STEPS, 1.0)
+        for repeat in range(repeats):
+            print(f"Measuring {name}, {repeat + 1} of {repeats} ...", flush=True)
+            measure_runs(sampler, models, figures, name)
+        limit = "at most 1.02" if device().type == "cpu" else "at most 1.15 at batch 1, 1.06 at batch 8"
+        measure_forwards(sampler, models["sun"], forwards, figures, f"{name}: forward", limit)
+        measure_busy(sampler, models, figures, name)
+    described = machine() | {
+        "weights": str(plain.model.get_dtype()).removeprefix("torch."),
+        "latent": f"{latent_size}x{latent_size}",
+        "dynamic_vram": str(dynamic_vram),
+        "repeats": repeats,
+    }
+    return figures.summary(), described
+
+
+def loaded_adapter(plain: ModelPatcher, figures: Figures) -> SunAdapter:
+    """Measure the way from an adapter file (in the system's file cache) to an adapter, and on to a patched MODEL."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "adapter.safetensors"
+        save_adapter(SunAdapter.for_unet(plain.model.diffusion_model), file, {})
+        adapter, seconds = timed(lambda: load_adapter(file))
+    figures.add("loading an adapter", seconds, "s")
+    _, seconds = timed(lambda: apply_sun(plain, adapter, SunSettings()))
+    figures.add("patching a MODEL", seconds, "s")
+    return adapter
+
+
+def measure_tiny(tiny: ModelPatcher, figures: Figures) -> None:
+    """Measure what the host does, on a U-Net so small that nothing else counts."""
+    adapter = SunAdapter.for_unet(tiny.model.diffusion_model).requires_grad_(False)
+    sun = apply_sun(tiny, adapter, SunSettings(), may_capture=lambda: False)
+    sampler = Sampler(8, 1, TINY_UNET["context_dim"])
+    for model in (tiny, sun):
+        sampler(model, SUN_STEPS, 1.0)
+    measure_operations(sampler, sun, figures)
+    measure_host(sampler, sun, TINY_STEPS, figures)
+    measure_fixed_costs(sampler, tiny, sun, figures)
+
+
+def plan(samplers: dict[int, Sampler], models: dict[str, ModelPatcher]) -> tuple[int, int]:
+    """Warm up, choose how often to repeat runs and forwards, and say how long it will take."""
+    seconds = 0.0
+    for sampler in samplers.values():
+        sampler(models["plain"], 1, PLAIN_CFG)
+        sampler(models["sun"], 1, 1.0)
+        _, with_cfg = timed(partial(sampler, models["plain"], 1, PLAIN_CFG))
+        _, single = timed(partial(sampler, models["sun"], 1, 1.0))
+        seconds += PLAIN_STEPS * with_cfg + (len(models)) * SUN_STEPS * single
+    repeats = max(1, min(MOST_REPEATS, int(MOST_SECONDS / seconds)))
+    forwards = max(3, min(MOST_FORWARDS, int(MOST_FORWARDS * MOST_SECONDS / seconds / MOST_REPEATS)))
+    print(f"Measuring takes about {seconds * repeats * 1.3 / 60 + 0.3:.1f} minutes.", flush=True)
+    return repeats, forwards

@@ -1,0 +1,34 @@
+"""ComfyUI's memory management as its main.py starts it: what is measured is what artists have."""
+
+import importlib
+import importlib.util
+import os
+import shutil
+
+
+def choose_allocator() -> None:
+    """Let CUDA allocate as ComfyUI's main.py lets it; torch reads this when it is imported."""
+    if shutil.which("nvidia-smi"):
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync")
+
+
+def start_dynamic_vram() -> bool:
+    """Switch dynamic VRAM on where main.py of ComfyUI 0.33 does, and say whether it is on.
+
+    It must happen after models with random weights were made: with it, layers have no weights until they are loaded.
+    """
+    import comfy.cli_args
+    import comfy.model_management
+    import comfy.model_patcher
+
+    enabled = getattr(comfy.cli_args, "enables_dynamic_vram", lambda: False)()
+    if not enabled or not comfy.model_management.is_nvidia() or importlib.util.find_spec("comfy_aimdo") is None:
+        return False
+    control = importlib.import_module("comfy_aimdo.control")
+    control.init()
+    headroom = int(comfy.cli_args.args.vram_headroom * 1024**3)
+    if not control.init_devices((device.index, headroom) for device in comfy.model_management.get_all_torch_devices()):
+        return False
+    comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic  # type: ignore[attr-defined]
+    importlib.import_module("comfy.memory_management").aimdo_enabled = True
+    return True

@@ -1,0 +1,65 @@
+"""Whole runs, as a KSampler node does them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+
+from .device import PeakMemory, busy_seconds, device, timed
+from .figures import Figures
+from .random_models import Sampler
+
+PLAIN_STEPS, PLAIN_CFG, SUN_STEPS = 25, 7.0, 4
+TINY_RUNS = 15
+
+
+def measure_runs(sampler: Sampler, models: dict[str, ModelPatcher], figures: Figures, name: str) -> None:
+    """Measure a run of each kind, one after the other: 25 steps with CFG, 4 without, and 4 with SUN."""
+    runs: dict[str, Callable[[], Any]] = {
+        "plain, 25 steps, CFG": partial(sampler, models["plain"], PLAIN_STEPS, PLAIN_CFG),
+        "plain, 4 steps": partial(sampler, models["plain"], SUN_STEPS, 1.0),
+        "SUN, 4 steps": partial(sampler, models["sun"], SUN_STEPS, 1.0),
+    }
+    if "captured" in models:
+        runs["SUN, 4 steps, captured"] = partial(sampler, models["captured"], SUN_STEPS, 1.0)
+    seconds = {}
+    for kind, run in runs.items():
+        memory = PeakMemory()
+        _, seconds[kind] = timed(run)
+        figures.add(f"{name}: {kind}", seconds[kind], "s")
+        if (peak := memory.gigabytes()) is not None:
+            figures.add(f"{name}: peak memory, {kind}", peak, "GB")
+    fastest = list(runs)[-1]
+    plain, plain_4, sun = (seconds[kind] for kind in list(runs)[:3])
+    figures.add(
+        f"{name}: speed-up, eager", plain / sun, "x", "at most 12.5" if device().type != "cpu" else "at least 10"
+    )
+    if "captured" in models:
+        figures.add(f"{name}: speed-up, captured", plain / seconds[fastest], "x", "at least 10 at batch 1")
+    limit = "at most 1.03" if device().type == "cpu" else "at most 1.10 at batch 1, 1.05 at batch 8"
+    figures.add(f"{name}: SUN, 4 steps / plain, 4 steps", sun / plain_4, "x", limit)
+
+
+def measure_busy(sampler: Sampler, models: dict[str, ModelPatcher], figures: Figures, name: str) -> None:
+    """Measure the share of a run's time that a CUDA device works."""
+    for kind in ("plain", "sun", "captured"):
+        if kind in models:
+            run = partial(sampler, models[kind], SUN_STEPS, 1.0)
+            work = busy_seconds(run)
+            if work is not None:
+                _, wall = timed(run)
+                figures.add(f"{name}: device works, {kind}, 4 steps", 100 * work / wall, "%")
+
+
+def measure_fixed_costs(sampler: Sampler, plain: ModelPatcher, sun: ModelPatcher, figures: Figures) -> None:
+    """Measure what a run costs apart from its forwards, on a tiny U-Net: 8 steps give twice the forwards of 4."""
+    for _ in range(TINY_RUNS):
+        fixed = {}
+        for name, model in (("plain", plain), ("sun", sun)):
+            (_, four), (_, eight) = (timed(partial(sampler, model, steps, 1.0)) for steps in (4, 8))
+            fixed[name] = 2 * four - eight
+            figures.add(f"fixed cost of a run, {name}", fixed[name] * 1e3, "ms")
+        figures.add(
+            "fixed cost of a run, SUN more than plain", (fixed["sun"] - fixed["plain"]) * 1e3, "ms", "at most 3"
+        )

@@ -1,0 +1,97 @@
+"""What stands in a U-Net's cross-attention blocks while SUN is on its MODEL."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import comfy.ldm.modules.attention
+from torch import Tensor
+
+from .forward import SunForward
+from .layers import CrossAttentionLayer
+
+FORWARD_KEY = "sun_forward"
+"""Where transformer_options hold the SunForward of the forward that is on."""
+
+
+class SunAttention:
+    """The attn2 replacement of one layer: plain attention, the SUN offset, and what neighbours add.
+
+    It wraps the replacement that it finds, and offers the `add` of IP-Adapter packs to those that come later.
+    """
+
+    def __init__(self, number: int, neighbour: Callable | None = None, callbacks: Sequence[tuple[Callable, dict]] = ()):
+        self.number, self.neighbour, self.callbacks = number, neighbour, list(callbacks)
+
+    def add(self, callback: Callable, **kwargs: Any) -> None:
+        """`callback(out, q, k, v, extra_options, **kwargs)` gives a delta while sigma_end <= sigma <= sigma_start."""
+        self.callbacks.append((callback, kwargs))
+
+    def copy(self) -> "SunAttention":
+        return SunAttention(self.number, self.neighbour, self.callbacks)
+
+    def __deepcopy__(self, memo: dict) -> "SunAttention":
+        """ComfyUI 0.3.75 deep-copies patches with the MODEL; weights that neighbours hold are to be shared."""
+        return self.copy()
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+        """Return the layer's result before `to_out`; q, k, v: (rows, tokens, channels)."""
+        forward: SunForward | None = extra_options.get(FORWARD_KEY)
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return comfy.ldm.modules.attention.optimized_attention(
+                q,
+                k,
+                v,
+                extra_options["n_heads"],
+                attn_precision=extra_options.get("attn_precision"),
+                transformer_options=extra_options,
+            )
+
+        if forward is not None and (forward.row_count == len(q) or _warn_of_rows(forward.row_count, len(q))):
+            text, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:])
+        else:
+            text = out = attend(q, k, v)
+        if self.neighbour is not None:
+            out = out + (self.neighbour(q, k, v, extra_options) - text)
+        if self.callbacks:
+            sigma = float(extra_options["sigmas"][0])
+            for callback, kwargs in self.callbacks:
+                if kwargs["sigma_end"] <= sigma <= kwargs["sigma_start"]:
+                    out = out + callback(out, q, k, v, extra_options, **kwargs)
+        return out.to(q.dtype)
+
+
+@cache
+def _warn_of_rows(expected: int, found: int) -> bool:
+    """Warn once for each case, thanks to the cache, that SUN leaves a layer plain."""
+    logging.warning(
+        f"Another node changes the batch inside cross-attention ({expected} -> {found} rows): SUN leaves it plain."
+    )
+    return False
+
+
+def install(transformer_options: dict, layers: list[CrossAttentionLayer]) -> None:
+    """Put a SunAttention into every layer, around whatever replacement is there; change the dicts in place.
+
+    The U-Net looks for (block, id, index) first, then for (block, id). IP-Adapter packs use the short key where a block
+    has one transformer, so SUN does too, and takes what has the long one with it: there it would switch them off.
+    """
+    replace = transformer_options.setdefault("patches_replace", {}).setdefault("attn2", {})
+    for layer in layers:
+        short, long = layer.block, (*layer.block, layer.depth_index)
+        found = [patch for patch in (replace.get(long), replace.get(short)) if patch is not None]
+        ours = next((patch for patch in found if isinstance(patch, SunAttention)), SunAttention(layer.number))
+        neighbour = next((patch for patch in found if not isinstance(patch, SunAttention)), ours.neighbour)
+        if layer.depth == 1:
+            replace.pop(long, None)
+        replace[short if layer.depth == 1 else long] = SunAttention(layer.number, neighbour, ours.callbacks)
+
+
+def separate_attentions(transformer_options: dict) -> None:
+    """Replace SunAttentions by copies of their own: what neighbours add to a clone must not reach its original."""
+    replace = transformer_options.get("patches_replace", {}).get("attn2", {})
+    for key, patch in replace.items():
+        if isinstance(patch, SunAttention):
+            replace[key] = patch.copy()

@@ -1,0 +1,254 @@
+"""What runs around ComfyUI's sampling while SUN is on a MODEL: four wrappers, methods of one SunHooks.
+
+`outer_sample` brings the automatic settings. `sampler_sample` reads the negative that the sampler holds (also at CFG 1,
+where it takes no part in the batch) and puts the SunRun into the run's own options, so that nothing outlives it.
+`apply_model` finds out which rows of a batch are conditioned. `diffusion_model` may let a CUDA graph do it.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from .adapter import SunAdapter
+from .attention_patch import FORWARD_KEY, install
+from .automatic import automatic_settings
+from .capture import COMPILE_KEY, Captures, Replays
+from .conditioning import area_as_mask, negative_entries
+from .errors import SunError
+from .forward import Strengths
+from .layers import cross_attention_layers
+from .run import RunReport, SunRun
+
+SUN = "sun"
+"""Our key among a ModelPatcher's wrappers, callbacks and additional models."""
+RUN_KEY, REPLAYS_KEY = "sun_run", "sun_replays"
+"""Where transformer_options hold the run's SunRun and its Replays."""
+
+Report = Callable[[RunReport], None]
+
+
+@dataclass(frozen=True)
+class SunSettings:
+    """How an adapter works on a MODEL. Percents are of the sampling schedule, as everywhere in ComfyUI."""
+
+    negative_strength: float = 1.0
+    positive_strength: float = 1.0
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    automatic: bool = True
+    """CFG 1, trailing sigmas and a deterministic sampler, whatever the sampler says."""
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the MODEL samples as if SUN were not there: at strength 0."""
+        return self.negative_strength == 0 and self.positive_strength == 0
+
+
+class SunHooks:
+    """The wrappers of one patched MODEL; its clones share them."""
+
+    def __init__(self, settings: SunSettings, negative: list | None, report: Report, may_capture: Callable[[], bool]):
+        """`negative` (CONDITIONING) takes the place of the sampler's own; `report` is told what each run did.
+
+        `may_capture` is asked at each run whether forwards may be captured as CUDA graphs.
+        """
+        self.settings, self.negative, self.report, self.may_capture = settings, negative, report, may_capture
+        self.captures = Captures()
+        self.running: RunReport | None = None
+        """The report of the run that is on."""
+
+    def __deepcopy__(self, memo: dict) -> "SunHooks":
+        """Stay the same in copies of a run's options: the running report is one."""
+        return self
+
+    def outer_sample(
+        self, executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Sample with the automatic settings, or with the sampler's own, and report the run."""
+        if self.settings.is_off:
+            return executor(noise, latent, sampler, sigmas, *args, **kwargs)
+        guider = executor.class_obj
+        if not self.negative and not guider.conds.get("negative"):
+            raise SunError(
+                f"SUN needs a negative prompt, which may be empty, and {_node_of(guider)} has none; use KSampler "
+                "or CFGGuider, or connect one to the negative input of Apply SUN Adapter."
+            )
+        steps = len(sigmas) - 1
+        if not self.settings.automatic:
+            return self._reported(RunReport(steps), executor, noise, latent, sampler, sigmas, *args, **kwargs)
+        _turn_negative_areas_of_guider_into_masks(guider, noise)
+        with automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, changes):
+            return self._reported(RunReport(steps, changes), executor, noise, latent, sampler, sigmas, *args, **kwargs)
+
+    def _reported(self, run: RunReport, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        outer, self.running = self.running, run
+        try:
+            samples = executor(*args, **kwargs)
+        finally:
+            self.running = outer
+        run.stop()  # here, where the samples have left the device: what it was asked for is done
+        self.report(run)
+        return samples
+
+    def sampler_sample(
+        self,
+        executor: Any,
+        guider: Any,
+        sigmas: Tensor,
+        extra_args: dict,
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Sample with a SunRun in the options of the run."""
+        rest = (guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args)
+        if self.settings.is_off:
+            return executor(*rest, **kwargs)
+        model_options = extra_args["model_options"]
+        transformer_options = model_options["transformer_options"]
+        install(transformer_options, cross_attention_layers(guider.model_patcher.model.diffusion_model))
+        if self.negative:
+            conds = _processed(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
+        else:
+            conds = guider.conds["negative"]
+        run = transformer_options[RUN_KEY] = self._new_run(guider, conds, noise, model_options)
+        replays = transformer_options[REPLAYS_KEY] = Replays(self.captures, guider.model_patcher, self.may_capture())
+        report = self.running
+        assert report is not None, "OUTER_SAMPLE runs around SAMPLER_SAMPLE"
+        report.start()
+        try:
+            return executor(*rest, **kwargs)
+        finally:
+            report.evaluations, report.replayed, report.why_eager = run.evaluations, replays.count, replays.why_eager
+            replays.end()
+            run.forget()
+
+    def _new_run(self, guider: Any, negative_conds: list[dict], noise: Tensor, model_options: dict) -> SunRun:
+        adapters = _adapters_by_device(guider.model_patcher)
+        context_dim = next(iter(adapters.values())).layout.context_dim
+        percent_to_sigma = guider.inner_model.model_sampling.percent_to_sigma
+        return SunRun(
+            adapters,
+            negative_entries(negative_conds, context_dim, noise.shape[2:]),
+            plain_names=_give_negatives_of_guider_own_uuids(guider),
+            strengths=Strengths(self.settings.negative_strength, self.settings.positive_strength),
+            sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
+            sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
+            contexts_can_change=_contexts_can_change(model_options),
+        )
+
+    def apply_model(
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Evaluate the model with a SunForward in the options of this forward."""
+        transformer_options = dict(transformer_options or {})
+        run: SunRun | None = transformer_options.get(RUN_KEY)
+        if run is not None and c_crossattn is not None:
+            names = transformer_options.get("uuids", (None,))
+            run.evaluations += 1
+            transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, t, _compute_dtype(executor.class_obj))
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+    def diffusion_model(
+        self,
+        executor: Any,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Evaluate the U-Net, as a CUDA graph if that is safe."""
+        options = transformer_options or {}
+        if torch.compiler.is_compiling() or control is not None or kwargs or options.get(FORWARD_KEY) is None:
+            return executor(x, timesteps, context, y, control, options, **kwargs)
+
+        def forward(inputs: dict[str, Tensor | None], options: dict[str, Any]) -> Tensor:
+            return executor(inputs["x"], inputs["timesteps"], inputs["context"], inputs["y"], None, options)
+
+        inputs = {"x": x, "timesteps": timesteps, "context": context, "y": y}
+        return options[REPLAYS_KEY](forward, inputs, options, options[FORWARD_KEY], FORWARD_KEY)
+
+    def detached(self, _: ModelPatcher, unpatches_all: bool) -> None:
+        """Free the CUDA graphs of a MODEL that leaves its device."""
+        if unpatches_all:
+            self.captures.clear()
+
+
+def _contexts_can_change(model_options: dict[str, Any]) -> bool:
+    """Say whether something on the MODEL may give an entry another context from step to step.
+
+    ComfyUI itself does so in context windows only; what other packs put around an evaluation is not known.
+    """
+    wrappers = model_options["transformer_options"].get("wrappers", {})
+    foreign = any(key not in (SUN, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
+    return foreign or "context_handler" in model_options or "model_function_wrapper" in model_options
+
+
+def _compute_dtype(base_model: Any) -> torch.dtype:
+    """Return what ComfyUI computes a U-Net in, as its BaseModel.apply_model decides."""
+    return base_model.manual_cast_dtype or base_model.get_dtype()
+
+
+def _node_of(guider: Any) -> str:
+    """Return the node that made a guider, as an artist knows it."""
+    return {"Guider_Basic": "BasicGuider"}.get(type(guider).__name__, type(guider).__name__)
+
+
+def _turn_negative_areas_of_guider_into_masks(guider: Any, noise: Tensor) -> None:
+    if conds := guider.conds.get("negative"):
+        guider.conds["negative"] = [area_as_mask(cond, noise.shape[2:]) for cond in conds]
+
+
+def _give_negatives_of_guider_own_uuids(guider: Any) -> frozenset:
+    """Give each negative of the guider a new uuid, and return all of these.
+
+    If the positive has an area, ComfyUI adds a negative entry for it that carries the positive's uuid.
+    """
+    uuids = set()
+    for name, conds in guider.conds.items():
+        if "negative" in name:
+            guider.conds[name] = [{**cond, "uuid": uuid.uuid4()} for cond in conds]
+            uuids |= {cond["uuid"] for cond in guider.conds[name]}
+    return frozenset(uuids)
+
+
+def _adapters_by_device(model: ModelPatcher) -> dict[torch.device, SunAdapter]:
+    """Find the adapter on the MODEL's device and those of its multi-GPU clones (ComfyUI 0.33), each with its copy."""
+    patchers = [model, *model.get_additional_models_with_key("multigpu")]
+    return {patcher.load_device: patcher.get_additional_models_with_key(SUN)[0].model for patcher in patchers}
+
+
+def _processed(
+    base_model: Any, conditioning: list, noise: Tensor, latent_image: Tensor | None, denoise_mask: Tensor | None
+) -> list[dict]:
+    """Process a CONDITIONING as ComfyUI's sampling does its own, apart from what acts outside of the words."""
+    conds = [area_as_mask(cond, noise.shape[2:]) for cond in comfy.sampler_helpers.convert_cond(conditioning)]
+    for cond in conds:
+        for outside in ("control", "gligen", "hooks"):
+            cond.pop(outside, None)
+    processed = comfy.samplers.process_conds(
+        base_model, noise, {"negative": conds}, noise.device, latent_image, denoise_mask
+    )
+    return processed["negative"]

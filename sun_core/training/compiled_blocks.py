@@ -1,0 +1,172 @@
+"""torch.compile for the blocks of the frozen U-Net: fewer and larger kernels while training.
+
+Blocks that are alike share their code, so that a U-Net takes some ten compilations for each way that it is used
+(teacher, student, target). Whole rows may come and go without another one.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch._dynamo
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from ..attention import add_offsets
+from ..attention_patch import FORWARD_KEY
+from ..forward import SunForward
+from ..layers import cross_attention_layers
+
+KINDS_OF_BLOCKS = 128
+"""More than a U-Net has kinds of blocks and ways to use them; torch's own limit of recompilations is 8."""
+
+
+_RECOMPILE_LIMIT = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+
+
+@contextmanager
+def compiled_blocks(unet: nn.Module) -> Iterator[None]:
+    """Let the residual and transformer blocks of `unet` run compiled.
+
+    If compiling fails, which is said once, they run as ever.
+    """
+    replaced = _replace_forwards(unet)
+    try:
+        with torch._dynamo.config.patch({_RECOMPILE_LIMIT: KINDS_OF_BLOCKS}):
+            yield
+    finally:
+        for module in replaced:
+            del module.forward  # the class's own is seen again
+
+
+def _replace_forwards(unet: nn.Module) -> list[nn.Module]:
+    compiler = _Compiler()
+    transformer = compiler.compiled(transformer_block)
+    residual, norm = compiler.compiled(residual_block), compiler.compiled(group_norm)
+    numbers = {id(layer.attention): layer.number for part in unet.modules() for layer in cross_attention_layers(part)}
+    residual_blocks = [module for module in unet.modules() if isinstance(module, ResBlock)]
+    within = {id(part) for block in residual_blocks for part in block.modules()}
+    replaced = []
+    for module in unet.modules():
+        if isinstance(module, ResBlock):
+            module.forward = _forward(module, residual)
+        elif isinstance(module, BasicTransformerBlock) and _is_ordinary(module):
+            module.forward = _transformer_forward(module, numbers[id(module.attn2)], transformer)
+        elif isinstance(module, nn.GroupNorm) and id(module) not in within:
+            module.forward = _forward(module, norm)  # type: ignore[method-assign]
+        else:
+            continue
+        replaced.append(module)
+    return replaced
+
+
+class _Compiler:
+    """Compiles functions at their first call, and again for each kind of arguments, until that fails."""
+
+    def __init__(self) -> None:
+        self.works = True
+
+    def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Make a function that runs compiled if it can, or as it is."""
+        compiled = torch.compile(function, fullgraph=True)
+
+        def run(*arguments: Any) -> Tensor:
+            if self.works:
+                try:
+                    return compiled(*arguments)
+                except torch._dynamo.exc.TorchDynamoException as error:
+                    self._give_up(error)
+            return function(*arguments)
+
+        return run
+
+    def _give_up(self, error: Exception) -> None:
+        self.works = False
+        reason = str(getattr(error, "inner_exception", error)).strip().partition("\n")[0]
+        logging.warning(f"torch.compile does not work here ({reason}); training goes on without it, slower.")
+
+
+def _is_ordinary(block: BasicTransformerBlock) -> bool:
+    """Tell whether a block has the parts of Stable Diffusion's, and no others."""
+    return (
+        block.attn2 is not None
+        and block.is_res
+        and not (block.ff_in or block.disable_self_attn or block.switch_temporal_ca_to_sa)
+    )
+
+
+def _forward(module: nn.Module, compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def forward(*tensors: Tensor) -> Tensor:
+        _let_rows_change(*tensors)
+        return compiled(module, *tensors)
+
+    return forward
+
+
+def _let_rows_change(*tensors: Tensor) -> None:
+    """Tell torch.compile that the first dimension of these may have any size."""
+    for tensor in tensors:
+        torch._dynamo.maybe_mark_dynamic(tensor, 0)
+
+
+def _transformer_forward(
+    block: BasicTransformerBlock, number: int, compiled: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    def forward(x: Tensor, context: Tensor, transformer_options: dict) -> Tensor:
+        sun: SunForward | None = transformer_options.get(FORWARD_KEY)
+        if sun is None:
+            _let_rows_change(x, context)
+            return compiled(block, x, context, [], [], None, None)
+        layer = sun.layers[number]
+        keys, values = ([pieces[0].expand(len(x), -1, -1) for pieces in kv] for kv in (layer.keys, layer.values))
+        _let_rows_change(x, context, *keys, *values)
+        return compiled(block, x, context, keys, values, layer.scales, layer.shift)
+
+    return forward
+
+
+def residual_block(block: ResBlock, x: Tensor, emb: Tensor) -> Tensor:
+    """Evaluate a residual block."""
+    return block._forward(x, emb)
+
+
+def group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """Evaluate a GroupNorm; eagerly, CUDA's would copy channels-last input to another memory order."""
+    return torch.nn.functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+
+
+def transformer_block(
+    block: BasicTransformerBlock,
+    x: Tensor,
+    context: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    scales: Tensor | None,
+    shift: Tensor | None,
+) -> Tensor:
+    """Evaluate a transformer block as ComfyUI's own forward does without patches, with SUN if there are branches.
+
+    x: (rows, tokens, channels); context: (rows, tokens, context_dim); keys and values of each branch, (rows, tokens,
+    channels); scales and shift as in LayerBranches.
+    """
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        rows, _, channels = q.shape
+        q, k, v = (t.view(rows, -1, block.n_heads, channels // block.n_heads).transpose(1, 2) for t in (q, k, v))
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, -1, channels)
+
+    normed = block.norm1(x)
+    own = block.attn1
+    x = x + own.to_out(attend(own.to_q(normed), own.to_k(normed), own.to_v(normed)))
+    cross = block.attn2
+    q = cross.to_q(block.norm2(x))
+    out = attend(q, cross.to_k(context), cross.to_v(context))
+    if scales is not None and shift is not None:
+        branches = [attend(q, k, v) for k, v in zip(keys, values, strict=True)]
+        out = add_offsets(torch.stack([out, *branches]), scales, shift).to(q.dtype)
+    x = x + cross.to_out(out)
+    return x + block.ff(block.norm3(x))

@@ -1,0 +1,50 @@
+"""torch.compile in training: the same losses, few compilations, and training without it if it fails."""
+
+import functools
+from dataclasses import replace
+
+import pytest
+import tiny_run
+import torch
+from sun_pack.sun_core.training import compiled_blocks
+from torch._dynamo.utils import counters
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Blocks are traced and then run eagerly: no compiler is needed, and it takes seconds."""
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+
+
+def losses(**settings):
+    return [step.loss for step in tiny_run.tiny_trainer(replace(tiny_run.CONFIG, **settings)).steps()]
+
+
+def test_the_losses_are_those_without_it_and_blocks_that_are_alike_share_their_code(traced):
+    """Teacher, student and target have 6, 3 and 1 to 3 rows here, in 7 transformer and 8 residual blocks."""
+    settings = {"batch_size": 3, "steps": 2, "gradient_checkpointing": True}
+    assert losses(compile=True, **settings) == pytest.approx(losses(**settings), rel=1e-4)
+    assert 0 < counters["stats"]["unique_graphs"] <= 60
+
+
+def test_the_blocks_are_as_before_afterwards():
+    unet = tiny_run.mini()[0].model.diffusion_model
+    with pytest.raises(KeyError), compiled_blocks.compiled_blocks(unet):
+        raise KeyError
+    assert not any("forward" in vars(module) for module in unet.modules())
+
+
+def test_if_compiling_fails_training_goes_on_without_it(monkeypatch, caplog):
+    torch._dynamo.reset()
+
+    def broken(graph, example_inputs):
+        raise RuntimeError("no compiler on this machine")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
+    assert losses(compile=True) == pytest.approx(losses(), rel=1e-4)
+    (told,) = [record.message for record in caplog.records if "torch.compile" in record.message]
+    assert told == (
+        "torch.compile does not work here (no compiler on this machine); training goes on without it, slower."
+    )
