@@ -95,7 +95,7 @@ def grid() -> None:
     for y, i in enumerate(rows):
         text = f"{pairs.positives[i]}\n\nnot: {pairs.negatives[i]}"
         draw.multiline_text((GAP, header + y * (TILE + GAP) + TILE // 2), wrapped(text), INK, font, anchor="lm")
-    sheet.quantize(192).save(FOLDER / "grid.png", optimize=True)
+    sheet.save(FOLDER / "grid.jpg", quality=85, optimize=True)
 
 
 def wrapped(text: str, width: int = 30) -> str:
