@@ -92,7 +92,7 @@ def test_a_python_that_cannot_be_run_is_one_sentence(
 
 @pytest.fixture
 def comfyui_that_needs(tmp_path: Path) -> Callable[..., Path]:
-    """A folder that looks like a ComfyUI with these requirements."""
+    """Make a folder that looks like a ComfyUI with these requirements."""
 
     def comfyui_that_needs(*requirements: str) -> Path:
         comfyui = tmp_path / "ComfyUI"
