@@ -1,7 +1,9 @@
 """Measure training on a full-size U-Net with random weights, without a checkpoint and without a network.
 
-    COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sd15 --batch 8 --batch 16 [--set NAME=VALUE]
+    COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sd15 --batch 8 --batch 16
     COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sdxl --batch 2 --batch 4
+    ... --set compile=true            with torch.compile; the first batch size takes minutes more
+    ... --set channels_last=false     any training setting
 
 Run it from the root of the repository, with ComfyUI's Python and accelerate. It gives what `tools/train.py --dry-run`
 gives on a real checkpoint: random weights cost what trained ones do. The losses are those of fixed random data, so
