@@ -5,6 +5,7 @@ from typing import Any
 
 from .edits import Edit
 from .graph import Graph, Input, Node, NodeId, Source, Workflow, as_dict, file_names
+from .pack_samplers import Definitions, recognize
 from .rules import SPEED_UP, is_model_input
 
 
@@ -13,12 +14,13 @@ def is_api(data: dict[str, Any]) -> bool:
     return any(isinstance(value, dict) and isinstance(value.get("class_type"), str) for value in data.values())
 
 
-def read_api(data: dict[str, Any]) -> Workflow:
+def read_api(data: dict[str, Any], definitions: Definitions | None = None) -> Workflow:
     """Read an API graph into a view."""
     graph = Graph(None)
     for node_id, value in data.items():
         if isinstance(value, dict) and isinstance(value.get("class_type"), str):
-            graph.nodes[node_id] = _read_node(node_id, value, graph)
+            node = graph.nodes[node_id] = _read_node(node_id, value, graph)
+            recognize(node, None, definitions)
     numbers = [int(node_id) for node_id in graph.nodes if str(node_id).isdecimal() and len(str(node_id)) < 16]
     return Workflow({None: graph}, max([0, *numbers]) + 1)
 

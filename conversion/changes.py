@@ -6,7 +6,7 @@ from typing import Any
 
 from .edits import Edit, disconnect_input, set_widget
 from .graph import Node, Place, Source
-from .rules import VALUES
+from .rules import DETERMINISTIC, VALUES
 from .samplers import Sampler, Setting, consumers_of_primitive
 
 
@@ -41,8 +41,17 @@ def wanted_values(samplers: list[Sampler], steps: int) -> dict[Setting, Any]:
             if setting.role == "boundary":
                 wanted[setting] = boundaries.value(sampler, setting)
             else:
-                wanted[setting] = total if setting.role == "steps" else VALUES[setting.role]
+                wanted[setting] = total if setting.role == "steps" else _offered(setting)
     return {setting: value for setting, value in wanted.items() if value is not None}
+
+
+def _offered(setting: Setting) -> Any:
+    """Return the value that SUN needs, or for a sampler another deterministic one, if the node offers it."""
+    value = VALUES[setting.role]
+    choices = setting.node.rule.choices.get(setting.widget) if setting.node.rule else None
+    if not choices or value in choices:
+        return value
+    return next((name for name in DETERMINISTIC if setting.role == "sampler" and name in choices), None)
 
 
 @dataclass

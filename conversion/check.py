@@ -102,7 +102,11 @@ def _run_lines(node: Node, around: Surroundings) -> list[str]:
     samplers = around.fed_by(node)
     if not samplers:
         return []
-    line = f"{samplers[0].node.label}: {_run(samplers[0], node)}"
+    first = samplers[0]
+    if first.node.problem is not None:
+        line = say("{node}: SUN does not know its settings", node=first.node.label)
+    else:
+        line = f"{first.node.label}: {_run(first, node)}"
     return [say("{line} (and {count} more)", line=line, count=len(samplers) - 1) if len(samplers) > 1 else line]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .rules import NODES, REROUTES, is_file_name
+from .rules import REROUTES, NodeRule, is_file_name
 
 NodeId = int | str
 Box = tuple[float, float, float, float]
@@ -96,6 +96,9 @@ class Node:
     texts: tuple[str, ...] = ()
     """The file names among the node's widget values."""
     properties: dict[str, Any] = field(default_factory=dict)
+    rule: NodeRule | None = None
+    problem: str | None = None
+    """Why SUN cannot change it, in words, if it is a sampler without a rule."""
     box: Box = (0.0, 0.0, 0.0, 0.0)
 
     @property
@@ -112,6 +115,10 @@ class Node:
         """Return what feeds an input, or drives the widget of that name."""
         slot = self.inputs.get(name)
         return slot.feed if slot else None
+
+    def order(self, values: list[Any]) -> list[str]:
+        """Return the names of the widgets in the order of the node's saved values."""
+        return self.promoted or (self.rule.order(values) if self.rule else [])
 
     def saved(self, widget: str) -> Any:
         """Return the value that the node itself saved for a widget, or None."""
@@ -226,21 +233,13 @@ def as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def widget_values(node_type: str, values: Any) -> dict[str, Any]:
-    """Return a node's saved widget values by name. If the file does not name them, the rules know their order."""
+def widget_values(values: Any, rule: NodeRule | None) -> dict[str, Any]:
+    """Return a node's saved widget values by name. If the file does not name them, the rule knows their order."""
     if isinstance(values, dict):
         return {name: value for name, value in values.items() if isinstance(name, str)}
-    if not isinstance(values, list) or node_type not in NODES:
+    if not isinstance(values, list) or rule is None:
         return {}
-    return dict(zip(widget_order(node_type, values), values, strict=False))
-
-
-def widget_order(node_type: str, values: list[Any]) -> list[str]:
-    """Return the widgets' names in the order of `values`. Files from before 2023-04 lack control_after_generate."""
-    names = list(NODES[node_type].widgets)
-    if len(values) == len(names) - 1 and "control_after_generate" in names:
-        names.remove("control_after_generate")
-    return names
+    return dict(zip(rule.order(values), values, strict=False))
 
 
 def file_names(values: Any) -> tuple[str, ...]:

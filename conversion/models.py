@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .graph import Graph, Node, Source, Workflow
 from .model_line import ModelLine, model_line
+from .pack_samplers import Definitions
 from .rules import (
     OTHER_NODES,
     RELEASED,
@@ -50,6 +51,8 @@ class Installed:
     adapters: Sequence[Adapter] = ()
     default: str | None = None
     model_file: Callable[[Sequence[str]], ModelFile | None] = lambda names: None
+    definitions: Definitions | None = None
+    """Looks up the server's node definitions; None if there is no server."""
 
     def adapter(self, name: object) -> Adapter | None:
         return next((adapter for adapter in self.adapters if adapter.name == name), None)

@@ -7,6 +7,7 @@ from .check import fix
 from .edits import Plan
 from .graph import ConversionError, Node, Workflow
 from .models import Installed
+from .pack_samplers import Definitions
 from .restore import restore
 from .speed_up import speed_up
 from .ui_edits import apply_to_ui
@@ -18,11 +19,12 @@ LARGEST = 20_000
 """Nodes in a workflow. Nobody draws more."""
 
 
-def read(data: Any) -> Workflow:
+def read(data: Any, definitions: Definitions | None = None) -> Workflow:
     """Read a workflow in either format into a view. Raises ConversionError for anything else."""
     if not isinstance(data, dict):
         raise ConversionError(say("This is not a ComfyUI workflow: it is not a JSON object."))
-    workflow = read_api(data) if "nodes" not in data and is_api(data) else read_ui(data)
+    read_format = read_api if "nodes" not in data and is_api(data) else read_ui
+    workflow = read_format(data, definitions)
     if sum(len(graph.nodes) for graph in workflow.graphs.values()) > LARGEST:
         raise ConversionError(
             say("This workflow has more than {most} nodes; split it to convert its parts.", most=f"{LARGEST:,}")
@@ -37,8 +39,9 @@ def make_plan(action: str, data: Any, targets: Any = None, installed: Installed 
     """
     if not isinstance(action, str) or action not in ACTIONS:
         raise ConversionError("The action must be speed_up, restore or fix.")
-    workflow = read(data)
-    return ACTIONS[action](workflow, find_targets(workflow, targets), installed or Installed())
+    installed = installed or Installed()
+    workflow = read(data, installed.definitions)
+    return ACTIONS[action](workflow, find_targets(workflow, targets), installed)
 
 
 def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
@@ -64,5 +67,6 @@ def convert(
 ) -> tuple[dict[str, Any], Plan]:
     """Convert a copy of a workflow in either format. Returns the copy and the plan."""
     plan = make_plan(action, data, targets, installed)
-    apply = apply_to_ui if "nodes" in data else apply_to_api
-    return apply(data, plan.edits), plan
+    if "nodes" in data:
+        return apply_to_ui(data, plan.edits, installed.definitions if installed else None), plan
+    return apply_to_api(data, plan.edits), plan

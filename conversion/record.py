@@ -13,7 +13,7 @@ from typing import Any
 
 from .changes import Change
 from .graph import SUBGRAPH_INPUT, Node, NodeId, Source
-from .rules import NODES, PRIMITIVES, SPEED_UP
+from .rules import PRIMITIVES, SPEED_UP
 from .ui_format import dicts, is_id, is_index
 
 RECORD = "sun_restore"
@@ -117,12 +117,12 @@ def _named(
 
 def _former(entry: dict[str, Any], node: Node, is_own: bool) -> Former | None:
     widget, value = entry["widget"], entry.get("value")
-    if node.type not in NODES:
+    if node.rule is None:
         return None
     plug = _plug(node, entry.get("plug")) if is_own else None
     if not _is_value(value) and not (value is None and plug):
         return None
-    if widget not in NODES[node.type].sets and not (node.type in PRIMITIVES and widget == "value"):
+    if widget not in node.rule.sets and not (node.type in PRIMITIVES and widget == "value"):
         return None
     return Former(node, widget, value, plug)
 

@@ -25,11 +25,27 @@ class NodeRule:
     """The input before which SUN is inserted."""
     follow: dict[str, str] = field(default_factory=dict)
     """The inputs whose nodes belong to the same sampler, and the section of the rules that lists these nodes."""
+    choices: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """What the combos among the widgets offer, if that is known."""
+    is_sampler: bool = False
+
+    def order(self, values: list[Any]) -> list[str]:
+        """Return the widgets' names in the order of `values`. Files from before 2023-04 lack control_after_generate."""
+        names = list(self.widgets)
+        if len(values) == len(names) - 1 and "control_after_generate" in names:
+            names.remove("control_after_generate")
+        return names
 
 
 def _section(name: str) -> dict[str, NodeRule]:
     return {
-        node_type: NodeRule(tuple(rule["widgets"]), rule.get("sets", {}), rule.get("model"), rule.get("follow", {}))
+        node_type: NodeRule(
+            tuple(rule["widgets"]),
+            rule.get("sets", {}),
+            rule.get("model"),
+            rule.get("follow", {}),
+            is_sampler=name == "samplers",
+        )
         for node_type, rule in RULES[name].items()
     }
 
@@ -38,13 +54,12 @@ SECTIONS = {
     name: _section(name)
     for name in ("samplers", "guiders", "choices", "schedules", "primitives", "sun", "named", "few_step_nodes")
 }
-SAMPLERS = SECTIONS["samplers"]
 PRIMITIVES = SECTIONS["primitives"]
 NODES: dict[str, NodeRule] = {node_type: rule for section in SECTIONS.values() for node_type, rule in section.items()}
 
 STEPS: int = RULES["values"]["steps"]
 VALUES: dict[Role, Any] = RULES["values"]
-DETERMINISTIC: frozenset[str] = frozenset(RULES["deterministic"])
+DETERMINISTIC: tuple[str, ...] = tuple(RULES["deterministic"])
 
 SPEED_UP: dict[str, Any] = RULES["speed_up"]
 SUN_ON_MODEL = ("SUNSpeedUp", "SUNApply")
@@ -55,6 +70,14 @@ SET_NODE, GET_NODE = RULES["named"]
 OTHER_NODES: dict[str, str] = RULES["other_nodes"]
 NOT_SUPPORTED: dict[str, str] = RULES["not_supported"]
 """Guiders and schedules that SUN cannot work with; the reason follows their name in a sentence."""
+PACK_SETTINGS: dict[str, tuple[str, Role]] = {
+    name: (kind, role) for name, (kind, role) in RULES["pack_settings"].items()
+}
+"""Type and role of the four settings by which a sampler of another pack is known."""
+CORE_NAMES: dict[str, frozenset[str]] = {name: frozenset(known) for name, known in RULES["core_names"].items()}
+"""The samplers and schedulers that ComfyUI itself offers."""
+LEFT_SAMPLERS: dict[str, str] = RULES["left_samplers"]
+"""Samplers of other packs that SUN leaves alone although they have the usual settings, and the reason."""
 UNET_FAMILIES: frozenset[str] = frozenset(RULES["unet_families"])
 
 _api_model = re.compile(RULES["api_model_inputs"])

@@ -24,8 +24,9 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
         return Plan(
             here if targets else say("There is no sampler in this workflow that SUN knows"),
             say(
-                "SUN speeds up KSampler, KSamplerAdvanced, SamplerCustom and SamplerCustomAdvanced with a CFGGuider. "
-                "Where a pack samples in a node of its own, put SUN 4-Step Speed-Up before it by hand and set 4 steps."
+                "SUN speeds up KSampler, KSamplerAdvanced, SamplerCustom, SamplerCustomAdvanced with a CFGGuider, and "
+                "samplers of other packs that have the settings of a KSampler. Before any other sampler, put SUN "
+                "4-Step Speed-Up by hand, and set 4 steps."
             ),
         )
     _keep_partners_alike(chosen, workflow)

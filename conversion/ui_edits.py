@@ -5,7 +5,8 @@ from collections import defaultdict
 from typing import Any
 
 from .edits import Add, Edit
-from .graph import SUBGRAPH_INPUT, Graph, NodeId, Source, as_dict, widget_order
+from .graph import SUBGRAPH_INPUT, Graph, NodeId, Source, as_dict
+from .pack_samplers import Definitions
 from .rules import SPEED_UP
 from .ui_format import Link, dicts, is_id, is_index, read_links, read_ui
 
@@ -13,9 +14,9 @@ KEPT_VALUES = "proxyWidgetErrorQuarantine"
 """Frontend 1.58 keeps the values of widgets here that an older page promoted. They win when it loads a file."""
 
 
-def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
+def apply_to_ui(data: dict[str, Any], edits: list[Edit], definitions: Definitions | None = None) -> dict[str, Any]:
     """Apply `edits` to a copy of a workflow in the UI's format."""
-    data, before = copy.deepcopy(data), read_ui(data).graphs
+    data, before = copy.deepcopy(data), read_ui(data, definitions).graphs
     graphs: dict[str | None, _Graph] = {None: _Graph(data, before[None])}
     for definition in dicts(as_dict(data.get("definitions")).get("subgraphs")):
         if isinstance(definition.get("id"), str):
@@ -43,7 +44,7 @@ class _Graph:
 
     def __init__(self, data: dict[str, Any], before: Graph) -> None:
         self._data = data
-        self._promoted = {node.id: node.promoted for node in before.nodes.values() if node.promoted}
+        self._before = before.nodes
         self._nodes: dict[NodeId, dict[str, Any]] = {}
         for node in dicts(data.get("nodes")):
             if is_id(node.get("id")):
@@ -108,7 +109,7 @@ class _Graph:
             if entry.get("originalEntry") == ["-1", widget]:
                 entry["hostValue"] = value
         values = node["widgets_values"] if isinstance(node.get("widgets_values"), list) else []
-        index = (self._promoted.get(node_id) or widget_order(node["type"], values)).index(widget)
+        index = self._before[node_id].order(values).index(widget)
         values += [None] * (index + 1 - len(values))
         values[index] = value
         node["widgets_values"] = values

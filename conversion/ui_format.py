@@ -22,6 +22,7 @@ from .graph import (
     file_names,
     widget_values,
 )
+from .pack_samplers import Definitions, recognize
 from .rules import NODES, PRIMITIVES
 from .words import say
 
@@ -43,25 +44,25 @@ class Link(NamedTuple):
         return dict(zip(LINK_KEYS, [number, *self.source, self.target, self.target_slot, self.type], strict=False))
 
 
-def read_ui(data: dict[str, Any]) -> Workflow:
+def read_ui(data: dict[str, Any], definitions: Definitions | None = None) -> Workflow:
     """Read a workflow in the UI's format into a view. Raises ConversionError if it has no list of nodes."""
     if not isinstance(data.get("nodes"), list):
         raise ConversionError(say("This is not a ComfyUI workflow: it has no list of nodes."))
-    definitions = as_dict(data.get("definitions")).get("subgraphs")
+    subgraphs = as_dict(data.get("definitions")).get("subgraphs")
     drawn: dict[str | None, dict[str, Any]] = {None: data}
-    for definition in dicts(definitions):
+    for definition in dicts(subgraphs):
         if isinstance(definition.get("id"), str):
             drawn.setdefault(definition["id"], definition)
     graphs = {number: _read_graph(part, number) for number, part in drawn.items()}
     for number, part in drawn.items():
-        _read_hosts(part, graphs[number], graphs)
+        _read_types(part, graphs[number], graphs, definitions)
     for graph in graphs.values():
         _show_what_is_in_force(graph)
     workflow = Workflow(graphs, 1)
     ids = [node.id for node in workflow.nodes() if isinstance(node.id, int)]
     counters = [
         counter
-        for graph in (data, *dicts(definitions))
+        for graph in (data, *dicts(subgraphs))
         for counter in (graph.get("last_node_id"), as_dict(graph.get("state")).get("lastNodeId"))
         if isinstance(counter, int) and counter < 2**52
     ]
@@ -129,7 +130,7 @@ def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> N
         mode=value["mode"] if isinstance(value.get("mode"), int) else 0,
         title=value["title"] if isinstance(value.get("title"), str) else "",
         outputs=[str(slot.get("type", "*")) for slot in dicts(value.get("outputs"))],
-        widgets=widget_values(value["type"], value.get("widgets_values")),
+        widgets=widget_values(value.get("widgets_values"), NODES.get(value["type"])),
         texts=file_names(value.get("widgets_values")),
         properties=as_dict(value.get("properties")),
         box=_box(value),
@@ -144,8 +145,10 @@ def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> N
     return node
 
 
-def _read_hosts(data: dict[str, Any], graph: Graph, graphs: Mapping[str | None, Graph]) -> None:
-    """Read which widgets stand on the subgraph nodes of a graph."""
+def _read_types(
+    data: dict[str, Any], graph: Graph, graphs: Mapping[str | None, Graph], definitions: Definitions | None
+) -> None:
+    """Read which widgets stand on the subgraph nodes of a graph, and recognize all other nodes."""
     read: set[NodeId] = set()
     for value in dicts(data.get("nodes")):
         number = value.get("id")
@@ -160,6 +163,8 @@ def _read_hosts(data: dict[str, Any], graph: Graph, graphs: Mapping[str | None, 
             saved = value.get("widgets_values")
             named = zip(node.promoted, saved, strict=False) if isinstance(saved, list) else as_dict(saved).items()
             node.widgets = {name: entry for name, entry in named if entry is not None}
+        else:
+            recognize(node, value.get("widgets_values"), definitions)
 
 
 def _promoted(value: dict[str, Any], inner: Graph) -> list[str]:
@@ -191,7 +196,7 @@ def _promoted_name(entry: Any, inner: Graph) -> str:
 def _show_what_is_in_force(graph: Graph) -> None:
     """Give widgets that SUN sets the values that stand for them on subgraph nodes, unless a link drives these."""
     for node in graph.nodes.values() if graph.hosts else ():
-        names = ("value",) if node.type in PRIMITIVES else NODES[node.type].sets if node.type in NODES else ()
+        names = ("value",) if node.type in PRIMITIVES else node.rule.sets if node.rule else ()
         for name in names:
             outermost = [place for place in node.places(name) if not place.on_hosts()]
             if not outermost or any(place.node is node or place.feed is not None for place in outermost):

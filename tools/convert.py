@@ -4,6 +4,10 @@
     python3 tools/convert.py pictures/               every .json and .png in a folder and its subfolders
     python3 tools/convert.py --restore workflow_sun.json
     python3 tools/convert.py --adapter my_adapter.safetensors --output converted/ workflow.json
+    python3 tools/convert.py --object-info object_info.json workflow.json
+
+Samplers of other packs are recognized by the settings in the file. --object-info is what a running ComfyUI gives at
+/object_info: with it, only the samplers that this ComfyUI knows are converted, to values that they offer.
 
 Takes the page's format, the API's, and PNG pictures with a workflow in them, of which a copy with the converted
 workflow is written (or the workflow alone, if --output ends in .json). No file is ever overwritten.
@@ -27,6 +31,7 @@ from conversion import png
 from conversion.edits import Plan
 from conversion.graph import ConversionError
 from conversion.models import Adapter, Installed
+from conversion.pack_samplers import Definitions
 from conversion.plan import convert
 
 SUFFIXES = (".json", ".png")
@@ -35,16 +40,33 @@ SUFFIXES = (".json", ".png")
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     action = "restore" if options.restore else "speed_up"
-    installed = Installed([Adapter(options.adapter)], options.adapter) if options.adapter else Installed()
+    adapters = [Adapter(options.adapter)] if options.adapter else []
+    try:
+        definitions = read_definitions(options.object_info) if options.object_info else None
+    except (ConversionError, OSError) as error:
+        say(f"{options.object_info}: {_reason(error)}", sys.stderr)
+        return 1
+    installed = Installed(adapters, options.adapter, definitions=definitions)
     failures = 0
     for source, target in jobs(options.paths, options.output, "_restored" if options.restore else "_sun"):
         try:
             say(f"{source}: {convert_file(source, target, action, installed)}", sys.stdout)
         except (ConversionError, OSError) as error:
             failures += 1
-            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            say(f"{source}: not converted. {reason}", sys.stderr)
+            say(f"{source}: not converted. {_reason(error)}", sys.stderr)
     return 1 if failures else 0
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def read_definitions(path: Path) -> Definitions:
+    """Read the node definitions of a ComfyUI from its /object_info."""
+    definitions = _json(_decoded(path.read_bytes()), "This is not what a ComfyUI gives at /object_info.")
+    if not isinstance(definitions, dict):
+        raise ConversionError("This is not what a ComfyUI gives at /object_info.")
+    return lambda node_type: found if isinstance(found := definitions.get(node_type), dict) else None
 
 
 def say(line: str, stream: TextIO) -> None:
@@ -60,6 +82,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="workflow.json, picture.png, or a folder")
     parser.add_argument("--restore", action="store_true", help="take SUN out and bring the former settings back")
     parser.add_argument("--adapter", metavar="NAME", help="the adapter file to use; the released one by default")
+    parser.add_argument("--object-info", type=Path, metavar="FILE", help="node definitions of a ComfyUI")
     parser.add_argument("--output", type=Path, metavar="PATH", help="a folder, or the file for a single workflow")
     options = parser.parse_args(arguments)
     is_file = options.output is not None and options.output.suffix.lower() in SUFFIXES
@@ -118,7 +141,7 @@ def convert_file(source: Path, target: Path, action: str, installed: Installed) 
 
 def _converted(action: str, text: str, installed: Installed) -> tuple[dict[str, Any], Plan]:
     try:
-        return convert(action, _json(text), None, installed)
+        return convert(action, _json(text, "This is not a ComfyUI workflow: it is not JSON."), None, installed)
     except RecursionError:
         raise ConversionError("Something in this workflow is nested too deeply.") from None
 
@@ -130,11 +153,11 @@ def _decoded(data: bytes) -> str:
         raise ConversionError("This is not a text file, so it cannot be a workflow.") from None
 
 
-def _json(text: str) -> Any:
+def _json(text: str, complaint: str) -> Any:
     try:
         return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
-        raise ConversionError("This is not a ComfyUI workflow: it is not JSON.") from None
+        raise ConversionError(complaint) from None
 
 
 def _finite(text: str) -> float | None:

@@ -187,6 +187,22 @@ def test_adapter_can_be_named(workflow, tmp_path):
     assert converted["nodes"][-1]["widgets_values"][0] == "mine.safetensors"
 
 
+def test_samplers_of_packs_follow_the_node_definitions_of_a_comfyui(tmp_path):
+    graph = corpus("api_text_to_image")
+    (number,) = (key for key, node in graph.items() if node["class_type"] == "KSampler")
+    graph[number]["class_type"] = "KSampler (Efficient)"
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    assert convert("graph.json", folder=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "graph_sun.json").read_text())[number]["inputs"]["steps"] == 4
+    (tmp_path / "info.json").write_text("{}")
+    done = convert("graph.json", "--object-info", "info.json", folder=tmp_path)
+    assert "its pack is not installed here" in done.stdout
+    for text, said in (("[]", "/object_info"), ("{", "/object_info"), (None, "No such file")):
+        (tmp_path / "info.json").unlink() if text is None else (tmp_path / "info.json").write_text(text)
+        done = convert("graph.json", "--object-info", "info.json", folder=tmp_path)
+        assert done.returncode == 1 and done.stdout == "" and said in done.stderr
+
+
 def test_bytes_after_the_picture_stay(tmp_path):
     source = picture(tmp_path / "picture.png", {"workflow": corpus("text_to_image")})
     source.write_bytes(source.read_bytes() + b"of another program")
