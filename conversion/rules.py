@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 RULES: dict[str, Any] = json.loads((Path(__file__).parent / "rules.json").read_text(encoding="utf-8"))
 
@@ -86,8 +86,12 @@ _model_name = re.compile(RULES["model_name_inputs"])
 _latent = re.compile(RULES["latent_inputs"])
 _unknown_unless_named = re.compile(RULES["unknown_unless_named"], re.IGNORECASE)
 _file_name = re.compile(RULES["file_names"], re.IGNORECASE)
-_families = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RULES["families_by_name"]]
-_distilled = [(re.compile(pattern, re.IGNORECASE), name) for pattern, name in RULES["distilled_names"]]
+_families = [(re.compile(pattern), name) for pattern, name in RULES["families_by_name"]]
+_distilled = [
+    (re.compile(pattern), method, re.compile(f"{sure}|{RULES['few_steps_named']}"))
+    for pattern, method, sure in RULES["distilled_names"]
+]
+_word_ends = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def is_model_input(name: str) -> bool:
@@ -119,16 +123,37 @@ def is_file_name(text: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def in_words(file_name: str) -> str:
+    """Return a file's name without its ending, as words: `exampleVision_v51HyperVAE` is `example vision v51 hyper vae`.
+
+    A pattern can then ask for a whole word: "ovis" is none in TurboVision.
+    """
+    stem = _file_name.sub("", file_name[:1000])
+    return " ".join(word for word in _word_ends.split(stem) if word).lower()
+
+
 def family_by_name(file_names: tuple[str, ...]) -> str | None:
     """Return the model family that a file name tells."""
-    return _first(_families, file_names)
+    names = [in_words(name) for name in file_names]
+    return next((family for pattern, family in _families if any(map(pattern.search, names))), None)
 
 
-@lru_cache(maxsize=4096)
-def distilled_by_name(file_names: tuple[str, ...]) -> str | None:
-    """Return the few-step method (LCM, Lightning, ...) that the name of a model or LoRA tells."""
-    return _first(_distilled, file_names)
+class Distilled(NamedTuple):
+    """What the name of a model or LoRA says about distillation for few steps."""
+
+    method: str
+    """LCM, Lightning, ..."""
+    is_sure: bool
+    """Whether more than one sign is in the name: the method is often a word of a style's name too."""
 
 
-def _first(patterns: list[tuple[re.Pattern[str], str]], names: tuple[str, ...]) -> str | None:
-    return next((found for pattern, found in patterns if any(pattern.search(name) for name in names)), None)
+def distilled_by_name(file_names: tuple[str, ...]) -> Distilled | None:
+    """Return the few-step method that the name of a model or LoRA tells, the surest one first."""
+    names = [in_words(name) for name in file_names]
+    found = [
+        Distilled(method, sure.search(name) is not None)
+        for pattern, method, sure in _distilled
+        for name in names
+        if pattern.search(name)
+    ]
+    return max(found, key=lambda one: one.is_sure, default=None)
