@@ -113,7 +113,12 @@ def _run_lines(node: Node, around: Surroundings) -> list[str]:
 def _run(sampler: Sampler, node: Node) -> str:
     steps, cfg = sampler.value("steps"), sampler.value("cfg")
     name, scheduler = sampler.value("sampler"), sampler.value("scheduler")
-    said = say("{steps} steps", steps=steps) if isinstance(steps, int) else say("steps by link")
+    if not isinstance(steps, int):
+        said = say("steps by link")
+    elif sampler.start is not None:
+        said = say("{run} of {steps} steps", run=sampler.run, steps=steps)
+    else:
+        said = say("{steps} steps", steps=steps)
     if node.widgets.get("settings") == FROM_SAMPLER:
         return say("{steps}, as set on it", steps=said)
     changed = []

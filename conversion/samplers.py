@@ -73,6 +73,28 @@ class Sampler:
             return next((slot for slot in inputs.values() if slot.type == MODEL and slot.source), None)
         return inputs.get((rule.model if rule else None) or "model")
 
+    @property
+    def start(self) -> Setting | None:
+        """The setting that lets it begin within its schedule and run to the end, as image to image does."""
+        steps = self.value("steps")
+        if not isinstance(steps, int):
+            return None
+        cuts = [cut for cut in self.all_of("boundary") if isinstance(cut.value, int) and 0 < cut.value < steps]
+        if len(cuts) != 1 or not (cuts[0].widget == "start_at_step" or self._runs_after(cuts[0].node)):
+            return None
+        return cuts[0]
+
+    @property
+    def run(self) -> Any:
+        """How many steps of its schedule it runs, if that is known."""
+        steps, start = self.value("steps"), self.start
+        return steps - start.value if start is not None else steps
+
+    def _runs_after(self, split: Node) -> bool:
+        """Tell whether it takes the second part of a schedule that `split` cuts."""
+        slot = self.node.inputs.get("sigmas")
+        return self.graph.through_reroutes(slot.source if slot else None) == Source(split.id, 1)
+
     def all_of(self, role: Role) -> list[Setting]:
         return [setting for setting in self.settings if setting.role == role]
 
