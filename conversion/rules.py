@@ -82,6 +82,7 @@ UNET_FAMILIES: frozenset[str] = frozenset(RULES["unet_families"])
 
 _api_model = re.compile(RULES["api_model_inputs"])
 _hidden_model = re.compile(RULES["hidden_model_inputs"], re.IGNORECASE)
+_hidden_types = re.compile(RULES["hidden_model_types"])
 _model_name = re.compile(RULES["model_name_inputs"])
 _latent = re.compile(RULES["latent_inputs"])
 _unknown_unless_named = re.compile(RULES["unknown_unless_named"], re.IGNORECASE)
@@ -100,8 +101,8 @@ def is_model_input(name: str) -> bool:
 
 
 def can_hide_model(name: str, slot_type: str) -> bool:
-    """Tell whether a MODEL can come through an input of another type: a pipe, or one that takes anything."""
-    return "PIPE" in slot_type or (slot_type == "*" and bool(_hidden_model.search(name)))
+    """Tell whether a MODEL can come through an input of another type: a pipe, a context, or one that takes anything."""
+    return bool(_hidden_types.search(slot_type)) or (slot_type == "*" and bool(_hidden_model.search(name)))
 
 
 def is_model_name(name: str) -> bool:

@@ -4,9 +4,10 @@ import copy
 from typing import Any
 
 import pytest
-from sun_pack.conversion.plan import make_plan
+from sun_pack.conversion.plan import convert, make_plan
 from sun_pack.conversion.rules import distilled_by_name, family_by_name
 
+from .compare import canonical
 from .test_corpus import load
 from .test_pack_samplers import case
 
@@ -104,6 +105,27 @@ def test_model_in_a_pipe_or_behind_a_switch_is_found(node: Json, file: str, made
     plan = make_plan("speed_up", workflow)
     assert [edit["op"] for edit in plan.edits].count("add") == made
     assert made or "its model is Flux" in plan.detail
+
+
+@pytest.mark.parametrize("name", ["D1_context_chain", "D2_bus_chain"])
+@pytest.mark.parametrize(("file", "made"), [("flux1-dev-fp8.safetensors", 0), ("dreamshaper_8.safetensors", 2)])
+def test_model_in_a_chain_of_contexts_is_found(name: str, file: str, made: int) -> None:
+    workflow = case(name)
+    workflow["nodes"][0]["widgets_values"] = [file]
+    converted, plan = convert("speed_up", workflow)
+    assert [edit["op"] for edit in plan.edits].count("add") == made
+    assert made or plan.detail.count("its model is Flux") == 2
+    assert canonical(convert("restore", converted)[0]) == canonical(workflow)
+
+
+@pytest.mark.parametrize("name", ["base_ctx", "ctx_01", "bus", "context"])
+def test_context_of_an_api_graph_is_followed(name: str) -> None:
+    node = {"class_type": "Context (rgthree)", "inputs": {name: ["901", 0]}}
+    workflow = behind(load("api_text_to_image"), node) | {
+        "901": {"class_type": "Context (rgthree)", "inputs": {"model": ["902", 0]}},
+        "902": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "dreamshaper_8.safetensors"}},
+    }
+    assert make_plan("speed_up", workflow).edits
 
 
 def test_file_that_another_node_names_is_found() -> None:
