@@ -44,6 +44,9 @@ class Input:
     promoted: Source | None = None
     """The subgraph's own input that feeds a widget whose value stands on subgraph nodes; `source` is None then."""
 
+    is_broadcast: bool = False
+    """Whether `source` comes without a link, from a node that feeds every input of its type."""
+
     @property
     def feed(self) -> Source | None:
         """What feeds it: a node, or the subgraph's own input."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .changes import Change
-from .graph import SUBGRAPH_INPUT, Node, NodeId, Source
+from .graph import SUBGRAPH_INPUT, Consumer, Node, NodeId, Source
 from .rules import PRIMITIVES, SPEED_UP
 from .ui_format import dicts, is_id, is_index
 
@@ -33,8 +33,8 @@ class Former:
     plug: Source | None
 
 
-def make_record(sun: NodeId, changes: list[Change]) -> dict[str, Any]:
-    """Make the record of the SUNSpeedUp that gets the id `sun`."""
+def make_record(sun: NodeId, changes: list[Change], targets: Iterable[Consumer]) -> dict[str, Any]:
+    """Make the record of the SUNSpeedUp that gets the id `sun` and goes before the inputs `targets`."""
     settings: dict[tuple[Node, str], dict[str, Any]] = {}
     for change in changes:
         value = change.node.saved(change.widget)
@@ -42,7 +42,9 @@ def make_record(sun: NodeId, changes: list[Change]) -> dict[str, Any]:
         settings[change.node, change.widget] = {**entry, **_noted_plug(change)}
         if change.hosts:
             settings[change.node, change.widget]["hosts"] = [_noted_host(host) for host in change.hosts]
-    return {"version": VERSION, "sun": sun, "settings": list(settings.values())}
+    record = {"version": VERSION, "sun": sun, "settings": list(settings.values())}
+    unlinked = [[target.node.id, target.input.name] for target in targets if target.input.is_broadcast]
+    return {**record, "unlinked": unlinked} if unlinked else record
 
 
 def _noted_host(host: Change) -> dict[str, Any]:
@@ -69,6 +71,12 @@ def entries_of(sun: Node) -> list[dict[str, Any]]:
         for entry in entries
         if isinstance(entry, dict) and is_id(entry.get("node")) and isinstance(entry.get("widget"), str)
     ]
+
+
+def unlinked_before(sun: Node) -> list[Any]:
+    """Return [node, input] for each input that had no link before SUN, because its MODEL was broadcast."""
+    unlinked = sun.properties[RECORD].get("unlinked") if _is_own(sun) else None
+    return unlinked[:MOST] if isinstance(unlinked, list) else []
 
 
 def read_record(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> list[Former]:

@@ -6,7 +6,7 @@ from functools import cache
 from .edits import Edit, Plan, connect_input, remove_node, sentences, set_widget
 from .graph import Node, Source, Workflow
 from .models import Installed, Lines
-from .record import Former, entries_of, has_record, read_record
+from .record import Former, entries_of, has_record, read_record, unlinked_before
 from .samplers import Sampler, find_samplers
 from .words import say
 
@@ -96,10 +96,11 @@ def _take_out(sun: Node, suns: set[Node]) -> list[Edit]:
         seen.add(earlier)
         slot = earlier.inputs.get("model")
         source, via = (slot.source, slot.via) if slot else (None, None)
+    unlinked = unlinked_before(sun)
     linked = [
         connect_input(sun.graph, source, consumer.node.id, consumer.input.name, via)
         for consumer in sun.graph.consumers(Source(sun.id, 0))
-        if source is not None and consumer.node not in suns
+        if source is not None and consumer.node not in suns and [consumer.node.id, consumer.input.name] not in unlinked
     ]
     return [*linked, remove_node(sun.graph, sun.id)]
 

@@ -66,6 +66,8 @@ SUN_ON_MODEL = ("SUNSpeedUp", "SUNApply")
 RELEASED: dict[str, Any] = RULES["released"]
 
 REROUTES: frozenset[str] = frozenset(RULES["reroutes"])
+BROADCASTS: frozenset[str] = frozenset(RULES["broadcasts"])
+"""Nodes that feed every input of a type that has no link."""
 SET_NODE, GET_NODE = RULES["named"]
 OTHER_NODES: dict[str, str] = RULES["other_nodes"]
 NOT_SUPPORTED: dict[str, str] = RULES["not_supported"]

@@ -23,7 +23,7 @@ from .graph import (
     widget_values,
 )
 from .pack_samplers import Definitions, recognize
-from .rules import NODES, PRIMITIVES
+from .rules import BROADCASTS, NODES, PRIMITIVES
 from .words import say
 
 TITLE_HEIGHT = 30.0
@@ -58,6 +58,7 @@ def read_ui(data: dict[str, Any], definitions: Definitions | None = None) -> Wor
         _read_types(part, graphs[number], graphs, definitions)
     for graph in graphs.values():
         _show_what_is_in_force(graph)
+        _follow_broadcast(graph)
     workflow = Workflow(graphs, 1)
     ids = [node.id for node in workflow.nodes() if isinstance(node.id, int)]
     counters = [
@@ -206,6 +207,31 @@ def _show_what_is_in_force(graph: Graph) -> None:
             node.hidden[name], node.widgets[name] = own, first if all(other == first for other in others) else None
             if slot is not None and slot.source is not None:
                 slot.source, slot.promoted = None, slot.source
+
+
+def _follow_broadcast(graph: Graph) -> None:
+    """Give MODEL inputs without a link the source that a node broadcasts, if that is the only one."""
+    senders = [node for node in graph.nodes.values() if node.type in BROADCASTS and node.is_active]
+    sent = [slot.source for node in senders for slot in node.inputs.values() if slot.type == "MODEL" and slot.source]
+    if len(sent) != 1 or not all(map(_sends_to_all, senders)):
+        return
+    above, waiting = set(senders), [sent[0]]
+    while waiting:  # what leads to the sender would run in a circle
+        node = graph.nodes.get(waiting.pop().node)
+        if node is not None and node not in above:
+            above.add(node)
+            waiting += [slot.source for slot in node.inputs.values() if slot.source is not None]
+    for node in graph.nodes.values():
+        for slot in node.inputs.values() if node not in above else ():
+            if slot.type == "MODEL" and slot.feed is None:
+                slot.source, slot.is_broadcast = sent[0], True
+
+
+def _sends_to_all(sender: Node) -> bool:
+    """Tell whether a node broadcasts without conditions on titles, inputs, groups or colors."""
+    conditions = as_dict(sender.properties.get("ue_properties"))
+    restricted = any(value for key, value in conditions.items() if key.endswith(("_restricted", "_regex")))
+    return not sender.type.endswith("?") and not restricted
 
 
 def _box(value: dict[str, Any]) -> Box:
