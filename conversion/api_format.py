@@ -21,7 +21,7 @@ def read_api(data: dict[str, Any], definitions: Definitions | None = None) -> Wo
         if isinstance(value, dict) and isinstance(value.get("class_type"), str):
             node = graph.nodes[node_id] = _read_node(node_id, value, graph)
             recognize(node, None, definitions)
-    numbers = [int(node_id) for node_id in graph.nodes if str(node_id).isdecimal() and len(str(node_id)) < 16]
+    numbers = [int(key) for key in data if key.isascii() and key.isdecimal() and len(key) < 16]
     return Workflow({None: graph}, max([0, *numbers]) + 1)
 
 
@@ -51,6 +51,11 @@ def _is_link(value: Any) -> bool:
     )
 
 
+def is_request(data: dict[str, Any]) -> bool:
+    """Tell whether this is the body of a request to /prompt, with an API graph in it."""
+    return "nodes" not in data and isinstance(data.get("prompt"), dict) and is_api(data["prompt"])
+
+
 def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
     """Apply `edits` to a copy of an API graph."""
     data = copy.deepcopy(data)
@@ -69,6 +74,8 @@ def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
                 _part(data, node, "inputs").pop(name, None)
             case "set":
                 _part(data, edit["node"], "inputs")[edit["widget"]] = edit["value"]
+            case "unset":
+                _part(data, edit["node"], "inputs").pop(edit["widget"], None)
     return data
 
 

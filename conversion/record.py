@@ -29,8 +29,10 @@ class Former:
     node: Node
     widget: str
     value: Any
-    """None if it had only the link, as in API graphs."""
+    """None if it had no value of its own."""
     plug: Source | None
+    is_unset: bool = False
+    """Whether the widget had neither a value nor a link, so that the node's default counted."""
 
 
 def make_record(sun: NodeId, changes: list[Change], targets: Iterable[Consumer]) -> dict[str, Any]:
@@ -128,11 +130,11 @@ def _former(entry: dict[str, Any], node: Node, is_own: bool) -> Former | None:
     if node.rule is None:
         return None
     plug = _plug(node, entry.get("plug")) if is_own else None
-    if not _is_value(value) and not (value is None and plug):
+    if not _is_value(value) and value is not None:
         return None
     if widget not in node.rule.sets and not (node.type in PRIMITIVES and widget == "value"):
         return None
-    return Former(node, widget, value, plug)
+    return Former(node, widget, value, plug, value is None and plug is None and "value" in entry)
 
 
 def _with_hosts(former: Former, entry: dict[str, Any], is_own: bool) -> list[Former]:
@@ -146,7 +148,7 @@ def _with_hosts(former: Former, entry: dict[str, Any], is_own: bool) -> list[For
     values = [host["value"] for host in noted if _is_value(host.get("value"))]
     hosts = former.node.places(former.widget)[1:]
     if values and not hosts:
-        return [replace(former, value=values[0])]
+        return [replace(former, value=values[0], is_unset=False)]
     found = [former]
     for node, widget in hosts:
         host = by_host.get((str(node.graph.id), str(node.id)), {"value": values[0] if values else None})

@@ -25,6 +25,8 @@ class NodeRule:
     """The input before which SUN is inserted."""
     follow: dict[str, str] = field(default_factory=dict)
     """The inputs whose nodes belong to the same sampler, and the section of the rules that lists these nodes."""
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """What the widgets hold in a new node."""
     choices: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     """What the combos among the widgets offer, if that is known."""
     is_sampler: bool = False
@@ -44,6 +46,7 @@ def _section(name: str) -> dict[str, NodeRule]:
             rule.get("sets", {}),
             rule.get("model"),
             rule.get("follow", {}),
+            dict(zip(rule["widgets"], rule.get("defaults", ()), strict=False)),
             is_sampler=name == "samplers",
         )
         for node_type, rule in RULES[name].items()

@@ -34,6 +34,8 @@ def apply_to_ui(data: dict[str, Any], edits: list[Edit], definitions: Definition
                 graph.unlink(*edit["to"])
             case "set":
                 graph.set(edit["node"], edit["widget"], edit["value"])
+            case "unset":
+                graph.unset(edit["node"], edit["widget"])
     for graph in graphs.values():
         graph.finish()
     return data
@@ -109,10 +111,28 @@ class _Graph:
             if entry.get("originalEntry") == ["-1", widget]:
                 entry["hostValue"] = value
         values = node["widgets_values"] if isinstance(node.get("widgets_values"), list) else []
-        index = self._before[node_id].order(values).index(widget)
+        order, rule = self._before[node_id].order(values), self._before[node_id].rule
+        index = order.index(widget)
+        if rule is not None and rule.defaults:  # a page would read null as a value
+            values += [rule.defaults[name] for name in order[len(values) :]]
         values += [None] * (index + 1 - len(values))
         values[index] = value
         node["widgets_values"] = values
+
+    def unset(self, node_id: NodeId, widget: str) -> None:
+        """Take a widget's value away, and all values if only defaults would be left."""
+        node, values = self._nodes[node_id], self._nodes[node_id].get("widgets_values")
+        for named in (values, node.get("widgets_values_named")):
+            if isinstance(named, dict):
+                named.pop(widget, None)
+        if not isinstance(values, list):
+            return
+        order, rule = self._before[node_id].order(values), self._before[node_id].rule
+        index = order.index(widget)
+        if index < len(values):
+            values[index] = rule.defaults.get(widget) if rule else None
+        if rule and all(value in (None, rule.defaults.get(name)) for name, value in zip(order, values, strict=False)):
+            del node["widgets_values"]
 
     def _input(self, node_id: NodeId, name: str) -> tuple[int, dict[str, Any]]:
         """Find an input slot by its name. Files from before 2025-03 have none for a widget that was never linked."""

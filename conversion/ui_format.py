@@ -60,7 +60,7 @@ def read_ui(data: dict[str, Any], definitions: Definitions | None = None) -> Wor
         _show_what_is_in_force(graph)
         _follow_broadcast(graph)
     workflow = Workflow(graphs, 1)
-    ids = [node.id for node in workflow.nodes() if isinstance(node.id, int)]
+    ids = [entry["id"] for part in drawn.values() for entry in dicts(part.get("nodes")) if is_index(entry.get("id"))]
     counters = [
         counter
         for graph in (data, *dicts(subgraphs))
