@@ -107,8 +107,7 @@ class Node:
     @property
     def label(self) -> str:
         """The node's name in messages: short and on one line, whatever its title holds."""
-        title = "".join(letter for letter in self.title if letter.isprintable()).strip()
-        return f"{title[:40] or self.type[:60]} (#{self.id})"
+        return f"{on_one_line(self.title)[:40] or on_one_line(self.type)[:60]} (#{on_one_line(str(self.id))[:20]})"
 
     @property
     def is_active(self) -> bool:
@@ -229,6 +228,11 @@ class Workflow:
     def inner(self, node: Node) -> Graph | None:
         """Return the graph that a subgraph node stands for."""
         return self.graphs.get(node.type)
+
+
+def on_one_line(text: str) -> str:
+    """Remove everything from a text that a message cannot show: line breaks, control characters, half characters."""
+    return "".join(letter for letter in text if letter.isprintable()).strip()
 
 
 def as_dict(value: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from .graph import Graph, Node, Source, Workflow
+from .graph import Graph, Node, Source, Workflow, on_one_line
 from .model_line import ModelLine, model_line
 from .pack_samplers import Definitions
 from .rules import (
@@ -110,11 +110,11 @@ def model_of(line: ModelLine, installed: Installed) -> Model:
 def _look_at(loader: Node, model: Model, installed: Installed) -> None:
     file = installed.model_file(loader.texts)
     if file is not None:
-        model.name, model.family, model.layout = file.name, file.family, file.layout
+        model.name, model.family, model.layout = on_one_line(file.name), file.family, file.layout
         if file.layout is None and model.refusal is None:
             model.refusal = _not_for(file.family)
         return
-    model.name = model.name or (loader.texts[0] if loader.texts else "")
+    model.name = model.name or (on_one_line(loader.texts[0]) if loader.texts else "")
     family = family_by_name((*loader.texts, loader.type))
     if model.refusal is not None:
         return
@@ -122,7 +122,7 @@ def _look_at(loader: Node, model: Model, installed: Installed) -> None:
         model.refusal = say(
             "its model file ({name}) cannot be read here, and {loader} rarely loads U-Nets",
             name=model.name[:80] or say("unnamed"),
-            loader=loader.type,
+            loader=on_one_line(loader.type)[:60],
         )
     elif family is not None and family not in UNET_FAMILIES:
         model.refusal = _not_for(family)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .graph import MUTED, SUBGRAPH_INPUT, Consumer, Graph, Input, Node, Source, Workflow
+from .graph import MUTED, SUBGRAPH_INPUT, Consumer, Graph, Input, Node, Source, Workflow, on_one_line
 from .model_line import MODEL, instance_input
 from .rules import NOT_SUPPORTED, PRIMITIVES, REROUTES, SECTIONS, Role, is_latent_input
 from .words import say, term
@@ -153,7 +153,7 @@ def _unknown(name: str, source: Source | None, found: Node | None) -> str:
             input=name,
             verb=verb,
             node=found.label,
-            type=found.type[:60],
+            type=on_one_line(found.type)[:60],
             why=why,
         )
     if source is not None and source.node == SUBGRAPH_INPUT:

@@ -12,8 +12,9 @@ Samplers of other packs are recognized by the settings in the file. --object-inf
 Takes the page's format, the API's, and PNG pictures with a workflow in them, of which a copy with the converted
 workflow is written (or the workflow alone, if --output ends in .json). No file is ever overwritten.
 
-One line for each file says what was done. The exit status is 0 if every file could be read and written, even if there
-was nothing to convert in it, and 1 otherwise.
+For each file one line says what was done. The indented lines below it say what changed, what stays as it is and why,
+and which adapter to download. The exit status is 0 if every file could be read and written, even if there was nothing
+to convert in it, and 1 otherwise.
 """
 
 import argparse
@@ -35,6 +36,9 @@ from conversion.pack_samplers import Definitions
 from conversion.plan import convert
 
 SUFFIXES = (".json", ".png")
+LARGEST_JSON = 16 * 2**20
+"""Bytes. Reading takes about 70 times as much memory."""
+LARGEST_PICTURE = 512 * 2**20
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     failures = 0
     for source, target in jobs(options.paths, options.output, "_restored" if options.restore else "_sun"):
         try:
-            say(f"{source}: {convert_file(source, target, action, installed)}", sys.stdout)
+            first, *more = convert_file(source, target, action, installed)
+            say(f"{source}: {first}", sys.stdout)
+            for line in more:
+                say(f"    {line}", sys.stdout)
         except (ConversionError, OSError) as error:
             failures += 1
             say(f"{source}: not converted. {_reason(error)}", sys.stderr)
@@ -63,7 +70,7 @@ def _reason(error: Exception) -> str:
 
 def read_definitions(path: Path) -> Definitions:
     """Read the node definitions of a ComfyUI from its /object_info."""
-    definitions = _json(_decoded(path.read_bytes()), "This is not what a ComfyUI gives at /object_info.")
+    definitions = _json(_decoded(_read(path, LARGEST_PICTURE)), "This is not what a ComfyUI gives at /object_info.")
     if not isinstance(definitions, dict):
         raise ConversionError("This is not what a ComfyUI gives at /object_info.")
     return lambda node_type: found if isinstance(found := definitions.get(node_type), dict) else None
@@ -111,10 +118,10 @@ def files_in(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and os.path.isfile(path))
 
 
-def convert_file(source: Path, target: Path, action: str, installed: Installed) -> str:
-    """Convert one file and say what was done. Raises ConversionError or OSError if that is impossible."""
-    data = source.read_bytes()
+def convert_file(source: Path, target: Path, action: str, installed: Installed) -> list[str]:
+    """Convert one file and say what was done, in lines. Raises ConversionError or OSError if that is impossible."""
     is_picture = source.suffix.lower() == ".png"
+    data = _read(source, LARGEST_PICTURE if is_picture else LARGEST_JSON)
     texts = png.read_texts(data) if is_picture else {"workflow": _decoded(data)}
     if not texts:
         raise ConversionError("There is no workflow in this picture.")
@@ -128,15 +135,25 @@ def convert_file(source: Path, target: Path, action: str, installed: Installed) 
     if not converted:
         raise unusable.get("workflow") or unusable["prompt"]
     graph, plan = converted.get("workflow") or converted["prompt"]
-    left = "".join(f" What it holds as its {keyword} stays as it is: {error}" for keyword, error in unusable.items())
+    said = plan.detail.splitlines()
+    said += [f"What it holds as its {keyword} stays as it is: {error}" for keyword, error in unusable.items()]
     if not any(each.edits for _, each in converted.values()):
-        return _one_line(plan) + left
+        return [f"{plan.summary}.", *said]
     if is_picture and target.suffix.lower() == ".png":
         result = png.with_texts(data, {keyword: json.dumps(each) for keyword, (each, _) in converted.items()})
     else:
         result = (json.dumps(graph, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
     _write(target, result)
-    return f"{plan.summary}. Written to {target}" + (f".{left}" if left else "")
+    return [f"{plan.summary}. Written to {target}", *said]
+
+
+def _read(path: Path, most: int) -> bytes:
+    """Read a file of at most `most` bytes. Raises ConversionError for a larger one."""
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ConversionError(f"It has more than {most // 2**20} MB, so it cannot be a workflow.")
+    return data
 
 
 def _converted(action: str, text: str, installed: Installed) -> tuple[dict[str, Any], Plan]:
@@ -164,10 +181,6 @@ def _finite(text: str) -> float | None:
     """Read a number. NaN and infinity become null, because no browser can read them; ComfyUI's page does the same."""
     number = float(text)
     return number if math.isfinite(number) else None
-
-
-def _one_line(plan: Plan) -> str:
-    return " ".join([f"{plan.summary}.", *plan.detail.splitlines()])
 
 
 def _write(target: Path, data: bytes) -> None:
