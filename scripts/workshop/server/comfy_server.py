@@ -133,7 +133,8 @@ class ComfyServer:
 
     def download(self, path: str, **query: str) -> bytes:
         """Return the body that the server answers to GET `path`."""
-        with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(query)}", timeout=ANSWER_LIMIT) as answer:
+        url = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(url, timeout=ANSWER_LIMIT) as answer:
             return bytes(answer.read())
 
     def forget_results(self) -> None:
