@@ -157,7 +157,7 @@ def _without_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
 def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
     adapter = around.adapter(sun) if sun.type in SUN_ON_MODEL else None
     steps = adapter.steps if adapter else STEPS
-    far = [sampler for sampler in samplers if _is_far(sampler.value("steps"), steps)]
+    far = [sampler for sampler in samplers if _is_far(sampler.value("steps"), steps) and _is_far(sampler.run, steps)]
     if not far:
         return []
     found = far[0].value("steps")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Input, Node, NodeId, Source, Workflow
-from .rules import GET_NODE, REROUTES, SET_NODE, can_hide_model, is_model_name
+from .rules import BROADCASTS, GET_NODE, REROUTES, SET_NODE, can_hide_model, is_model_name
 from .words import say
 
 MODEL = "MODEL"
@@ -40,7 +40,13 @@ def model_line(workflow: Workflow, graph: Graph, source: Source | None, known: K
     """
     line = ModelLine()
     if source is None:
-        line.breaks.append(say("nothing is connected to its model input"))
+        sender = next((node for node in graph.nodes.values() if node.type in BROADCASTS and node.is_active), None)
+        if sender is None:
+            line.breaks.append(say("nothing is connected to its model input"))
+        else:
+            line.breaks.append(
+                say("SUN cannot tell what {node} sends to it; connect its model input", node=sender.label)
+            )
         return line
     waiting: list[tuple[Graph, Source]] = [(graph, source)]
     seen: set[tuple[str | None, NodeId, int]] = set()

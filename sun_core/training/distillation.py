@@ -81,13 +81,14 @@ class Distillation(nn.Module):
         end = segment_end(t, self.starts)
         t_next = torch.maximum(t - self.recipe.teacher_stride, end)
         t, t_next, end = to_device(torch.stack([t, t_next, end]), x.device)
-        # both losses start at (x, t), where student and teacher are evaluated once
-        eps = self.student(batch, self.adapter)(x, t)
+        # both losses start at (x, t), where student and teacher are evaluated once; the student comes last, so that
+        # nothing else needs memory while its activations are kept
         with torch.no_grad():
             eps_guided = self.teacher(batch)(x, t)
             x_next = ddim_jump(x, eps_guided, t, t_next, self.alphas)
             eps_next = self.student(batch, self.target)(x_next, t_next.clamp(min=0))
             target = consistency_target(x_next, eps_next, t_next, end, self.alphas)
+        eps = self.student(batch, self.adapter)(x, t)
         consistency = multi_step_consistency_loss(x, eps, t, end, target, self.alphas)
         return consistency.mean() + self.recipe.cfg_weight * cfg_distillation_loss(eps, eps_guided)
 

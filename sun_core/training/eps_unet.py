@@ -1,8 +1,11 @@
 """The U-Net of a MODEL as a noise predictor, whatever it predicts itself."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import comfy.ldm.modules.attention
+import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
@@ -30,8 +33,25 @@ class EpsUNet(nn.Module):
         options = {**(transformer_options or {}), "optimized_attention_override": _differentiable_attention}
         scaled = x * (1 + sigma**2).sqrt().view(-1, 1, 1, 1)
         extra = {} if y is None else {"y": y}
-        denoised = self.base.apply_model(scaled, sigma, c_crossattn=context, transformer_options=options, **extra)
+        with _constants_on(x.device, self.base.diffusion_model):
+            denoised = self.base.apply_model(scaled, sigma, c_crossattn=context, transformer_options=options, **extra)
         return (scaled - denoised) / sigma.view(-1, 1, 1, 1)
+
+
+@contextmanager
+def _constants_on(device: torch.device, unet: nn.Module) -> Iterator[None]:
+    """Make the constants of a U-Net's timestep embedding on its CUDA device.
+
+    The newest cores make them on the CPU, and the copy to the device would let the host wait for all that the device
+    has still to compute.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with ExitStack() as mode, ExitStack() as hook:
+        mode.enter_context(device)
+        hook.callback(unet.time_embed.register_forward_pre_hook(lambda *_: mode.close()).remove)
+        yield
 
 
 def _differentiable_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:

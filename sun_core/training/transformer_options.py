@@ -23,7 +23,7 @@ def training_transformer_options(adapter: SunAdapter, negative: Tensor) -> dict[
     ) -> Tensor:
         layers = layers_of(
             adapter,
-            negatives=[NegativeEntry(negative)],
+            negatives=[NegativeEntry(negative.to(x))],  # cast once, not in every layer
             positives=[CachedContext(context)],
             strengths=Strengths(),
             chunk_rows=len(x),

@@ -9,7 +9,7 @@ from PIL import Image
 from .. import REPOSITORY
 from ..server.comfy_server import ComfyServer
 from ..server.demo_models import Models
-from ..server.example_workflows import EXAMPLES, PICTURE, set_to
+from ..server.example_workflows import PICTURE, example_file, set_to
 from ..server.workflows import Workflow
 from .tiles import sheet, tile
 
@@ -31,7 +31,7 @@ class Ids:
 
 def cases(server: ComfyServer, models: Models, *variants: Case) -> Image.Image:
     """Draw a tile for each variant of the text to image workflow; its negative prompt shows if it is ignored."""
-    workflow = Workflow.read(EXAMPLES / "text_to_image.json", server.get("/object_info"))
+    workflow = Workflow.read(example_file("text_to_image"), server.get("/object_info"))
     set_to(models, workflow)
     workflow.set("Negative prompt", text=models.changed_negative)
     ids = Ids(workflow)
@@ -162,7 +162,7 @@ def scheduler(server: ComfyServer, models: Models) -> Image.Image:
 
 
 def loss(server: ComfyServer, models: Models) -> Image.Image:
-    workflow = Workflow.read(EXAMPLES / "distil_your_own.json", server.get("/object_info"))
+    workflow = Workflow.read(example_file("distil_your_own"), server.get("/object_info"))
     set_to(models, workflow)
     png = server.run(workflow.to_api()).pictures[workflow.node_id("How the loss fell")]
     return Image.open(io.BytesIO(png)).convert("RGB")

@@ -1,7 +1,9 @@
 """Measure training on a full-size U-Net with random weights, without a checkpoint and without a network.
 
-    COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sd15 --batch 8 --batch 16 [--set NAME=VALUE]
+    COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sd15 --batch 8 --batch 16
     COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sdxl --batch 2 --batch 4
+    ... --set compile=true            with torch.compile; the first batch size takes minutes more
+    ... --set channels_last=false     any training setting
 
 Run it from the root of the repository, with ComfyUI's Python and accelerate. It gives what `tools/train.py --dry-run`
 gives on a real checkpoint: random weights cost what trained ones do. The losses are those of fixed random data, so
@@ -17,26 +19,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tools.comfyui import find_comfyui, has_accelerator, start_comfyui
+from ..comfyui import device_arguments, start_comfyui
 
-SD15: dict[str, Any] = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "context_dim": 768, "num_heads": 8,
-    "use_spatial_transformer": True,
-}  # fmt: skip
-SDXL: dict[str, Any] = SD15 | {
+SDXL: dict[str, Any] = {
     "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10],
     "transformer_depth_middle": 10, "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "context_dim": 2048,
     "num_heads": -1, "num_head_channels": 64, "use_linear_in_transformer": True, "num_classes": "sequential",
     "adm_in_channels": 2816,
 }  # fmt: skip
+"""How SDXL's U-Net differs from that of Stable Diffusion 1.5."""
 
 
 def main() -> int:
     """Measure each batch size; print the figures, and write them to --json."""
     options = parse()
-    start_comfyui(find_comfyui(), ("--use-pytorch-cross-attention",))
+    start_comfyui("--use-pytorch-cross-attention")
     import torch
     import yaml
 
@@ -44,7 +41,7 @@ def main() -> int:
     from sun_core.training.processes import chosen_precision, new_accelerator
     from sun_core.training.session import Session, defaults_for_model
 
-    on_cpu = not has_accelerator()
+    on_cpu = bool(device_arguments())
     precision = chosen_precision("auto", on_cpu)
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     changed = {name: yaml.safe_load(value) for name, _, value in (setting.partition("=") for setting in options.set)}
@@ -110,12 +107,14 @@ def random_model(family: str, dtype: Any) -> Any:
     import comfy.supported_models
     import torch
 
+    from .random_models import SD15_UNET
+
     device = comfy.model_management.get_torch_device()
     if family == "sdxl":
-        config: Any = comfy.supported_models.SDXL({**SDXL, "dtype": dtype})
+        config: Any = comfy.supported_models.SDXL({**SD15_UNET, **SDXL, "dtype": dtype})
         base = comfy.model_base.SDXL(config, device=device)
     else:
-        config = comfy.supported_models.SD15({**SD15, "dtype": dtype})
+        config = comfy.supported_models.SD15({**SD15_UNET, "dtype": dtype})
         base = comfy.model_base.BaseModel(config, device=device)
     torch.manual_seed(0)
     for module in base.diffusion_model.modules():

@@ -3,7 +3,7 @@
 Imported in a fresh process, it loads ComfyUI and the pack by itself (see `server`).
 """
 
-import importlib.util
+import importlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -12,11 +12,13 @@ from dataclasses import replace
 from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from types import ModuleType
 
 TESTS = Path(__file__).parents[2]
 if "sun_pack" not in sys.modules:
-    spec = importlib.util.spec_from_file_location("sun_tests_conftest", TESTS / "conftest.py")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    sys.modules["sun_tests"] = package = ModuleType("sun_tests")
+    package.__path__ = [str(TESTS)]
+    importlib.import_module("sun_tests.conftest")
 sys.path.append(str(TESTS.parent / "demo"))
 
 import comfy.sd  # noqa: E402
