@@ -62,6 +62,8 @@ NODES: dict[str, NodeRule] = {node_type: rule for section in SECTIONS.values() f
 
 STEPS: int = RULES["values"]["steps"]
 VALUES: dict[Role, Any] = RULES["values"]
+UNEVEN: tuple[str, ...] = tuple(RULES["uneven"])
+"""Schedulers that do not go together with a schedule in parts."""
 DETERMINISTIC: tuple[str, ...] = tuple(RULES["deterministic"])
 
 SPEED_UP: dict[str, Any] = RULES["speed_up"]
@@ -73,6 +75,22 @@ BROADCASTS: frozenset[str] = frozenset(RULES["broadcasts"])
 """Nodes that feed every input of a type that has no link."""
 SET_NODE, GET_NODE = RULES["named"]
 OTHER_NODES: dict[str, str] = RULES["other_nodes"]
+
+
+class Neighbour(NamedTuple):
+    """What to say of a node beside SUN on the MODEL line."""
+
+    text: str
+    """With {node} in it."""
+    badge: str | None
+    """A few words for a badge; None if the picture is what was asked for."""
+
+
+NEIGHBOURS: dict[str, Neighbour] = {
+    node_type: Neighbour(entry["text"], entry.get("badge"))
+    for entry in RULES["neighbours"]
+    for node_type in entry["types"]
+}
 NOT_SUPPORTED: dict[str, str] = RULES["not_supported"]
 """Guiders and schedules that SUN cannot work with; the reason follows their name in a sentence."""
 PACK_SETTINGS: dict[str, tuple[str, Role]] = {

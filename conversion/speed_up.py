@@ -6,7 +6,7 @@ from .changes import Change, changes_for, edits_of, wanted_values
 from .edits import Edit, Plan, sentences
 from .graph import Box, Graph, Node, Workflow
 from .insertion import by_line, insert
-from .models import Candidate, Installed, Lines, judge
+from .models import Candidate, Installed, Lines, judge, neighbours
 from .samplers import Setting, find_samplers, grouped, partner_groups, with_partners
 from .words import say
 
@@ -125,7 +125,8 @@ def _length(candidate: Candidate, wanted: dict[Setting, Any]) -> int:
 
 
 def _notes(ready: list[Candidate]) -> list[str]:
-    return [candidate.choice.note for candidate in ready if candidate.choice]
+    notes = [candidate.choice.note for candidate in ready if candidate.choice]
+    return notes + [text for candidate in ready for _, text in neighbours(candidate.line)]
 
 
 def _described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[str]:
