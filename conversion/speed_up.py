@@ -134,13 +134,20 @@ def _described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[s
     lines = []
     for candidate in ready:
         parts = [
-            f"{setting.widget} {_shown(changes[setting].old)} -> {_shown(changes[setting].new)}"
+            f"{setting.widget} {_old(setting, changes[setting])} -> {_shown(changes[setting].new)}"
             for setting in candidate.sampler.settings
             if setting in changes
         ]
         if parts:
             lines.append(f"{candidate.sampler.node.label}: {', '.join(parts)}.")
     return lines
+
+
+def _old(setting: Setting, change: Change) -> str:
+    """Return the value that counted so far. What a widget holds beside a link is an old one."""
+    if setting.primitive is None and any(part.unplug for part in (change, *change.hosts)):
+        return say("by link")
+    return _shown(setting.value)
 
 
 def _shown(value: Any) -> str:

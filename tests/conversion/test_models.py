@@ -217,3 +217,35 @@ def test_few_step_lora_is_known_by_two_signs_in_its_name(name: str) -> None:
 def test_few_step_lora_is_known_by_one_sign_and_the_sampler_s_settings(settings: Json) -> None:
     assert make_plan("speed_up", with_lora("lightning", **settings)).edits == []
     assert make_plan("speed_up", with_lora("add_detail", **settings)).edits
+
+
+def switched(node_type: str, inputs: Json, **values: Any) -> Json:
+    """An API graph whose sampler takes its MODEL from a switch between SD1.5 (901) and Flux (902)."""
+    node = {"class_type": node_type, "inputs": {**inputs, **values}}
+    files = {"901": "dreamshaper_8.safetensors", "902": "flux1-dev.safetensors"}
+    loaders = {key: {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": files[key]}} for key in files}
+    return behind(load("api_text_to_image"), node) | loaders
+
+
+SD15, FLUX = ["901", 0], ["902", 0]
+
+
+@pytest.mark.parametrize(
+    ("node_type", "inputs", "values"),
+    [
+        ("ComfySwitchNode", {"on_true": SD15, "on_false": FLUX}, {"switch": True}),
+        ("ComfySwitchNode", {"on_true": FLUX, "on_false": SD15}, {"switch": False}),
+        ("CR Model Input Switch", {"model1": FLUX, "model2": SD15}, {"Input": 2}),
+        ("ImpactSwitch", {"input1": FLUX, "input2": SD15}, {"select": 2}),
+        ("Any Switch (rgthree)", {"any_01": SD15, "any_02": FLUX}, {}),
+    ],
+)
+def test_switch_is_judged_by_the_branch_that_it_chooses(node_type: str, inputs: Json, values: Json) -> None:
+    assert make_plan("speed_up", switched(node_type, inputs, **values)).edits
+    swapped = {name: FLUX if source == SD15 else SD15 for name, source in inputs.items()}
+    assert "its model is Flux" in make_plan("speed_up", switched(node_type, swapped, **values)).detail
+
+
+def test_switch_that_another_node_drives_is_left_alone() -> None:
+    plan = make_plan("speed_up", switched("ComfySwitchNode", {"on_true": SD15, "on_false": FLUX}, switch=["903", 0]))
+    assert plan.edits == [] and "SUN cannot tell which model ComfySwitchNode (#900) gives" in plan.detail
