@@ -8,6 +8,7 @@ from .graph import Graph, Node, Source, Workflow, on_one_line
 from .model_line import ModelLine, model_line
 from .pack_samplers import Definitions
 from .rules import (
+    NEIGHBOURS,
     OTHER_NODES,
     RELEASED,
     STEPS,
@@ -161,6 +162,15 @@ def _look_for_few_steps(line: ModelLine, model: Model) -> None:
             model.refusal = text
             return
         model.suspicion = model.suspicion or text
+
+
+def neighbours(line: ModelLine) -> list[tuple[str | None, str]]:
+    """Return badge and text for each node on a line that does not go together with SUN."""
+    return [
+        (neighbour.badge, term(neighbour.text).format(node=node.label))
+        for node in line.nodes
+        if (neighbour := NEIGHBOURS.get(node.type)) is not None
+    ]
 
 
 @dataclass(frozen=True)

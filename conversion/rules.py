@@ -55,13 +55,25 @@ def _section(name: str) -> dict[str, NodeRule]:
 
 SECTIONS = {
     name: _section(name)
-    for name in ("samplers", "guiders", "choices", "schedules", "primitives", "sun", "named", "few_step_nodes")
+    for name in (
+        "switches",
+        "samplers",
+        "guiders",
+        "choices",
+        "schedules",
+        "primitives",
+        "sun",
+        "named",
+        "few_step_nodes",
+    )
 }
 PRIMITIVES = SECTIONS["primitives"]
 NODES: dict[str, NodeRule] = {node_type: rule for section in SECTIONS.values() for node_type, rule in section.items()}
 
 STEPS: int = RULES["values"]["steps"]
 VALUES: dict[Role, Any] = RULES["values"]
+UNEVEN: tuple[str, ...] = tuple(RULES["uneven"])
+"""Schedulers that do not go together with a schedule in parts."""
 DETERMINISTIC: tuple[str, ...] = tuple(RULES["deterministic"])
 
 SPEED_UP: dict[str, Any] = RULES["speed_up"]
@@ -69,10 +81,28 @@ SUN_ON_MODEL = ("SUNSpeedUp", "SUNApply")
 RELEASED: dict[str, Any] = RULES["released"]
 
 REROUTES: frozenset[str] = frozenset(RULES["reroutes"])
+SWITCHES: dict[str, dict[str, Any]] = RULES["switches"]
+"""Nodes that hand on one of their inputs: `by` names the widget that chooses it; without it, the first one counts."""
 BROADCASTS: frozenset[str] = frozenset(RULES["broadcasts"])
 """Nodes that feed every input of a type that has no link."""
 SET_NODE, GET_NODE = RULES["named"]
 OTHER_NODES: dict[str, str] = RULES["other_nodes"]
+
+
+class Neighbour(NamedTuple):
+    """What to say of a node beside SUN on the MODEL line."""
+
+    text: str
+    """With {node} in it."""
+    badge: str | None
+    """A few words for a badge; None if the picture is what was asked for."""
+
+
+NEIGHBOURS: dict[str, Neighbour] = {
+    node_type: Neighbour(entry["text"], entry.get("badge"))
+    for entry in RULES["neighbours"]
+    for node_type in entry["types"]
+}
 NOT_SUPPORTED: dict[str, str] = RULES["not_supported"]
 """Guiders and schedules that SUN cannot work with; the reason follows their name in a sentence."""
 PACK_SETTINGS: dict[str, tuple[str, Role]] = {
@@ -91,6 +121,7 @@ _hidden_types = re.compile(RULES["hidden_model_types"])
 _model_name = re.compile(RULES["model_name_inputs"])
 _latent = re.compile(RULES["latent_inputs"])
 _unknown_unless_named = re.compile(RULES["unknown_unless_named"], re.IGNORECASE)
+_group_node = re.compile(RULES["group_node"])
 _file_name = re.compile(RULES["file_names"], re.IGNORECASE)
 _families = [(re.compile(pattern), name) for pattern, name in RULES["families_by_name"]]
 _distilled = [
@@ -122,6 +153,11 @@ def is_latent_input(name: str, slot_type: str) -> bool:
 def is_unknown_unless_named(loader_type: str) -> bool:
     """Tell whether the models that a node of this type loads are rarely U-Nets."""
     return bool(_unknown_unless_named.search(loader_type))
+
+
+def is_group_node(node_type: str) -> bool:
+    """Tell whether a node is a group node, the older form of a subgraph."""
+    return bool(_group_node.search(node_type))
 
 
 def is_file_name(text: str) -> bool:

@@ -6,7 +6,7 @@ from .changes import Change, changes_for, edits_of, wanted_values
 from .edits import Edit, Plan, sentences
 from .graph import Box, Graph, Node, Workflow
 from .insertion import by_line, insert
-from .models import Candidate, Installed, Lines, judge
+from .models import Candidate, Installed, Lines, judge, neighbours
 from .samplers import Setting, find_samplers, grouped, partner_groups, with_partners
 from .words import say
 
@@ -125,7 +125,8 @@ def _length(candidate: Candidate, wanted: dict[Setting, Any]) -> int:
 
 
 def _notes(ready: list[Candidate]) -> list[str]:
-    return [candidate.choice.note for candidate in ready if candidate.choice]
+    notes = [candidate.choice.note for candidate in ready if candidate.choice]
+    return notes + [text for candidate in ready for _, text in neighbours(candidate.line)]
 
 
 def _described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[str]:
@@ -133,13 +134,20 @@ def _described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[s
     lines = []
     for candidate in ready:
         parts = [
-            f"{setting.widget} {_shown(changes[setting].old)} -> {_shown(changes[setting].new)}"
+            f"{setting.widget} {_old(setting, changes[setting])} -> {_shown(changes[setting].new)}"
             for setting in candidate.sampler.settings
             if setting in changes
         ]
         if parts:
             lines.append(f"{candidate.sampler.node.label}: {', '.join(parts)}.")
     return lines
+
+
+def _old(setting: Setting, change: Change) -> str:
+    """Return the value that counted so far. What a widget holds beside a link is an old one."""
+    if setting.primitive is None and any(part.unplug for part in (change, *change.hosts)):
+        return say("by link")
+    return _shown(setting.value)
 
 
 def _shown(value: Any) -> str:

@@ -23,7 +23,7 @@ from .graph import (
     widget_values,
 )
 from .pack_samplers import Definitions, recognize
-from .rules import BROADCASTS, NODES, PRIMITIVES
+from .rules import BROADCASTS, NODES, PRIMITIVES, SECTIONS, is_group_node
 from .words import say
 
 TITLE_HEIGHT = 30.0
@@ -164,8 +164,18 @@ def _read_types(
             saved = value.get("widgets_values")
             named = zip(node.promoted, saved, strict=False) if isinstance(saved, list) else as_dict(saved).items()
             node.widgets = {name: entry for name, entry in named if entry is not None}
+        elif is_group_node(node.type):
+            if _has_sampler(node.type, data):
+                node.problem = say("it is a group node with a sampler in it; convert it to a subgraph first")
         else:
             recognize(node, value.get("widgets_values"), definitions)
+
+
+def _has_sampler(group_node: str, data: dict[str, Any]) -> bool:
+    """Tell whether the definition of a group node, which its workflow keeps, has a sampler in it."""
+    groups = as_dict(as_dict(data.get("extra")).get("groupNodes"))
+    inside = dicts(as_dict(groups.get(group_node[len("workflow/") :])).get("nodes"))
+    return any(isinstance(entry.get("type"), str) and entry["type"] in SECTIONS["samplers"] for entry in inside)
 
 
 def _promoted(value: dict[str, Any], inner: Graph) -> list[str]:

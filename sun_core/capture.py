@@ -35,6 +35,9 @@ SPARE_MEMORY = 2**30
 CHECKS = 2
 """Steps at which a new graph is compared with an eager forward."""
 
+_failed: list[Exception] = []
+"""Why captures failed. Their frames hold memory that CUDA's allocator cannot free outside of the capture."""
+
 _CORE_FORWARDS = (
     openaimodel.UNetModel.forward,
     openaimodel.UNetModel._forward,
@@ -162,7 +165,9 @@ class Replays:
     def _check_model(self, enabled: bool) -> None:
         model, device = self.model, self.model.load_device
         if device.type != "cuda" or torch.version.hip:
-            raise CannotCapture("the device is no NVIDIA GPU")
+            raise CannotCapture("the device is not an NVIDIA GPU")
+        if torch.cuda.get_allocator_backend() != "native":
+            raise CannotCapture("the cudaMallocAsync allocator is on; start ComfyUI with --disable-cuda-malloc")
         if not enabled:
             raise CannotCapture("capture is off in the settings")
         if model.get_additional_models_with_key("multigpu"):
@@ -264,7 +269,10 @@ class Replays:
         except CannotCapture as reason:
             self.why_eager = str(reason)
             return eager
-        except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
+        except comfy.model_management.InterruptProcessingException:
+            raise
+        except Exception as error:  # whatever CUDA, torch and Triton raise
+            _failed.append(error)
             logging.info(f"SUN does not capture this forward: {' '.join(str(error).split())[:200]}")
             self.captures.unfit[shape] = self.why_eager = "the forward cannot be captured"
             return eager

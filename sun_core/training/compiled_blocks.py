@@ -74,13 +74,14 @@ class _Compiler:
         """Make a function that runs compiled if it can, or as it is."""
         compiled = torch.compile(function, fullgraph=True)
 
-        def run(*arguments: Any) -> Tensor:
-            if self.works:
+        def run(module: nn.Module, x: Tensor, *rest: Any) -> Tensor:
+            # torch.compile treats one row as a case of its own, which is rare: not worth all the compilations again
+            if self.works and (len(x) > 1 or torch.is_grad_enabled()):
                 try:
-                    return compiled(*arguments)
+                    return compiled(module, x, *rest)
                 except torch._dynamo.exc.TorchDynamoException as error:
                     self._give_up(error)
-            return function(*arguments)
+            return function(module, x, *rest)
 
         return run
 

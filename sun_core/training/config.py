@@ -17,7 +17,7 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "Stable Diffusion 1.x": {},
     "Stable Diffusion 2.x": {"width": 768, "height": 768, "batch_size": 4, "accumulation": 4},
     "SDXL": {
-        "width": 1024, "height": 1024, "batch_size": 2, "accumulation": 8, "extra_positive": False,
+        "width": 1024, "height": 1024, "batch_size": 4, "accumulation": 4, "extra_positive": False,
         "gradient_checkpointing": True, "guidance": (4.0, 8.0),
     },
 }  # fmt: skip

@@ -30,7 +30,6 @@ def trained_adapter(trainer: Trainer, evaluation: Evaluation | None) -> SunAdapt
 
 def recipe_of(config: TrainingConfig) -> dict[str, object]:
     """List the settings that shape the result, without the user's own prompts."""
-    values = config.to_mapping()
-    for private in ("negative_prompts", "sample_prompts", "save_every", "sample_every", "on_bad_data"):
-        del values[private]
-    return values
+    private = ("negative_prompts", "sample_prompts")
+    shapeless = ("save_every", "sample_every", "on_bad_data", "compile", "channels_last")
+    return {name: value for name, value in config.to_mapping().items() if name not in (*private, *shapeless)}

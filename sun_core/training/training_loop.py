@@ -53,6 +53,8 @@ class TrainingLoop:
         self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.done = 0
         self.losses: list[float] = []
+        self.looks_ahead = accelerator.device.type == "cuda"
+        """Whether the gradients of the next step are begun before the outcome of this one is read."""
 
     @property
     def batches_per_step(self) -> int:
@@ -66,7 +68,6 @@ class TrainingLoop:
         the host. Raises NotFiniteError if a loss or a gradient is not a number; the average is as it was before that
         step.
         """
-        is_asynchronous = self.accelerator.device.type == "cuda"
         upcoming = None
         while self.done < self.config.steps:
             batch_losses = upcoming or self._compute_gradients(loss, self.done)
@@ -74,7 +75,7 @@ class TrainingLoop:
             outcome = self._change_parameters(batch_losses, rate)
             after_step()
             goes_on = self.done + 1 < self.config.steps
-            upcoming = self._compute_gradients(loss, self.done + 1) if is_asynchronous and goes_on else None
+            upcoming = self._compute_gradients(loss, self.done + 1) if self.looks_ahead and goes_on else None
             mean_loss, gradient_norm, *weight_norms = outcome.read()
             self.check_finite(mean_loss, gradient_norm, weight_norms)
             self._update_average()

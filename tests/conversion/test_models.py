@@ -217,3 +217,60 @@ def test_few_step_lora_is_known_by_two_signs_in_its_name(name: str) -> None:
 def test_few_step_lora_is_known_by_one_sign_and_the_sampler_s_settings(settings: Json) -> None:
     assert make_plan("speed_up", with_lora("lightning", **settings)).edits == []
     assert make_plan("speed_up", with_lora("add_detail", **settings)).edits
+
+
+def switched(node_type: str, inputs: Json, **values: Any) -> Json:
+    """An API graph whose sampler takes its MODEL from a switch between SD1.5 (901) and Flux (902)."""
+    node = {"class_type": node_type, "inputs": {**inputs, **values}}
+    files = {"901": "dreamshaper_8.safetensors", "902": "flux1-dev.safetensors"}
+    loaders = {key: {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": files[key]}} for key in files}
+    return behind(load("api_text_to_image"), node) | loaders
+
+
+SD15, FLUX = ["901", 0], ["902", 0]
+
+
+@pytest.mark.parametrize(
+    ("node_type", "inputs", "values"),
+    [
+        ("ComfySwitchNode", {"on_true": SD15, "on_false": FLUX}, {"switch": True}),
+        ("ComfySwitchNode", {"on_true": FLUX, "on_false": SD15}, {"switch": False}),
+        ("CR Model Input Switch", {"model1": FLUX, "model2": SD15}, {"Input": 2}),
+        ("ImpactSwitch", {"input1": FLUX, "input2": SD15}, {"select": 2}),
+        ("Any Switch (rgthree)", {"any_01": SD15, "any_02": FLUX}, {}),
+    ],
+)
+def test_switch_is_judged_by_the_branch_that_it_chooses(node_type: str, inputs: Json, values: Json) -> None:
+    assert make_plan("speed_up", switched(node_type, inputs, **values)).edits
+    swapped = {name: FLUX if source == SD15 else SD15 for name, source in inputs.items()}
+    assert "its model is Flux" in make_plan("speed_up", switched(node_type, swapped, **values)).detail
+
+
+def test_switch_that_another_node_drives_is_left_alone() -> None:
+    plan = make_plan("speed_up", switched("ComfySwitchNode", {"on_true": SD15, "on_false": FLUX}, switch=["903", 0]))
+    assert plan.edits == [] and "SUN cannot tell which model ComfySwitchNode (#900) gives" in plan.detail
+
+
+def animated(motion_module: str, checkpoint: str) -> Json:
+    node = {"class_type": "ADE_AnimateDiffLoaderGen1", "inputs": {"model": ["901", 0], "model_name": motion_module}}
+    loader = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": checkpoint}}
+    return behind(load("api_text_to_image"), node) | {"901": loader}
+
+
+def test_animatediff_evolved_on_sd15_is_sped_up() -> None:
+    converted, plan = convert("speed_up", animated("mm_sd_v15_v2.ckpt", "dreamshaper_8.safetensors"))
+    assert plan.edits
+    assert convert("restore", converted)[0] == animated("mm_sd_v15_v2.ckpt", "dreamshaper_8.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("motion_module", "checkpoint", "reason"),
+    [
+        ("AnimateLCM_sd15_t2v.ckpt", "dreamshaper_8.safetensors", "already makes its model a few-step one (LCM)"),
+        ("animatediff_lightning_4step_comfyui.safetensors", "dreamshaper_8.safetensors", "few-step one (Lightning)"),
+        ("mm_sdxl_v10_beta.ckpt", "sd_xl_base_1.0.safetensors", "no adapter for SDXL is installed"),
+    ],
+)
+def test_animatediff_that_sun_cannot_speed_up_is_explained(motion_module: str, checkpoint: str, reason: str) -> None:
+    plan = make_plan("speed_up", animated(motion_module, checkpoint))
+    assert plan.edits == [] and reason in plan.detail

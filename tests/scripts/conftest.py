@@ -45,7 +45,7 @@ def ended() -> Callable[[subprocess.Popen[str]], tuple[int, str, str]]:
     """Wait for a script: its exit status, output and errors."""
 
     def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate()
         return process.returncode, out, err
 
     return ended

@@ -23,8 +23,8 @@ def losses(**settings):
 
 
 def test_the_losses_are_those_without_it_and_blocks_that_are_alike_share_their_code(traced):
-    """Teacher, student and target have 6, 3 and 1 to 3 rows here, in 7 transformer and 8 residual blocks."""
-    settings = {"batch_size": 3, "steps": 2, "gradient_checkpointing": True}
+    """Teacher, student, target and rollouts have 10, 5, 5 and up to 3 rows, in 7 transformer and 8 residual blocks."""
+    settings = {"batch_size": 5, "steps": 1, "gradient_checkpointing": True}
     assert losses(compile=True, **settings) == pytest.approx(losses(**settings), rel=1e-4)
     assert 0 < counters["stats"]["unique_graphs"] <= 60
 

@@ -1,10 +1,13 @@
 """Distillation on the reference U-Net, whose weights are random: whether it learns, not what."""
 
+import copy
+
 import pytest
 import torch
 from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.training.batch import Batch
 from sun_pack.sun_core.training.distillation import Distillation
+from sun_pack.sun_core.training.eps_unet import EpsUNet
 from sun_pack.sun_core.training.prompts import Prompt
 from sun_pack.sun_core.training.recipe import Recipe
 
@@ -50,6 +53,15 @@ def test_the_loss_falls(distillation, batch):
         loss().backward()
         optimizer.step()
     assert loss().item() < 0.7 * before
+
+
+def test_nothing_in_a_loss_waits_for_the_device(reference_model, distillation, batch):
+    """On the meta device there are no values: whatever read one on the host would raise."""
+    meta = torch.device("meta")
+    unet = EpsUNet(copy.deepcopy(reference_model.model))
+    on_meta = Distillation(unet, distillation.adapter.copy(), distillation.alphas, Recipe()).to(meta)
+    on_meta.loss(batch.to(meta), torch.Generator().manual_seed(0)).backward()
+    assert all(parameter.grad is not None for parameter in on_meta.adapter.parameters())
 
 
 def test_the_target_follows_by_its_ema(distillation):

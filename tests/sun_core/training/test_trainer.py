@@ -57,6 +57,35 @@ def test_a_step_moves_adapter_target_and_average_each_at_its_own_pace():
     torch.testing.assert_close(averaged.norm(), 0.9 * moved)
 
 
+def looking_ahead(config=tiny_run.CONFIG):
+    trainer = tiny_run.tiny_trainer(config)
+    trainer.loop.looks_ahead = True  # as on a GPU
+    return trainer
+
+
+def test_looking_ahead_changes_no_step():
+    plain, ahead = tiny_run.tiny_trainer(), looking_ahead()
+    for step, same in zip(plain.steps(), ahead.steps(), strict=True):
+        assert step == same
+        for key, average in plain.loop.average.items():
+            assert torch.equal(average, ahead.loop.average[key]), key
+
+
+def test_a_checkpoint_of_a_run_that_looks_ahead_is_of_the_step_that_it_says():
+    begun, resumed, whole = looking_ahead(), tiny_run.tiny_trainer(), tiny_run.tiny_trainer()
+    steps = begun.steps()
+    next(steps), next(steps)
+    resumed.load_state_dict(begun.state_dict())
+    assert [step.loss for step in resumed.steps()] == [step.loss for step in whole.steps()][2:]
+
+
+def test_looking_ahead_names_the_cause_and_counts_no_broken_step():
+    trainer = looking_ahead(replace(tiny_run.CONFIG, learning_rate=1e38, warmup=0))
+    with pytest.raises(SunError, match=r"the adapter's weights are not .*; lower learning_rate"):
+        list(trainer.steps())
+    assert trainer.done == len(trainer.losses) < tiny_run.CONFIG.steps
+
+
 def test_a_resumed_run_takes_the_steps_that_it_would_have_taken():
     whole = tiny_run.tiny_trainer(replace(tiny_run.CONFIG, steps=4))
     losses = [step.loss for step in whole.steps()]
