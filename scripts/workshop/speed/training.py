@@ -11,6 +11,7 @@ that two versions can be compared.
 """
 
 import argparse
+import gc
 import json
 import sys
 import warnings
@@ -63,6 +64,7 @@ def main() -> int:
             "peak_bytes": figures.peak, "losses": figures.losses, "settings": changed,
         })  # fmt: skip
         del model, session, figures
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     if options.json:
