@@ -2,6 +2,7 @@
 
     COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sd15 --batch 8 --batch 16
     COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sdxl --batch 2 --batch 4
+    ... --set accumulation=2          several batches for an optimizer step, whose targets are computed together
     ... --set compile=true            with torch.compile; the first batch size takes minutes more
     ... --set channels_last=false     any training setting
 
@@ -11,6 +12,7 @@ that two versions can be compared.
 """
 
 import argparse
+import gc
 import json
 import sys
 import warnings
@@ -63,6 +65,7 @@ def main() -> int:
             "peak_bytes": figures.peak, "losses": figures.losses, "settings": changed,
         })  # fmt: skip
         del model, session, figures
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     if options.json:
