@@ -91,7 +91,7 @@ Box = tuple[float, float, float, float]
 def graph(page: Page) -> Path:
     """Take the template after a run."""
     run(page)
-    page.locator(".sun-face", has_text="evaluations").wait_for()
+    page.locator(".sun-text", has_text="evaluations").wait_for()
     page.locator(".p-toast-message").wait_for(state="hidden")
     return cut_out(page, page.evaluate(BOX), 0.8, GRAPH)
 
@@ -110,7 +110,7 @@ def node(page: Page, type_: str) -> Path:
     if page.evaluate("(id) => app.graph.getNodeById(id).widgets.some(({ name }) => name === 'sun_face')", made):
         run(page)
     if type_ in ("SUNSpeedUp", "SUNApply"):
-        page.locator(".sun-face", has_text="evaluations").wait_for()
+        page.locator(".sun-text", has_text="evaluations").wait_for()
     page.wait_for_timeout(3000)  # the face is written some time after the last change; not every node has words on it
     left, top, right, bottom = page.evaluate(BOX, [made])
     # cut off below its badge
