@@ -6,6 +6,7 @@ from ..sun_core.apply import SunSettings, apply_sun
 from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there
 from .report import run_report
 from .schema import ADAPTER_TOOLTIP, AUTOMATIC, MODEL_TOOLTIP, SunAdapterType, settings_input, sun_schema
+from .settings import may_capture
 
 ALIASES = [
     *("SUN", "SpeedUpNet", "speed up", "accelerate", "fast", "faster", "4 steps", "few steps", "no CFG", "CFG 1"),
@@ -57,7 +58,7 @@ class SUNSpeedUp(io.ComfyNode):
     def execute(cls, model: ModelPatcher, adapter_name: str, strength: float, settings: str) -> io.NodeOutput:
         sun_settings = SunSettings(strength, strength, automatic=settings == AUTOMATIC)
         report = run_report(cls.hidden.unique_id)
-        return io.NodeOutput(apply_sun(model, adapter_named(adapter_name), sun_settings, report=report))
+        return io.NodeOutput(apply_sun(model, adapter_named(adapter_name), sun_settings, None, report, may_capture))
 
 
 class SUNApply(io.ComfyNode):
@@ -111,4 +112,4 @@ class SUNApply(io.ComfyNode):
             negative_strength, positive_strength, start_percent, end_percent, automatic=settings == AUTOMATIC
         )
         report = run_report(cls.hidden.unique_id)
-        return io.NodeOutput(apply_sun(model, sun_adapter, sun_settings, negative, report))
+        return io.NodeOutput(apply_sun(model, sun_adapter, sun_settings, negative, report, may_capture))

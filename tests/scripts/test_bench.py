@@ -1,25 +1,63 @@
-"""The benchmark runs and writes what it prints; how fast things are is not for a test to say."""
+"""The benchmark measures and writes what it prints; how fast things are is not for a test to say."""
 
-import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 
-def test_every_figure_has_a_median_and_its_range(
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+from workshop.comfyui import start_comfyui
+
+start_comfyui("--cpu")
+from workshop.speed.figures import Figures, table  # noqa: E402
+from workshop.speed.measurements import measure_tiny  # noqa: E402
+from workshop.speed.random_models import TINY_UNET, Sampler, tiny_model  # noqa: E402
+from workshop.speed.runs import SUN_STEPS, measure_runs  # noqa: E402
+
+from sun_core.adapter import SunAdapter  # noqa: E402
+from sun_core.apply import SunSettings, apply_sun  # noqa: E402
+
+
+@pytest.fixture
+def figures() -> Figures:
+    return Figures()
+
+
+def assert_whole(figures: Figures, *names: str) -> None:
+    summary = figures.summary()
+    assert set(names) <= set(summary)
+    for name, figure in summary.items():
+        assert figure["min"] <= figure["median"] <= figure["max"], name
+        assert name in table(summary)
+
+
+def test_host_costs_are_measured_on_a_tiny_model(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workshop.speed.measurements.TINY_STEPS", 4)
+    monkeypatch.setattr("workshop.speed.runs.TINY_RUNS", 2)
+    measure_tiny(tiny_model(), figures)
+    more = "fixed cost of a run, SUN more than plain"
+    assert_whole(figures, "operations that a layer adds", "host time of a layer", more)
+    assert 0 < figures.median("operations that a layer adds") <= 20
+
+
+def test_runs_are_compared_with_each_other(figures: Figures) -> None:
+    plain = tiny_model()
+    sun = apply_sun(plain, SunAdapter.for_unet(plain.model.diffusion_model).requires_grad_(False), SunSettings())
+    measure_runs(Sampler(8, 1, TINY_UNET["context_dim"]), {"plain": plain, "sun": sun}, figures, "tiny")
+    assert_whole(figures, "tiny: speed-up, eager", "tiny: plain, 25 steps, CFG", f"tiny: SUN, {SUN_STEPS} steps")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(("--latent", "4"), "--latent must be at least 8"), (("--json", "nowhere/f.json"), "there is no folder")],
+)
+def test_wrong_arguments_are_refused_before_anything_is_measured(
     start: Callable[..., subprocess.Popen[str]],
     ended: Callable[[subprocess.Popen[str]], tuple[int, str, str]],
-    tmp_path: Path,
+    arguments: tuple[str, ...],
+    complaint: str,
 ) -> None:
-    file = tmp_path / "figures.json"
-    status, printed, complaint = ended(start("bench.py", "--latent", "8", "--repeats", "1", "--json", str(file)))
-    assert status == 0, complaint
-    figures = json.loads(file.read_text())
-    machine = figures.pop("machine")
-    assert machine["latent"] == "8x8"
-    assert {"sampling_speedup", "forward_ratio", "forward_ratio_uncached", "adapter_load", "adapter_patch"} <= set(
-        figures
-    )
-    for name, figure in figures.items():
-        assert 0 < figure["min"] <= figure["median"] <= figure["max"], name
-        assert name in printed
+    status, _, said = ended(start("bench.py", *arguments))
+    assert status == 2 and complaint in said

@@ -1,29 +1,15 @@
 """How many operations SUN adds to a forward, counted where they are dispatched: on a GPU their number is what costs."""
 
-from collections import Counter
+import sys
+from pathlib import Path
 
 import comfy.ldm.modules.attention
 import pytest
 from sun_pack.sun_core.apply import SunSettings, apply_sun
 from sun_pack.sun_core.layers import cross_attention_layers
-from torch.utils._python_dispatch import TorchDispatchMode
 
-WAITS = ("_local_scalar_dense", "equal", "nonzero", "item", "is_nonzero")
-"""Operations for whose result the host waits until the device has done all its work."""
-
-
-class Operations(TorchDispatchMode):
-    """Counts what is dispatched, by name; views, which do nothing on the device, are left out."""
-
-    def __init__(self):
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if not function.is_view and function._schema.name not in ("aten::_unsafe_view", "aten::_reshape_alias"):
-            self.counts[function._schema.name.removeprefix("aten::")] += 1
-        return result
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+from workshop.speed.operations import WAITS, Operations
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import { word } from "./words.js";
 const DEFAULT_ADAPTER = "SUN.DefaultAdapter";
 const SHOW_BADGES = "SUN.ShowBadges";
 const ANNOUNCE = "SUN.AnnounceAutomatic";
+const REPLAY = "SUN.ReplayForwards"; // read by nodes/settings.py
 const FITTING = "fitting"; // no file's name, since that has an extension; newer pages do not show an empty value
 
 /** Define the settings for registerExtension; `onBadges` is called when badges are turned on or off. */
@@ -20,6 +21,7 @@ export function settingDefinitions(onBadges) {
       migrateDeprecatedValue: (value) => value || FITTING,
       options: adapterChoices, // looked up when the dialog opens: files come and go
     }),
+    setting(REPLAY, { type: "boolean", defaultValue: true }),
   ];
 }
 
