@@ -5,6 +5,7 @@ from typing import Any
 
 from .edits import Edit
 from .graph import Graph, Input, Node, NodeId, Source, Workflow, as_dict, file_names
+from .pack_samplers import Definitions, recognize
 from .rules import SPEED_UP, is_model_input
 
 
@@ -13,13 +14,14 @@ def is_api(data: dict[str, Any]) -> bool:
     return any(isinstance(value, dict) and isinstance(value.get("class_type"), str) for value in data.values())
 
 
-def read_api(data: dict[str, Any]) -> Workflow:
+def read_api(data: dict[str, Any], definitions: Definitions | None = None) -> Workflow:
     """Read an API graph into a view."""
     graph = Graph(None)
     for node_id, value in data.items():
         if isinstance(value, dict) and isinstance(value.get("class_type"), str):
-            graph.nodes[node_id] = _read_node(node_id, value, graph)
-    numbers = [int(node_id) for node_id in graph.nodes if str(node_id).isdecimal() and len(str(node_id)) < 16]
+            node = graph.nodes[node_id] = _read_node(node_id, value, graph)
+            recognize(node, None, definitions)
+    numbers = [int(key) for key in data if key.isascii() and key.isdecimal() and len(key) < 16]
     return Workflow({None: graph}, max([0, *numbers]) + 1)
 
 
@@ -49,6 +51,11 @@ def _is_link(value: Any) -> bool:
     )
 
 
+def is_request(data: dict[str, Any]) -> bool:
+    """Tell whether this is the body of a request to /prompt, with an API graph in it."""
+    return "nodes" not in data and isinstance(data.get("prompt"), dict) and is_api(data["prompt"])
+
+
 def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
     """Apply `edits` to a copy of an API graph."""
     data = copy.deepcopy(data)
@@ -67,6 +74,8 @@ def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
                 _part(data, node, "inputs").pop(name, None)
             case "set":
                 _part(data, edit["node"], "inputs")[edit["widget"]] = edit["value"]
+            case "unset":
+                _part(data, edit["node"], "inputs").pop(edit["widget"], None)
     return data
 
 

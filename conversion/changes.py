@@ -6,8 +6,13 @@ from typing import Any
 
 from .edits import Edit, disconnect_input, set_widget
 from .graph import Node, Place, Source
-from .rules import VALUES
+from .rules import DETERMINISTIC, VALUES
 from .samplers import Sampler, Setting, consumers_of_primitive
+
+LARGEST_SHARE = 0.6
+"""The share of its schedule up to which a sampler that starts late keeps its own start."""
+MOST_STEPS = 10_000
+"""The most that ComfyUI's samplers can be set to."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,24 @@ class Change:
 def wanted_values(samplers: list[Sampler], steps: int) -> dict[Setting, Any]:
     """Return the value that each setting of these samplers should have. The samplers are partners."""
     wanted: dict[Setting, Any] = {}
-    boundaries = scaled_boundaries(samplers, steps)
+    boundaries = _image_to_image(samplers, steps) or scaled_boundaries(samplers, steps)
     for sampler in samplers:
         total = boundaries.steps(sampler)
         for setting in sampler.settings:
             if setting.role == "boundary":
                 wanted[setting] = boundaries.value(sampler, setting)
             else:
-                wanted[setting] = total if setting.role == "steps" else VALUES[setting.role]
+                wanted[setting] = total if setting.role == "steps" else _offered(setting)
     return {setting: value for setting, value in wanted.items() if value is not None}
+
+
+def _offered(setting: Setting) -> Any:
+    """Return the value that SUN needs, or for a sampler another deterministic one, if the node offers it."""
+    value = VALUES[setting.role]
+    choices = setting.node.rule.choices.get(setting.widget) if setting.node.rule else None
+    if not choices or value in choices:
+        return value
+    return next((name for name in DETERMINISTIC if setting.role == "sampler" and name in choices), None)
 
 
 @dataclass
@@ -60,6 +74,22 @@ class Boundaries:
         """Return the new cut, or None if it stays: step 0, the end, or an unknown value."""
         cut = setting.value
         return self.scaled.get(_old_steps(sampler), {}).get(cut) if isinstance(cut, int) else None
+
+
+def _image_to_image(samplers: list[Sampler], new_steps: int) -> Boundaries | None:
+    """Keep the strength of a sampler that starts late: `new_steps` from where it started, of as many as that takes.
+
+    It starts at step 16 of 20, so 4 steps of its fifth of the schedule are 4 of 20. Above LARGEST_SHARE the rounded
+    start would be farther from the old one than that of a schedule of `new_steps`.
+    """
+    start = samplers[0].start if len(samplers) == 1 else None
+    old_steps = _old_steps(samplers[0])
+    if start is None or (old_steps - start.value) / old_steps > LARGEST_SHARE:
+        return None
+    total = int(new_steps * old_steps / (old_steps - start.value) + 0.5)
+    if total > MOST_STEPS:
+        return None
+    return Boundaries(total, {old_steps: {start.value: total - new_steps}})
 
 
 def scaled_boundaries(samplers: list[Sampler], new_steps: int) -> Boundaries:

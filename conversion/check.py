@@ -102,14 +102,23 @@ def _run_lines(node: Node, around: Surroundings) -> list[str]:
     samplers = around.fed_by(node)
     if not samplers:
         return []
-    line = f"{samplers[0].node.label}: {_run(samplers[0], node)}"
+    first = samplers[0]
+    if first.node.problem is not None:
+        line = say("{node}: SUN does not know its settings", node=first.node.label)
+    else:
+        line = f"{first.node.label}: {_run(first, node)}"
     return [say("{line} (and {count} more)", line=line, count=len(samplers) - 1) if len(samplers) > 1 else line]
 
 
 def _run(sampler: Sampler, node: Node) -> str:
     steps, cfg = sampler.value("steps"), sampler.value("cfg")
     name, scheduler = sampler.value("sampler"), sampler.value("scheduler")
-    said = say("{steps} steps", steps=steps) if isinstance(steps, int) else say("steps by link")
+    if not isinstance(steps, int):
+        said = say("steps by link")
+    elif sampler.start is not None:
+        said = say("{run} of {steps} steps", run=sampler.run, steps=steps)
+    else:
+        said = say("{steps} steps", steps=steps)
     if node.widgets.get("settings") == FROM_SAMPLER:
         return say("{steps}, as set on it", steps=said)
     changed = []

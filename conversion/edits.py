@@ -63,7 +63,16 @@ class SetWidget(TypedDict):
     value: Any
 
 
-Edit = Add | Remove | Connect | Disconnect | SetWidget
+class UnsetWidget(TypedDict):
+    """A widget that gets back what it has if a file saves no value for it."""
+
+    op: Literal["unset"]
+    graph: str | None
+    node: NodeId
+    widget: str
+
+
+Edit = Add | Remove | Connect | Disconnect | SetWidget | UnsetWidget
 
 
 def remove_node(graph: Graph, node: NodeId) -> Remove:
@@ -87,6 +96,11 @@ def disconnect_input(graph: Graph, node: NodeId, name: str) -> Disconnect:
 def set_widget(graph: Graph, node: NodeId, widget: str, value: Any) -> SetWidget:
     """Make the edit that gives a widget a value."""
     return {"op": "set", "graph": graph.id, "node": node, "widget": widget, "value": value}
+
+
+def unset_widget(graph: Graph, node: NodeId, widget: str) -> UnsetWidget:
+    """Make the edit that takes a widget's saved value away."""
+    return {"op": "unset", "graph": graph.id, "node": node, "widget": widget}
 
 
 @dataclass

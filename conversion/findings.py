@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .changes import changes_for, edits_of, wanted_values
 from .edits import Edit, set_widget
 from .graph import Node, Workflow
-from .models import Adapter, Installed, Lines, Model, choose_adapter, judge, released_text
-from .rules import DETERMINISTIC, RELEASED, STEPS, SUN_ON_MODEL
+from .models import Adapter, Installed, Lines, Model, choose_adapter, judge, neighbours, released_text
+from .rules import DETERMINISTIC, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .words import say, term
 
@@ -44,6 +45,15 @@ class Surroundings:
             line, model = self.lines.of_sampler(sampler)
             for loader in line.loaders if model.sun is None else ():
                 self._plain[loader].append(sampler)
+
+    @cached_property
+    def _partners(self) -> dict[Sampler, list[Sampler]]:
+        groups = grouped(self.samplers, self.workflow)
+        return {sampler: partners for partners in groups for sampler in partners}
+
+    def partners_of(self, sampler: Sampler) -> list[Sampler]:
+        """Return the samplers that can only be changed together with this one, itself among them."""
+        return self._partners[sampler]
 
     def fed_by(self, sun: Node) -> list[Sampler]:
         """Return the samplers at the lower end of a SUN node's MODEL line."""
@@ -95,6 +105,35 @@ def findings(sun: Node, around: Surroundings) -> list[Finding]:
     found += _steps_findings(sun, [sampler for sampler in samplers if sampler.node.type != "SUNSampler"], around)
     if sun.widgets.get("settings") == FROM_SAMPLER:
         found += _sampler_findings(samplers)
+    else:
+        found += _parts_findings(samplers, around)
+    return found + _neighbour_findings(sun, samplers, around)
+
+
+def _neighbour_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
+    """Return a finding for each node on the MODEL line, above SUN or below, that does not go together with it."""
+    lines = [around.lines.into(sun)[0], *(around.lines.of_sampler(sampler)[0] for sampler in samplers)]
+    found = dict.fromkeys(named for line in lines for named in neighbours(line))
+    return [Finding(term(badge), text) for badge, text in found if badge is not None]
+
+
+def _parts_findings(samplers: list[Sampler], around: Surroundings) -> list[Finding]:
+    """Return a finding for samplers that share one schedule, spaced so that its parts do not meet.
+
+    Automatic settings space the steps of each part by themselves, between its first and last sigma.
+    """
+    found = []
+    for sampler in samplers:
+        partners, scheduler = around.partners_of(sampler), sampler.value("scheduler")
+        if len(partners) > 1 and scheduler in UNEVEN and sampler.all_of("boundary"):
+            detail = say(
+                "{node} runs a part of the steps, and the scheduler {scheduler} leaves too much for some of them. Set "
+                "the scheduler simple.",
+                node=sampler.node.label,
+                scheduler=scheduler,
+            )
+            edits = _changes([partners], STEPS, lambda role: role == "scheduler")
+            found.append(Finding(say("scheduler {name}", name=scheduler), detail, edits))
     return found
 
 
@@ -157,7 +196,7 @@ def _without_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
 def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
     adapter = around.adapter(sun) if sun.type in SUN_ON_MODEL else None
     steps = adapter.steps if adapter else STEPS
-    far = [sampler for sampler in samplers if _is_far(sampler.value("steps"), steps)]
+    far = [sampler for sampler in samplers if _is_far(sampler.value("steps"), steps) and _is_far(sampler.run, steps)]
     if not far:
         return []
     found = far[0].value("steps")

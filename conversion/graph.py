@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .rules import NODES, REROUTES, is_file_name
+from .rules import REROUTES, NodeRule, is_file_name
 
 NodeId = int | str
 Box = tuple[float, float, float, float]
@@ -43,6 +43,9 @@ class Input:
     """The last native reroute (a point on the link, not a node) that the link runs through."""
     promoted: Source | None = None
     """The subgraph's own input that feeds a widget whose value stands on subgraph nodes; `source` is None then."""
+
+    is_broadcast: bool = False
+    """Whether `source` comes without a link, from a node that feeds every input of its type."""
 
     @property
     def feed(self) -> Source | None:
@@ -96,13 +99,15 @@ class Node:
     texts: tuple[str, ...] = ()
     """The file names among the node's widget values."""
     properties: dict[str, Any] = field(default_factory=dict)
+    rule: NodeRule | None = None
+    problem: str | None = None
+    """Why SUN cannot change it, in words, if it is a sampler without a rule."""
     box: Box = (0.0, 0.0, 0.0, 0.0)
 
     @property
     def label(self) -> str:
         """The node's name in messages: short and on one line, whatever its title holds."""
-        title = "".join(letter for letter in self.title if letter.isprintable()).strip()
-        return f"{title[:40] or self.type[:60]} (#{self.id})"
+        return f"{on_one_line(self.title)[:40] or on_one_line(self.type)[:60]} (#{on_one_line(str(self.id))[:20]})"
 
     @property
     def is_active(self) -> bool:
@@ -112,6 +117,10 @@ class Node:
         """Return what feeds an input, or drives the widget of that name."""
         slot = self.inputs.get(name)
         return slot.feed if slot else None
+
+    def order(self, values: list[Any]) -> list[str]:
+        """Return the names of the widgets in the order of the node's saved values."""
+        return self.promoted or (self.rule.order(values) if self.rule else [])
 
     def saved(self, widget: str) -> Any:
         """Return the value that the node itself saved for a widget, or None."""
@@ -221,26 +230,23 @@ class Workflow:
         return self.graphs.get(node.type)
 
 
+def on_one_line(text: str) -> str:
+    """Remove everything from a text that a message cannot show: line breaks, control characters, half characters."""
+    return "".join(letter for letter in text if letter.isprintable()).strip()
+
+
 def as_dict(value: Any) -> dict[str, Any]:
     """Return the value if it is an object, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def widget_values(node_type: str, values: Any) -> dict[str, Any]:
-    """Return a node's saved widget values by name. If the file does not name them, the rules know their order."""
+def widget_values(values: Any, rule: NodeRule | None) -> dict[str, Any]:
+    """Return a node's saved widget values by name. If the file does not name them, the rule knows their order."""
     if isinstance(values, dict):
         return {name: value for name, value in values.items() if isinstance(name, str)}
-    if not isinstance(values, list) or node_type not in NODES:
+    if not isinstance(values, list) or rule is None:
         return {}
-    return dict(zip(widget_order(node_type, values), values, strict=False))
-
-
-def widget_order(node_type: str, values: list[Any]) -> list[str]:
-    """Return the widgets' names in the order of `values`. Files from before 2023-04 lack control_after_generate."""
-    names = list(NODES[node_type].widgets)
-    if len(values) == len(names) - 1 and "control_after_generate" in names:
-        names.remove("control_after_generate")
-    return names
+    return dict(zip(rule.order(values), values, strict=False))
 
 
 def file_names(values: Any) -> tuple[str, ...]:

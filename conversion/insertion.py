@@ -121,7 +121,8 @@ def insert(
     boxes[graph].add((position[0], position[1] - TITLE_HEIGHT, position[0] + width, position[1] + height))
 
     settings = [setting for candidate in insertion.candidates for setting in candidate.sampler.settings]
-    record = make_record(node_id, [changes[setting] for setting in settings if setting in changes])
+    made = [changes[setting] for setting in settings if setting in changes]
+    record = make_record(node_id, made, insertion.targets.values())
     properties: dict[str, Any] = {RECORD: record}
     if insertion.adapter == RELEASED["name"]:
         properties["models"] = [{"name": RELEASED["name"], "url": RELEASED["url"], "directory": RELEASED["folder"]}]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Input, Node, NodeId, Source, Workflow
-from .rules import GET_NODE, REROUTES, SET_NODE, can_hide_model, is_model_name
+from .rules import BROADCASTS, GET_NODE, REROUTES, SET_NODE, SWITCHES, can_hide_model, is_model_name
 from .words import say
 
 MODEL = "MODEL"
@@ -40,7 +40,13 @@ def model_line(workflow: Workflow, graph: Graph, source: Source | None, known: K
     """
     line = ModelLine()
     if source is None:
-        line.breaks.append(say("nothing is connected to its model input"))
+        sender = next((node for node in graph.nodes.values() if node.type in BROADCASTS and node.is_active), None)
+        if sender is None:
+            line.breaks.append(say("nothing is connected to its model input"))
+        else:
+            line.breaks.append(
+                say("SUN cannot tell what {node} sends to it; connect its model input", node=sender.label)
+            )
         return line
     waiting: list[tuple[Graph, Source]] = [(graph, source)]
     seen: set[tuple[str | None, NodeId, int]] = set()
@@ -89,7 +95,9 @@ def _climb(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> 
     """Go on to what feeds the node's own MODEL inputs. A bypassed node hands on only its first one."""
     inputs = list(node.inputs.values()) if node.type in REROUTES else model_inputs(node)
     linked = [slot.source for slot in inputs if slot.source is not None]
-    if linked:
+    if node.is_active and (chosen := _chosen(node)) is not None:
+        waiting.append((node.graph, chosen))
+    elif linked:
         waiting.extend((node.graph, source) for source in (linked[:1] if node.mode == BYPASSED else reversed(linked)))
     elif node.texts and not inputs and node.mode != BYPASSED:
         line.loaders.append(node)
@@ -99,6 +107,25 @@ def _climb(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> 
         line.breaks.append(say("its MODEL line ends at {node}, which gets no MODEL", node=node.label))
     else:
         _begin(node, line)
+
+
+def _chosen(node: Node) -> Source | None:
+    """Return the source of the input that a switch hands on; None for another node, or an unknown choice."""
+    rule = SWITCHES.get(node.type)
+    if rule is None:
+        return None
+    if "by" not in rule:
+        sources = [slot.source for slot in node.inputs.values() if slot.source is not None]
+        return next((source for source in sources if _is_active(node.graph, source)), None)
+    value = None if node.feed(rule["by"]) else node.widgets.get(rule["by"])
+    name = rule["inputs"].get(str(value)) if "inputs" in rule else f"input{value}"
+    slot = node.inputs.get(name)
+    return slot.source if slot else None
+
+
+def _is_active(graph: Graph, source: Source) -> bool:
+    node = graph.nodes.get(source.node)
+    return node is None or node.is_active
 
 
 def _begin(node: Node, line: ModelLine) -> None:

@@ -4,20 +4,26 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from .graph import Graph, Node, Source, Workflow
+from .graph import Graph, Node, Source, Workflow, on_one_line
 from .model_line import ModelLine, model_line
+from .pack_samplers import Definitions
 from .rules import (
+    NEIGHBOURS,
     OTHER_NODES,
     RELEASED,
     STEPS,
     SUN_ON_MODEL,
     UNET_FAMILIES,
+    Distilled,
     distilled_by_name,
     family_by_name,
     is_unknown_unless_named,
 )
 from .samplers import Sampler
 from .words import say, term
+
+LOW_CFG, SHORT = 2.5, 12
+"""The CFG and steps up to which a sampler's settings are those of a few-step model."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Installed:
     adapters: Sequence[Adapter] = ()
     default: str | None = None
     model_file: Callable[[Sequence[str]], ModelFile | None] = lambda names: None
+    definitions: Definitions | None = None
+    """Looks up the server's node definitions; None if there is no server."""
 
     def adapter(self, name: object) -> Adapter | None:
         return next((adapter for adapter in self.adapters if adapter.name == name), None)
@@ -69,6 +77,8 @@ class Model:
     layout: Hashable = None
     refusal: str | None = None
     """Why SUN cannot speed it up and what to do, in words."""
+    suspicion: str | None = None
+    """The same for a sampler that is set to few steps."""
     sun: Node | None = None
     """The SUN node that is already on the line."""
 
@@ -94,18 +104,18 @@ def model_of(line: ModelLine, installed: Installed) -> Model:
     for loader in line.loaders:
         _look_at(loader, model, installed)
     if model.refusal is None:
-        model.refusal = _few_steps_already(line)
+        _look_for_few_steps(line, model)
     return model
 
 
 def _look_at(loader: Node, model: Model, installed: Installed) -> None:
     file = installed.model_file(loader.texts)
     if file is not None:
-        model.name, model.family, model.layout = file.name, file.family, file.layout
+        model.name, model.family, model.layout = on_one_line(file.name), file.family, file.layout
         if file.layout is None and model.refusal is None:
             model.refusal = _not_for(file.family)
         return
-    model.name = model.name or (loader.texts[0] if loader.texts else "")
+    model.name = model.name or (on_one_line(loader.texts[0]) if loader.texts else "")
     family = family_by_name((*loader.texts, loader.type))
     if model.refusal is not None:
         return
@@ -113,7 +123,7 @@ def _look_at(loader: Node, model: Model, installed: Installed) -> None:
         model.refusal = say(
             "its model file ({name}) cannot be read here, and {loader} rarely loads U-Nets",
             name=model.name[:80] or say("unnamed"),
-            loader=loader.type,
+            loader=on_one_line(loader.type)[:60],
         )
     elif family is not None and family not in UNET_FAMILIES:
         model.refusal = _not_for(family)
@@ -125,23 +135,42 @@ def _not_for(family: str) -> str:
     return say("its model is {family}, and SUN is for U-Nets such as Stable Diffusion 1.5", family=term(family))
 
 
-def _few_steps_already(line: ModelLine) -> str | None:
+def _look_for_few_steps(line: ModelLine, model: Model) -> None:
+    """Refuse a model that is made for few steps already, or note a LoRA that may have made it so.
+
+    A checkpoint is known by one word of its name. A LoRA needs a second sign, in its name or in the sampler's settings:
+    many styles are called after lightning.
+    """
     for node in [*line.nodes, *line.loaders]:
-        strength = node.widgets.get("strength_model")
-        method = distilled_by_name(node.texts) if strength != 0 else None
+        named = distilled_by_name(node.texts) if node.widgets.get("strength_model") != 0 else None
         if node.type == "ModelSamplingDiscrete" and node.widgets.get("sampling") == "lcm":
-            method = "LCM"
-        if method and node in line.loaders:
-            return say(
-                "its model is already a few-step one ({method}); load the ordinary version to use SUN", method=method
+            named = Distilled("LCM", True)
+        if named is None:
+            continue
+        if node in line.loaders:
+            text = say(
+                "its model is already a few-step one ({method}); load the ordinary version to use SUN",
+                method=named.method,
             )
-        if method:
-            return say(
+        else:
+            text = say(
                 "{node} already makes its model a few-step one ({method}); remove it to use SUN",
                 node=node.label,
-                method=method,
+                method=named.method,
             )
-    return None
+        if named.is_sure or node in line.loaders:
+            model.refusal = text
+            return
+        model.suspicion = model.suspicion or text
+
+
+def neighbours(line: ModelLine) -> list[tuple[str | None, str]]:
+    """Return badge and text for each node on a line that does not go together with SUN."""
+    return [
+        (neighbour.badge, term(neighbour.text).format(node=node.label))
+        for node in line.nodes
+        if (neighbour := NEIGHBOURS.get(node.type)) is not None
+    ]
 
 
 @dataclass(frozen=True)
@@ -240,6 +269,8 @@ def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
         )
     elif model.refusal is not None and (sampler.problem is None or line.loaders):
         candidate.refusal = model.refusal
+    elif candidate.refusal is None and model.suspicion is not None and _is_set_to_few_steps(sampler):
+        candidate.refusal = model.suspicion
     elif candidate.refusal is None and _has_unknown_cut(sampler):
         candidate.refusal = say("another node sets its number of steps, so its start and end cannot be scaled")
     if candidate.refusal is None:
@@ -247,6 +278,14 @@ def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
         if candidate.choice.name is None:
             candidate.refusal = candidate.choice.note
     return candidate
+
+
+def _is_set_to_few_steps(sampler: Sampler) -> bool:
+    """Tell whether a sampler runs as few-step models need it: with the sampler lcm, or few steps at a low CFG."""
+    steps, cfg = sampler.value("steps"), sampler.value("cfg")
+    is_low = isinstance(cfg, (int, float)) and cfg <= LOW_CFG
+    is_short = isinstance(steps, int) and steps <= SHORT
+    return sampler.value("sampler") in ("lcm", "tcd") or (is_low and is_short)
 
 
 def _has_unknown_cut(sampler: Sampler) -> bool:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from .api_format import apply_to_api, is_api, read_api
+from .api_format import apply_to_api, is_api, is_request, read_api
 from .check import fix
 from .edits import Plan
-from .graph import ConversionError, Node, Workflow
+from .graph import ConversionError, Node, Workflow, as_dict
 from .models import Installed
+from .pack_samplers import Definitions
 from .restore import restore
 from .speed_up import speed_up
 from .ui_edits import apply_to_ui
@@ -18,11 +19,13 @@ LARGEST = 20_000
 """Nodes in a workflow. Nobody draws more."""
 
 
-def read(data: Any) -> Workflow:
-    """Read a workflow in either format into a view. Raises ConversionError for anything else."""
+def read(data: Any, definitions: Definitions | None = None) -> Workflow:
+    """Read a workflow in either format, or a request with one in it. Raises ConversionError for anything else."""
     if not isinstance(data, dict):
         raise ConversionError(say("This is not a ComfyUI workflow: it is not a JSON object."))
-    workflow = read_api(data) if "nodes" not in data and is_api(data) else read_ui(data)
+    graph = data["prompt"] if is_request(data) else data
+    read_format = read_api if "nodes" not in graph and is_api(graph) else read_ui
+    workflow = read_format(graph, definitions)
     if sum(len(graph.nodes) for graph in workflow.graphs.values()) > LARGEST:
         raise ConversionError(
             say("This workflow has more than {most} nodes; split it to convert its parts.", most=f"{LARGEST:,}")
@@ -37,8 +40,9 @@ def make_plan(action: str, data: Any, targets: Any = None, installed: Installed 
     """
     if not isinstance(action, str) or action not in ACTIONS:
         raise ConversionError("The action must be speed_up, restore or fix.")
-    workflow = read(data)
-    return ACTIONS[action](workflow, find_targets(workflow, targets), installed or Installed())
+    installed = installed or Installed()
+    workflow = read(data, installed.definitions)
+    return ACTIONS[action](workflow, find_targets(workflow, targets), installed)
 
 
 def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
@@ -62,7 +66,24 @@ def find_targets(workflow: Workflow, targets: Any) -> list[Node] | None:
 def convert(
     action: str, data: Any, targets: Any = None, installed: Installed | None = None
 ) -> tuple[dict[str, Any], Plan]:
-    """Convert a copy of a workflow in either format. Returns the copy and the plan."""
+    """Convert a copy of a workflow in either format, or of a request with one in it. Returns the copy and the plan."""
     plan = make_plan(action, data, targets, installed)
-    apply = apply_to_ui if "nodes" in data else apply_to_api
-    return apply(data, plan.edits), plan
+    if is_request(data):
+        request = {**data, "prompt": apply_to_api(data["prompt"], plan.edits)}
+        return _with_embedded_workflow(request, action, installed), plan
+    if "nodes" in data:
+        return apply_to_ui(data, plan.edits, installed.definitions if installed else None), plan
+    return apply_to_api(data, plan.edits), plan
+
+
+def _with_embedded_workflow(request: dict[str, Any], action: str, installed: Installed | None) -> dict[str, Any]:
+    """Convert the workflow that a request asks ComfyUI to embed in its pictures too, if it can be converted."""
+    extra = as_dict(request.get("extra_data"))
+    embedded = as_dict(extra.get("extra_pnginfo"))
+    if "workflow" not in embedded:
+        return request
+    try:
+        workflow, _ = convert(action, embedded["workflow"], None, installed)
+    except ConversionError:
+        return request
+    return {**request, "extra_data": {**extra, "extra_pnginfo": {**embedded, "workflow": workflow}}}

@@ -10,7 +10,8 @@ from .graph import ConversionError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORDS = ("workflow", "prompt")
 """The UI's graph and the API's, as ComfyUI's SaveImage names them."""
-LARGEST_TEXT = 64 * 2**20
+LARGEST_TEXT = 16 * 2**20
+"""Bytes. Reading a workflow takes about 70 times as much memory."""
 
 
 class Chunk(NamedTuple):
@@ -64,6 +65,8 @@ def _text(chunk: Chunk) -> tuple[str, str]:
     name = keyword.decode("latin-1")
     if name not in KEYWORDS:
         return "", ""
+    if len(chunk.data) > LARGEST_TEXT:
+        raise ConversionError("The text in this PNG file is larger than any workflow.")
     try:
         if chunk.kind == b"tEXt":
             return name, rest.decode("latin-1")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .changes import Change
-from .graph import SUBGRAPH_INPUT, Node, NodeId, Source
-from .rules import NODES, PRIMITIVES, SPEED_UP
+from .graph import SUBGRAPH_INPUT, Consumer, Node, NodeId, Source
+from .rules import PRIMITIVES, SPEED_UP
 from .ui_format import dicts, is_id, is_index
 
 RECORD = "sun_restore"
@@ -29,12 +29,14 @@ class Former:
     node: Node
     widget: str
     value: Any
-    """None if it had only the link, as in API graphs."""
+    """None if it had no value of its own."""
     plug: Source | None
+    is_unset: bool = False
+    """Whether the widget had neither a value nor a link, so that the node's default counted."""
 
 
-def make_record(sun: NodeId, changes: list[Change]) -> dict[str, Any]:
-    """Make the record of the SUNSpeedUp that gets the id `sun`."""
+def make_record(sun: NodeId, changes: list[Change], targets: Iterable[Consumer]) -> dict[str, Any]:
+    """Make the record of the SUNSpeedUp that gets the id `sun` and goes before the inputs `targets`."""
     settings: dict[tuple[Node, str], dict[str, Any]] = {}
     for change in changes:
         value = change.node.saved(change.widget)
@@ -42,7 +44,9 @@ def make_record(sun: NodeId, changes: list[Change]) -> dict[str, Any]:
         settings[change.node, change.widget] = {**entry, **_noted_plug(change)}
         if change.hosts:
             settings[change.node, change.widget]["hosts"] = [_noted_host(host) for host in change.hosts]
-    return {"version": VERSION, "sun": sun, "settings": list(settings.values())}
+    record = {"version": VERSION, "sun": sun, "settings": list(settings.values())}
+    unlinked = [[target.node.id, target.input.name] for target in targets if target.input.is_broadcast]
+    return {**record, "unlinked": unlinked} if unlinked else record
 
 
 def _noted_host(host: Change) -> dict[str, Any]:
@@ -69,6 +73,12 @@ def entries_of(sun: Node) -> list[dict[str, Any]]:
         for entry in entries
         if isinstance(entry, dict) and is_id(entry.get("node")) and isinstance(entry.get("widget"), str)
     ]
+
+
+def unlinked_before(sun: Node) -> list[Any]:
+    """Return [node, input] for each input that had no link before SUN, because its MODEL was broadcast."""
+    unlinked = sun.properties[RECORD].get("unlinked") if _is_own(sun) else None
+    return unlinked[:MOST] if isinstance(unlinked, list) else []
 
 
 def read_record(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> list[Former]:
@@ -117,14 +127,14 @@ def _named(
 
 def _former(entry: dict[str, Any], node: Node, is_own: bool) -> Former | None:
     widget, value = entry["widget"], entry.get("value")
-    if node.type not in NODES:
+    if node.rule is None:
         return None
     plug = _plug(node, entry.get("plug")) if is_own else None
-    if not _is_value(value) and not (value is None and plug):
+    if not _is_value(value) and value is not None:
         return None
-    if widget not in NODES[node.type].sets and not (node.type in PRIMITIVES and widget == "value"):
+    if widget not in node.rule.sets and not (node.type in PRIMITIVES and widget == "value"):
         return None
-    return Former(node, widget, value, plug)
+    return Former(node, widget, value, plug, value is None and plug is None and "value" in entry)
 
 
 def _with_hosts(former: Former, entry: dict[str, Any], is_own: bool) -> list[Former]:
@@ -138,7 +148,7 @@ def _with_hosts(former: Former, entry: dict[str, Any], is_own: bool) -> list[For
     values = [host["value"] for host in noted if _is_value(host.get("value"))]
     hosts = former.node.places(former.widget)[1:]
     if values and not hosts:
-        return [replace(former, value=values[0])]
+        return [replace(former, value=values[0], is_unset=False)]
     found = [former]
     for node, widget in hosts:
         host = by_host.get((str(node.graph.id), str(node.id)), {"value": values[0] if values else None})

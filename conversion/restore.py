@@ -3,10 +3,10 @@
 from collections import defaultdict
 from functools import cache
 
-from .edits import Edit, Plan, connect_input, remove_node, sentences, set_widget
+from .edits import Edit, Plan, connect_input, remove_node, sentences, set_widget, unset_widget
 from .graph import Node, Source, Workflow
 from .models import Installed, Lines
-from .record import Former, entries_of, has_record, read_record
+from .record import Former, entries_of, has_record, read_record, unlinked_before
 from .samplers import Sampler, find_samplers
 from .words import say
 
@@ -44,7 +44,9 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
         made += _take_out(sun, going)
     for former in formers:
         made += _bring_back(former)
-    brought_back = [f"{former.node.label}: {former.widget} {former.value}." for former in formers]
+    brought_back = [
+        f"{former.node.label}: {former.widget} {former.value}." for former in formers if former.value is not None
+    ]
     if any(len(records[sun]) < len(entries_of(sun)) for sun in suns):
         brought_back.append(say("Some of the changed nodes are gone, so their settings could not be restored."))
     return Plan(_summary(len(suns), bool(formers)), sentences(brought_back), "success", made)
@@ -96,10 +98,11 @@ def _take_out(sun: Node, suns: set[Node]) -> list[Edit]:
         seen.add(earlier)
         slot = earlier.inputs.get("model")
         source, via = (slot.source, slot.via) if slot else (None, None)
+    unlinked = unlinked_before(sun)
     linked = [
         connect_input(sun.graph, source, consumer.node.id, consumer.input.name, via)
         for consumer in sun.graph.consumers(Source(sun.id, 0))
-        if source is not None and consumer.node not in suns
+        if source is not None and consumer.node not in suns and [consumer.node.id, consumer.input.name] not in unlinked
     ]
     return [*linked, remove_node(sun.graph, sun.id)]
 
@@ -109,6 +112,8 @@ def _bring_back(former: Former) -> list[Edit]:
     back: list[Edit] = []
     if former.value is not None:
         back.append(set_widget(graph, former.node.id, former.widget, former.value))
+    elif former.is_unset:
+        back.append(unset_widget(graph, former.node.id, former.widget))
     if former.plug is not None:
         back.append(connect_input(graph, former.plug, former.node.id, former.widget))
     return back

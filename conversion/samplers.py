@@ -2,14 +2,17 @@
 only be changed together (partners)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .graph import MUTED, SUBGRAPH_INPUT, Consumer, Graph, Input, Node, Source, Workflow
-from .model_line import instance_input
-from .rules import NODES, NOT_SUPPORTED, PRIMITIVES, REROUTES, SAMPLERS, SECTIONS, Role, is_latent_input
+from .graph import MUTED, SUBGRAPH_INPUT, Consumer, Graph, Input, Node, Source, Workflow, on_one_line
+from .model_line import MODEL, instance_input
+from .rules import NOT_SUPPORTED, PRIMITIVES, REROUTES, SECTIONS, Role, is_latent_input
 from .words import say, term
+
+NO_NOISE = "DisableNoise"
+"""The node that gives a SamplerCustomAdvanced no noise."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,32 @@ class Sampler:
     def model_input(self) -> Input | None:
         if self.model_node is None:
             return None
-        rule = NODES.get(self.model_node.type)
-        return self.model_node.inputs.get((rule.model if rule else None) or "model")
+        rule, inputs = self.model_node.rule, self.model_node.inputs
+        if self.model_node.problem is not None:
+            return next((slot for slot in inputs.values() if slot.type == MODEL and slot.source), None)
+        return inputs.get((rule.model if rule else None) or "model")
+
+    @property
+    def start(self) -> Setting | None:
+        """The setting that lets it begin within its schedule and run to the end, as image to image does."""
+        steps = self.value("steps")
+        if not isinstance(steps, int):
+            return None
+        cuts = [cut for cut in self.all_of("boundary") if isinstance(cut.value, int) and 0 < cut.value < steps]
+        if len(cuts) != 1 or not (cuts[0].widget == "start_at_step" or self._runs_after(cuts[0].node)):
+            return None
+        return cuts[0]
+
+    @property
+    def run(self) -> Any:
+        """How many steps of its schedule it runs, if that is known."""
+        steps, start = self.value("steps"), self.start
+        return steps - start.value if start is not None else steps
+
+    def _runs_after(self, split: Node) -> bool:
+        """Tell whether it takes the second part of a schedule that `split` cuts."""
+        slot = self.node.inputs.get("sigmas")
+        return self.graph.through_reroutes(slot.source if slot else None) == Source(split.id, 1)
 
     def all_of(self, role: Role) -> list[Setting]:
         return [setting for setting in self.settings if setting.role == role]
@@ -84,12 +111,14 @@ def find_samplers(workflow: Workflow) -> list[Sampler]:
         for graph in workflow.graphs.values()
         if graph in running
         for node in graph.nodes.values()
-        if node.type in SAMPLERS and node.is_active
+        if node.is_active and (node.problem is not None or (node.rule is not None and node.rule.is_sampler))
     ]
 
 
 def _sampler(node: Node) -> Sampler:
     """Follow the links that the rules name, from the sampler to its guider, schedule and choice of sampler."""
+    if node.problem is not None:
+        return Sampler(node, [node], node, node.problem)
     sampler = Sampler(node, [], None)
     waiting = [node]
     while waiting:
@@ -97,7 +126,8 @@ def _sampler(node: Node) -> Sampler:
         if member in sampler.members:
             continue
         sampler.members.append(member)
-        rule = NODES[member.type]
+        rule = member.rule
+        assert rule is not None
         if rule.model is not None:
             sampler.model_node = member
         sampler.settings += [Setting(member, widget, role) for widget, role in rule.sets.items()]
@@ -123,7 +153,7 @@ def _unknown(name: str, source: Source | None, found: Node | None) -> str:
             input=name,
             verb=verb,
             node=found.label,
-            type=found.type[:60],
+            type=on_one_line(found.type)[:60],
             why=why,
         )
     if source is not None and source.node == SUBGRAPH_INPUT:
@@ -166,14 +196,17 @@ def partner_groups(samplers: list[Sampler], workflow: Workflow) -> dict[Sampler,
     for sampler in samplers:
         for member in sampler.members:
             parent[root(sampler)] = root(by_member.setdefault(member, sampler))
-        for earlier in _handing_on_noise(sampler, workflow):
-            if earlier in by_node:
-                parent[root(sampler)] = root(by_node[earlier])
+        for earlier in _noise_from(sampler, by_node, workflow):
+            parent[root(sampler)] = root(earlier)
     return {sampler: root(sampler) for sampler in samplers}
 
 
-def _handing_on_noise(sampler: Sampler, workflow: Workflow) -> Iterator[Node]:
-    """Find every KSamplerAdvanced whose unfinished latent this one continues, past nodes that change latents."""
+def _noise_from(sampler: Sampler, by_node: Mapping[Node, Sampler], workflow: Workflow) -> Iterator[Sampler]:
+    """Find every sampler whose unfinished latent this one continues, past nodes that change latents.
+
+    A latent is unfinished if the earlier sampler leaves noise in it, or if this one adds none.
+    """
+    adds_none = _adds_no_noise(sampler)
     slot = sampler.node.inputs.get("latent_image")
     waiting = [(sampler.graph, slot.source)] if slot and slot.source else []
     seen: set[tuple[str | None, Source]] = set()
@@ -183,11 +216,19 @@ def _handing_on_noise(sampler: Sampler, workflow: Workflow) -> Iterator[Node]:
             continue
         seen.add((graph.id, source))
         node = graph.nodes.get(source.node)
-        if node is not None and node.type in SAMPLERS and node.is_active:
-            if node.widgets.get("return_with_leftover_noise") == "enable":
-                yield node
+        if node is not None and node in by_node:
+            if adds_none or node.widgets.get("return_with_leftover_noise") == "enable":
+                yield by_node[node]
         else:
             waiting.extend(_latents_above(graph, source, workflow))
+
+
+def _adds_no_noise(sampler: Sampler) -> bool:
+    """Tell whether a sampler starts from its latent as it is."""
+    noise = sampler.node.inputs.get("noise")
+    source = sampler.graph.through_reroutes(noise.source if noise else None)
+    node = sampler.graph.nodes.get(source.node) if source else None
+    return sampler.node.widgets.get("add_noise") in ("disable", False) or (node is not None and node.type == NO_NOISE)
 
 
 def _latents_above(graph: Graph, source: Source, workflow: Workflow) -> Iterator[tuple[Graph, Source]]:

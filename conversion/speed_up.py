@@ -6,7 +6,7 @@ from .changes import Change, changes_for, edits_of, wanted_values
 from .edits import Edit, Plan, sentences
 from .graph import Box, Graph, Node, Workflow
 from .insertion import by_line, insert
-from .models import Candidate, Installed, Lines, judge
+from .models import Candidate, Installed, Lines, judge, neighbours
 from .samplers import Setting, find_samplers, grouped, partner_groups, with_partners
 from .words import say
 
@@ -24,8 +24,9 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
         return Plan(
             here if targets else say("There is no sampler in this workflow that SUN knows"),
             say(
-                "SUN speeds up KSampler, KSamplerAdvanced, SamplerCustom and SamplerCustomAdvanced with a CFGGuider. "
-                "Where a pack samples in a node of its own, put SUN 4-Step Speed-Up before it by hand and set 4 steps."
+                "SUN speeds up KSampler, KSamplerAdvanced, SamplerCustom, SamplerCustomAdvanced with a CFGGuider, and "
+                "samplers of other packs that have the settings of a KSampler. Before any other sampler, put SUN "
+                "4-Step Speed-Up by hand, and set 4 steps."
             ),
         )
     _keep_partners_alike(chosen, workflow)
@@ -108,16 +109,24 @@ def _wanted(ready: list[Candidate], workflow: Workflow) -> dict[Setting, Any]:
 
 
 def _summary(ready: list[Candidate], wanted: dict[Setting, Any]) -> str:
-    steps = {value for setting, value in wanted.items() if setting.role == "steps"}
-    needed = " / ".join(map(str, sorted(steps or {candidate.choice.steps for candidate in ready if candidate.choice})))
+    needed = " / ".join(map(str, sorted({_length(candidate, wanted) for candidate in ready})))
     if len(ready) == 1:
         node = ready[0].sampler.node.label
         return say("{node} now needs {steps} steps and no CFG pass", node=node, steps=needed)
     return say("{count} samplers now need {steps} steps and no CFG pass", count=len(ready), steps=needed)
 
 
+def _length(candidate: Candidate, wanted: dict[Setting, Any]) -> int:
+    """Return how many steps a sampler needs: those of its schedule, or of the part that it runs by itself."""
+    made_for = candidate.choice.steps if candidate.choice else 0
+    sampler, start = candidate.sampler, candidate.sampler.start
+    steps = next((wanted[setting] for setting in sampler.all_of("steps") if setting in wanted), made_for)
+    return made_for if start is not None and steps - wanted.get(start, 0) == made_for else steps
+
+
 def _notes(ready: list[Candidate]) -> list[str]:
-    return [candidate.choice.note for candidate in ready if candidate.choice]
+    notes = [candidate.choice.note for candidate in ready if candidate.choice]
+    return notes + [text for candidate in ready for _, text in neighbours(candidate.line)]
 
 
 def _described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[str]:
@@ -125,13 +134,20 @@ def _described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[s
     lines = []
     for candidate in ready:
         parts = [
-            f"{setting.widget} {_shown(changes[setting].old)} -> {_shown(changes[setting].new)}"
+            f"{setting.widget} {_old(setting, changes[setting])} -> {_shown(changes[setting].new)}"
             for setting in candidate.sampler.settings
             if setting in changes
         ]
         if parts:
             lines.append(f"{candidate.sampler.node.label}: {', '.join(parts)}.")
     return lines
+
+
+def _old(setting: Setting, change: Change) -> str:
+    """Return the value that counted so far. What a widget holds beside a link is an old one."""
+    if setting.primitive is None and any(part.unplug for part in (change, *change.hosts)):
+        return say("by link")
+    return _shown(setting.value)
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,8 @@ from collections import defaultdict
 from typing import Any
 
 from .edits import Add, Edit
-from .graph import SUBGRAPH_INPUT, Graph, NodeId, Source, as_dict, widget_order
+from .graph import SUBGRAPH_INPUT, Graph, NodeId, Source, as_dict
+from .pack_samplers import Definitions
 from .rules import SPEED_UP
 from .ui_format import Link, dicts, is_id, is_index, read_links, read_ui
 
@@ -13,9 +14,9 @@ KEPT_VALUES = "proxyWidgetErrorQuarantine"
 """Frontend 1.58 keeps the values of widgets here that an older page promoted. They win when it loads a file."""
 
 
-def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
+def apply_to_ui(data: dict[str, Any], edits: list[Edit], definitions: Definitions | None = None) -> dict[str, Any]:
     """Apply `edits` to a copy of a workflow in the UI's format."""
-    data, before = copy.deepcopy(data), read_ui(data).graphs
+    data, before = copy.deepcopy(data), read_ui(data, definitions).graphs
     graphs: dict[str | None, _Graph] = {None: _Graph(data, before[None])}
     for definition in dicts(as_dict(data.get("definitions")).get("subgraphs")):
         if isinstance(definition.get("id"), str):
@@ -33,6 +34,8 @@ def apply_to_ui(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
                 graph.unlink(*edit["to"])
             case "set":
                 graph.set(edit["node"], edit["widget"], edit["value"])
+            case "unset":
+                graph.unset(edit["node"], edit["widget"])
     for graph in graphs.values():
         graph.finish()
     return data
@@ -43,7 +46,7 @@ class _Graph:
 
     def __init__(self, data: dict[str, Any], before: Graph) -> None:
         self._data = data
-        self._promoted = {node.id: node.promoted for node in before.nodes.values() if node.promoted}
+        self._before = before.nodes
         self._nodes: dict[NodeId, dict[str, Any]] = {}
         for node in dicts(data.get("nodes")):
             if is_id(node.get("id")):
@@ -108,10 +111,28 @@ class _Graph:
             if entry.get("originalEntry") == ["-1", widget]:
                 entry["hostValue"] = value
         values = node["widgets_values"] if isinstance(node.get("widgets_values"), list) else []
-        index = (self._promoted.get(node_id) or widget_order(node["type"], values)).index(widget)
+        order, rule = self._before[node_id].order(values), self._before[node_id].rule
+        index = order.index(widget)
+        if rule is not None and rule.defaults:  # a page would read null as a value
+            values += [rule.defaults[name] for name in order[len(values) :]]
         values += [None] * (index + 1 - len(values))
         values[index] = value
         node["widgets_values"] = values
+
+    def unset(self, node_id: NodeId, widget: str) -> None:
+        """Take a widget's value away, and all values if only defaults would be left."""
+        node, values = self._nodes[node_id], self._nodes[node_id].get("widgets_values")
+        for named in (values, node.get("widgets_values_named")):
+            if isinstance(named, dict):
+                named.pop(widget, None)
+        if not isinstance(values, list):
+            return
+        order, rule = self._before[node_id].order(values), self._before[node_id].rule
+        index = order.index(widget)
+        if index < len(values):
+            values[index] = rule.defaults.get(widget) if rule else None
+        if rule and all(value in (None, rule.defaults.get(name)) for name, value in zip(order, values, strict=False)):
+            del node["widgets_values"]
 
     def _input(self, node_id: NodeId, name: str) -> tuple[int, dict[str, Any]]:
         """Find an input slot by its name. Files from before 2025-03 have none for a widget that was never linked."""

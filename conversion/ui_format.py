@@ -22,7 +22,8 @@ from .graph import (
     file_names,
     widget_values,
 )
-from .rules import NODES, PRIMITIVES
+from .pack_samplers import Definitions, recognize
+from .rules import BROADCASTS, NODES, PRIMITIVES, SECTIONS, is_group_node
 from .words import say
 
 TITLE_HEIGHT = 30.0
@@ -43,25 +44,26 @@ class Link(NamedTuple):
         return dict(zip(LINK_KEYS, [number, *self.source, self.target, self.target_slot, self.type], strict=False))
 
 
-def read_ui(data: dict[str, Any]) -> Workflow:
+def read_ui(data: dict[str, Any], definitions: Definitions | None = None) -> Workflow:
     """Read a workflow in the UI's format into a view. Raises ConversionError if it has no list of nodes."""
     if not isinstance(data.get("nodes"), list):
         raise ConversionError(say("This is not a ComfyUI workflow: it has no list of nodes."))
-    definitions = as_dict(data.get("definitions")).get("subgraphs")
+    subgraphs = as_dict(data.get("definitions")).get("subgraphs")
     drawn: dict[str | None, dict[str, Any]] = {None: data}
-    for definition in dicts(definitions):
+    for definition in dicts(subgraphs):
         if isinstance(definition.get("id"), str):
             drawn.setdefault(definition["id"], definition)
     graphs = {number: _read_graph(part, number) for number, part in drawn.items()}
     for number, part in drawn.items():
-        _read_hosts(part, graphs[number], graphs)
+        _read_types(part, graphs[number], graphs, definitions)
     for graph in graphs.values():
         _show_what_is_in_force(graph)
+        _follow_broadcast(graph)
     workflow = Workflow(graphs, 1)
-    ids = [node.id for node in workflow.nodes() if isinstance(node.id, int)]
+    ids = [entry["id"] for part in drawn.values() for entry in dicts(part.get("nodes")) if is_index(entry.get("id"))]
     counters = [
         counter
-        for graph in (data, *dicts(definitions))
+        for graph in (data, *dicts(subgraphs))
         for counter in (graph.get("last_node_id"), as_dict(graph.get("state")).get("lastNodeId"))
         if isinstance(counter, int) and counter < 2**52
     ]
@@ -129,7 +131,7 @@ def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> N
         mode=value["mode"] if isinstance(value.get("mode"), int) else 0,
         title=value["title"] if isinstance(value.get("title"), str) else "",
         outputs=[str(slot.get("type", "*")) for slot in dicts(value.get("outputs"))],
-        widgets=widget_values(value["type"], value.get("widgets_values")),
+        widgets=widget_values(value.get("widgets_values"), NODES.get(value["type"])),
         texts=file_names(value.get("widgets_values")),
         properties=as_dict(value.get("properties")),
         box=_box(value),
@@ -144,8 +146,10 @@ def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> N
     return node
 
 
-def _read_hosts(data: dict[str, Any], graph: Graph, graphs: Mapping[str | None, Graph]) -> None:
-    """Read which widgets stand on the subgraph nodes of a graph."""
+def _read_types(
+    data: dict[str, Any], graph: Graph, graphs: Mapping[str | None, Graph], definitions: Definitions | None
+) -> None:
+    """Read which widgets stand on the subgraph nodes of a graph, and recognize all other nodes."""
     read: set[NodeId] = set()
     for value in dicts(data.get("nodes")):
         number = value.get("id")
@@ -160,6 +164,18 @@ def _read_hosts(data: dict[str, Any], graph: Graph, graphs: Mapping[str | None, 
             saved = value.get("widgets_values")
             named = zip(node.promoted, saved, strict=False) if isinstance(saved, list) else as_dict(saved).items()
             node.widgets = {name: entry for name, entry in named if entry is not None}
+        elif is_group_node(node.type):
+            if _has_sampler(node.type, data):
+                node.problem = say("it is a group node with a sampler in it; convert it to a subgraph first")
+        else:
+            recognize(node, value.get("widgets_values"), definitions)
+
+
+def _has_sampler(group_node: str, data: dict[str, Any]) -> bool:
+    """Tell whether the definition of a group node, which its workflow keeps, has a sampler in it."""
+    groups = as_dict(as_dict(data.get("extra")).get("groupNodes"))
+    inside = dicts(as_dict(groups.get(group_node[len("workflow/") :])).get("nodes"))
+    return any(isinstance(entry.get("type"), str) and entry["type"] in SECTIONS["samplers"] for entry in inside)
 
 
 def _promoted(value: dict[str, Any], inner: Graph) -> list[str]:
@@ -191,7 +207,7 @@ def _promoted_name(entry: Any, inner: Graph) -> str:
 def _show_what_is_in_force(graph: Graph) -> None:
     """Give widgets that SUN sets the values that stand for them on subgraph nodes, unless a link drives these."""
     for node in graph.nodes.values() if graph.hosts else ():
-        names = ("value",) if node.type in PRIMITIVES else NODES[node.type].sets if node.type in NODES else ()
+        names = ("value",) if node.type in PRIMITIVES else node.rule.sets if node.rule else ()
         for name in names:
             outermost = [place for place in node.places(name) if not place.on_hosts()]
             if not outermost or any(place.node is node or place.feed is not None for place in outermost):
@@ -201,6 +217,31 @@ def _show_what_is_in_force(graph: Graph) -> None:
             node.hidden[name], node.widgets[name] = own, first if all(other == first for other in others) else None
             if slot is not None and slot.source is not None:
                 slot.source, slot.promoted = None, slot.source
+
+
+def _follow_broadcast(graph: Graph) -> None:
+    """Give MODEL inputs without a link the source that a node broadcasts, if that is the only one."""
+    senders = [node for node in graph.nodes.values() if node.type in BROADCASTS and node.is_active]
+    sent = [slot.source for node in senders for slot in node.inputs.values() if slot.type == "MODEL" and slot.source]
+    if len(sent) != 1 or not all(map(_sends_to_all, senders)):
+        return
+    above, waiting = set(senders), [sent[0]]
+    while waiting:  # what leads to the sender would run in a circle
+        node = graph.nodes.get(waiting.pop().node)
+        if node is not None and node not in above:
+            above.add(node)
+            waiting += [slot.source for slot in node.inputs.values() if slot.source is not None]
+    for node in graph.nodes.values():
+        for slot in node.inputs.values() if node not in above else ():
+            if slot.type == "MODEL" and slot.feed is None:
+                slot.source, slot.is_broadcast = sent[0], True
+
+
+def _sends_to_all(sender: Node) -> bool:
+    """Tell whether a node broadcasts without conditions on titles, inputs, groups or colors."""
+    conditions = as_dict(sender.properties.get("ue_properties"))
+    restricted = any(value for key, value in conditions.items() if key.endswith(("_restricted", "_regex")))
+    return not sender.type.endswith("?") and not restricted
 
 
 def _box(value: dict[str, Any]) -> Box:

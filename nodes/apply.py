@@ -26,6 +26,7 @@ class SUNSpeedUp(io.ComfyNode):
                 "times instead of 50, and the negative prompt still works. Nothing else needs rewiring."
             ),
             search_aliases=ALIASES,
+            essentials_category="Image Generation",
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,  # else ComfyUI may reuse the MODEL of an equal node, which reports to that other node
             inputs=[

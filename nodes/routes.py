@@ -12,6 +12,8 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
+import nodes
+
 from ..conversion.check import check
 from ..conversion.graph import ConversionError
 from ..conversion.models import Adapter, Installed, ModelFile
@@ -41,7 +43,8 @@ async def post_check(request: web.Request) -> web.Response:
     """POST /sun/check {"workflow", "locale"}: list what each SUN node shows on its face."""
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
-        return {"nodes": check(read(body.get("workflow")), installed(None))}
+        here = installed(None)
+        return {"nodes": check(read(body.get("workflow"), here.definitions), here)}
 
     return await _answer(request, answer)
 
@@ -99,7 +102,20 @@ async def _body(request: web.Request) -> dict[str, Any]:
 
 def installed(default: str | None) -> Installed:
     """Return the adapters and models on this machine, with the adapter that the user prefers."""
-    return Installed([_adapter(name) for name in folder_paths.get_filename_list(FOLDER)], default, model_file)
+    adapters = [_adapter(name) for name in folder_paths.get_filename_list(FOLDER)]
+    return Installed(adapters, default, model_file, node_definition)
+
+
+def node_definition(node_type: str) -> dict[str, Any] | None:
+    """Return what /object_info says of a node type's inputs, or None if it is not installed."""
+    node_class = nodes.NODE_CLASS_MAPPINGS.get(node_type)
+    if node_class is None:
+        return None
+    try:
+        return {"input": node_class.INPUT_TYPES()}
+    except Exception:  # of another pack, whatever it is; /object_info leaves such a node out as well
+        logging.exception("SUN could not read the inputs of %s.", node_type)
+        return {}
 
 
 def describe(name: str) -> dict[str, Any]:

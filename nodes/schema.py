@@ -25,6 +25,12 @@ def settings_input() -> io.Combo.Input:
     )
 
 
+def advanced(given: io.Input) -> io.Input:
+    """Let the page show this input on request only. Older versions of io.Input have no argument for it."""
+    given.extra_dict = {**given.extra_dict, "advanced": True}
+    return given
+
+
 def sun_schema(**kwargs: Any) -> io.Schema:
     """Make an io.Schema in the category SUN, without the arguments that an older ComfyUI does not know."""
     known = {field.name for field in fields(io.Schema)}

@@ -1,8 +1,8 @@
 """The before/after template with the slider of ComfyUI's ImageCompare node, if this ComfyUI has that node.
 
-A template must not contain nodes that are missing, and older versions of ComfyUI have no ImageCompare. So
-example_workflows/before_after.json shows the two images side by side. If the node exists, the server sends the variant
-in with_slider/ instead, which the template browser does not list.
+A template must not contain nodes that are missing, and older versions of ComfyUI have no ImageCompare. So the file in
+example_workflows/ shows the two images side by side. If the node exists, the server sends the variant in with_slider/
+instead, which the template browser does not list.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from server import PromptServer
 import nodes
 
 PACK = Path(__file__).parents[1]
-TEMPLATE = "before_after.json"
+TEMPLATE = "02 Before and after.json"
 
 
 def template() -> Path:

@@ -12,7 +12,7 @@ from ..sun_core.adapter import SunAdapter, save_adapter
 from ..sun_core.errors import SunError
 from .new_adapter_file import new_adapter_file
 from .report import node_report
-from .schema import SunAdapterType, sun_schema
+from .schema import SunAdapterType, advanced, sun_schema
 
 SEGMENTS = ("1", "2", "4", "8")
 
@@ -28,6 +28,7 @@ class SUNTrain(io.ComfyNode):
                 "from the MODEL with CFG. Prompts are enough; training images are optional."
             ),
             search_aliases=["SpeedUpNet", "distillation", "distil", "training", "LCM"],
+            is_experimental=True,
             is_input_list=True,  # so that the lists of core's dataset nodes arrive whole, as at Train LoRA
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -50,12 +51,14 @@ class SUNTrain(io.ComfyNode):
                 ),
                 io.Int.Input("steps", default=1000, min=1, max=1_000_000, tooltip="Number of optimizer steps."),
                 io.Int.Input("batch_size", default=4, min=1, max=1024, tooltip="Images per batch."),
-                io.Int.Input(
-                    "grad_accumulation_steps",
-                    default=1,
-                    min=1,
-                    max=1024,
-                    tooltip="Batches per optimizer step: the effect of a larger batch, without its memory.",
+                advanced(
+                    io.Int.Input(
+                        "grad_accumulation_steps",
+                        default=1,
+                        min=1,
+                        max=1024,
+                        tooltip="Batches per optimizer step: the effect of a larger batch, without its memory.",
+                    )
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -85,17 +88,21 @@ class SUNTrain(io.ComfyNode):
                 io.Int.Input(
                     "height", default=512, min=64, max=2048, step=8, tooltip="Height of the training images in pixels."
                 ),
-                io.Boolean.Input(
-                    "gradient_checkpointing",
-                    default=True,
-                    tooltip="Saves much memory and takes about a sixth more time.",
+                advanced(
+                    io.Boolean.Input(
+                        "gradient_checkpointing",
+                        default=True,
+                        tooltip="Saves much memory and takes about a sixth more time.",
+                    )
                 ),
-                io.Int.Input(
-                    "preview_every",
-                    default=100,
-                    min=0,
-                    max=100_000,
-                    tooltip="Steps between comparisons of teacher and student, which the node shows; 0 for none.",
+                advanced(
+                    io.Int.Input(
+                        "preview_every",
+                        default=100,
+                        min=0,
+                        max=100_000,
+                        tooltip="Steps between comparisons of teacher and student, which the node shows; 0 for none.",
+                    )
                 ),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Random seed."),
                 io.Vae.Input("vae", optional=True, tooltip="Needed for images, and for the comparison on the node."),

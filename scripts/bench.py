@@ -14,12 +14,12 @@ from pathlib import Path
 
 from workshop import environment
 from workshop.comfyui import start_comfyui
-from workshop.speed.memory_management import choose_allocator
+from workshop.speed.memory_management import prepare_memory_management
 
 
 def main() -> int:
     chosen = arguments()
-    choose_allocator()
+    prepare_memory_management()
     start_comfyui()
     from workshop.speed.figures import table
     from workshop.speed.measurements import measure

@@ -81,9 +81,9 @@ class SunAdapter(nn.ModuleDict):
 
     @classmethod
     def for_unet(cls, unet: nn.Module, extra_positive: bool = True, alpha: float = 1.0) -> "SunAdapter":
-        """An untrained fp32 adapter for `unet`: each layer starts from the layer's own to_k and to_v, beta 0.
+        """Make an untrained fp32 adapter for `unet`: each layer starts from its own to_k and to_v, with beta 0.
 
-        Raises SunError where `unet` has no cross-attention layers.
+        Raises SunError if `unet` has no cross-attention layers.
         """
         layers = cross_attention_layers(unet)
         adapter = cls(unet_layout(layers, extra_positive))
@@ -103,7 +103,7 @@ class SunAdapter(nn.ModuleDict):
 
 
 def unet_layout(layers: list[CrossAttentionLayer], extra_positive: bool = True) -> AdapterLayout:
-    """The layout of adapters for a U-Net with these cross-attention layers; SunError where there are none."""
+    """Return the layout of adapters for a U-Net with these layers; raises SunError if there are none."""
     if not layers:
         raise SunError(
             "This MODEL has no U-Net with cross-attention (it looks like Flux, SD3 or another transformer), and there "
@@ -113,7 +113,7 @@ def unet_layout(layers: list[CrossAttentionLayer], extra_positive: bool = True) 
 
 
 def check_fit(adapter: SunAdapter, layers: list[CrossAttentionLayer]) -> None:
-    """Raises a SunError that says what both are where `adapter` was not made for a U-Net with these layers."""
+    """Raise a SunError that describes both if `adapter` was not made for a U-Net with these layers."""
     model = unet_layout(layers, adapter.layout.extra_positive)
     if adapter.layout.layers == model.layers:
         return
@@ -125,7 +125,7 @@ def check_fit(adapter: SunAdapter, layers: list[CrossAttentionLayer]) -> None:
 
 
 def load_adapter(path: str | Path) -> SunAdapter:
-    """Reads an official adapter file or one of our own (safetensors; fp16, bf16 or fp32, kept as they are).
+    """Read an official adapter file or one of our own (safetensors; fp16, bf16 or fp32, kept as they are).
 
     Raises SunError, one sentence that says what the file is, for everything that is not a whole and finite SUN adapter.
     """
@@ -145,10 +145,10 @@ def load_adapter(path: str | Path) -> SunAdapter:
 def save_adapter(
     adapter: SunAdapter, path: str | Path, metadata: Mapping[str, str], dtype: torch.dtype = torch.float16
 ) -> None:
-    """Writes `adapter` under the official keys, with `metadata` (family, steps, recipe, ...) in the header.
+    """Write `adapter` under the official keys, with `metadata` (family, steps, recipe, ...) in the header.
 
-    A file that is already there is replaced only once the new one is whole. Raises SunError where a weight is too
-    large for `dtype`, or not a number.
+    A file that is already there is replaced only once the new one is whole. Raises SunError if a weight is too large
+    for `dtype`, or not a number.
     """
     state = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in adapter.state_dict().items()}
     if any(not torch.isfinite(tensor).all() for tensor in state.values()):

@@ -99,7 +99,7 @@ def read_layout(path: str | Path) -> tuple[AdapterLayout, torch.dtype, dict[str,
 
 
 def layout_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> AdapterLayout:
-    """The layout that these tensors make; SunError where they make no SUN adapter, a broken or an incomplete one."""
+    """Return the layout that these tensors make; raises SunError unless they make a whole SUN adapter."""
     foreign = [key for key in shapes if not _KEY.fullmatch(key)]
     if len(foreign) == len(shapes):
         raise SunError(f"{name} is {_other_model(shapes)}.")
@@ -122,7 +122,7 @@ def layout_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> AdapterLayout
 
 
 def check_tensors(path: str | Path, state: Mapping[str, Tensor]) -> None:
-    """Raises SunError where a weight is NaN or infinite."""
+    """Raise SunError if a weight is NaN or infinite."""
     for key, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise SunError(
@@ -152,7 +152,7 @@ def _layer_dims(name: str, number: int, shapes: Mapping[str, tuple[int, ...]], e
 
 
 def _what_it_is_instead(path: str | Path, error: Exception) -> str:
-    """What a file is that safetensors cannot read, from its first bytes."""
+    """Say what a file is that safetensors cannot read, from its first bytes."""
     try:
         with open(path, "rb") as file:
             head = file.read(64)
@@ -170,7 +170,7 @@ def _what_it_is_instead(path: str | Path, error: Exception) -> str:
 
 
 def _other_model(keys: Iterable[str]) -> str:
-    """What a safetensors file without a single SUN key is, from its keys."""
+    """Say what a safetensors file without a single SUN key is, from its keys."""
     keys = list(keys)
     for pattern, what, advice in _OTHER_MODELS:
         if any(re.search(pattern, key) for key in keys):

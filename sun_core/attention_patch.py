@@ -73,7 +73,7 @@ def _warn_of_rows(expected: int, found: int) -> bool:
 
 
 def install(transformer_options: dict, layers: list[CrossAttentionLayer]) -> None:
-    """Puts a SunAttention into every layer, around whatever replacement is there. Changes the dicts in place.
+    """Put a SunAttention into every layer, around whatever replacement is there; change the dicts in place.
 
     The U-Net looks for (block, id, index) first, then for (block, id). IP-Adapter packs use the short key where a block
     has one transformer, so SUN does too, and takes what has the long one with it: there it would switch them off.

@@ -19,7 +19,7 @@ _GUIDANCE_SCALES = ("cfg", "cfg1", "cfg2")
 
 @contextmanager
 def automatic_settings(guider: Any, sampler: Any, sigmas: Tensor) -> Iterator[tuple[Any, Tensor, list[str]]]:
-    """Sets `guider` to CFG 1 for the time of a run; gives the sampler and sigmas to run with, and what was changed.
+    """Set `guider` to CFG 1 for the time of a run; give the sampler and sigmas to run with, and what was changed.
 
     sigmas: (steps + 1,), of which first, last and number are kept.
     """

@@ -10,8 +10,7 @@ Whatever is not known to be safe runs eagerly, and says why: the same picture, l
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +20,11 @@ import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
-from torch import Tensor, nn
+from torch import Tensor
 
 from .attention_patch import SunAttention
 from .forward import SunForward
+from .resident_weights import CannotCapture, ResidentWeights, pinned, resident_weights
 
 COMPILE_KEY = "torch.compile"
 """The APPLY_MODEL wrapper of ComfyUI's TorchCompileModel."""
@@ -32,10 +32,11 @@ MOST_GRAPHS = 4
 """Graphs that one MODEL keeps; each holds the memory of a forward."""
 SPARE_MEMORY = 2**30
 """Bytes that must stay free beside a graph."""
-SMALL = 2**16
-"""Bytes up to which weights are copied into the graph when they moved: ComfyUI makes them anew for each run."""
 CHECKS = 2
 """Steps at which a new graph is compared with an eager forward."""
+
+_failed: list[Exception] = []
+"""Why captures failed. Their frames hold memory that CUDA's allocator cannot free outside of the capture."""
 
 _CORE_FORWARDS = (
     openaimodel.UNetModel.forward,
@@ -52,78 +53,24 @@ Forward = Callable[[dict[str, Tensor | None], dict[str, Any]], Tensor]
 """Evaluates the U-Net eagerly: inputs by name, transformer_options -> prediction."""
 
 
-@dataclass
-class Weights:
-    """Where the weights of a U-Net lie at the beginning of a run."""
-
-    pointers: tuple[int, ...]
-    """Of the large ones."""
-    small: list[Tensor]
-    block: Any = None
-    """The range of ComfyUI's dynamic VRAM that holds the rest, None without dynamic VRAM."""
-
-
-class CannotCapture(Exception):
-    """Why a forward runs eagerly, in words for the report."""
-
-
-def weights_of(unet: nn.Module, device: torch.device) -> Weights:
-    """Find where the weights of `unet` lie; raises CannotCapture unless all of them are ready on `device`."""
-    pointers, small, ranges = [], [], []
-    for module in unet.modules():
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-            raise CannotCapture("another node changes the U-Net's modules")
-        if getattr(module, "weight_function", None) or getattr(module, "bias_function", None):
-            raise CannotCapture("weights are patched while the model runs")
-        streamed: tuple[str, ...] = ()
-        if getattr(module, "_v", None) is not None:
-            if getattr(module, "_v_signature", None) is None:
-                raise CannotCapture("weights are still being loaded")
-            ranges.append(module._v)
-            streamed = ("weight", "bias")
-        tensors = {**module._parameters, **module._buffers}
-        for name, tensor in tensors.items():
-            if tensor is None or name in streamed:
-                continue
-            if tensor.device != device:
-                raise CannotCapture("the model is only partly on the GPU")
-            small.append(tensor) if tensor.nbytes <= SMALL else pointers.append(tensor.data_ptr())
-    return Weights(tuple(pointers), small, _block(ranges))
-
-
-def _block(ranges: list[tuple[Any, int, int]]) -> Any:
-    """Return the one range (owner, address, size) around all ranges of dynamic VRAM, as ComfyUI does for its graphs."""
-    if not ranges:
-        return None
-    if any(owner is not ranges[0][0] for owner, _, _ in ranges):
-        raise CannotCapture("weights lie in several places")
-    start = min(address for _, address, _ in ranges)
-    return ranges[0][0], start, max(address + size for _, address, size in ranges) - start
-
-
-@contextmanager
-def _pinned(block: Any) -> Iterator[bytes | None]:
-    """Keep dynamic VRAM's weights where they are; gives the signature of their pages, None if they are not there."""
-    if block is None:
-        yield b""
-        return
-    import comfy_aimdo.model_vbar as vbar  # with ComfyUI since 0.33
-
-    signature = vbar.vbar_fault(block)
-    try:
-        yield None if signature is None else bytes(signature)
-    finally:
-        vbar.vbar_unpin(block)
-
-
 class CapturedForward:
     """One forward of the U-Net as a CUDA graph, with the buffers that it reads and writes."""
 
-    def __init__(self, forward: Forward, inputs: dict[str, Tensor | None], options: dict, sun: SunForward, key: str):
+    def __init__(
+        self,
+        forward: Forward,
+        inputs: dict[str, Tensor | None],
+        options: dict[str, Any],
+        sun: SunForward,
+        key: str,
+        weights: ResidentWeights,
+        signature: bytes,
+    ):
         """Capture `forward`, which has run eagerly with the same `inputs` just before.
 
-        `sun` stands in `options` under `key`.
+        `sun` stands in `options` under `key`; `signature` is that of the pages that `weights` lie in.
         """
+        self.weights, self.signature = weights, signature
         self.inputs = {name: None if tensor is None else tensor.clone() for name, tensor in inputs.items()}
         self.sun_tensors = [tensor.clone() for tensor in sun.tensors()]
         own = {**options, key: sun.with_tensors(iter(self.sun_tensors))}
@@ -131,37 +78,21 @@ class CapturedForward:
         assert x is not None
         self.output = torch.empty_like(x)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        self.small = weights.copy_small()
+        with weights.replaced_small(self.small), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.output.copy_(forward(self.inputs, own))
         self.checks_left = CHECKS
-        self.weights: Weights | None = None
-        self.signature: bytes | None = None
         self._loaded: Callable[[], SunForward | None] = lambda: None
 
-    def fits(self, weights: Weights) -> bool:
-        """Say whether the large weights lie where the graph reads them."""
-        return self.weights is not None and (
-            self.weights.pointers == weights.pointers
-            and [t.shape for t in self.weights.small] == [t.shape for t in weights.small]
-            and self.weights.block == weights.block
-        )
-
-    def take_small_weights(self, weights: Weights) -> None:
-        """Copy the small weights to where the graph reads them, if they were made anew."""
-        assert self.weights is not None
-        moved = [
-            (own, new)
-            for own, new in zip(self.weights.small, weights.small, strict=True)
-            if own.data_ptr() != new.data_ptr()
-        ]
-        if moved:
-            torch._foreach_copy_([own.data for own, _ in moved], [new.data for _, new in moved])
+    def take_small_weights(self, weights: ResidentWeights) -> None:
+        """Copy the small weights to where the graph reads them."""
+        torch._foreach_copy_(self.small, weights.small_tensors())
 
     def replay(self, inputs: dict[str, Tensor | None], sun: SunForward) -> Tensor:
         """Evaluate with other inputs, and with other keys and values if the run is another one."""
         for name, own in self.inputs.items():
             if own is not None:
-                own.copy_(inputs[name])
+                own.copy_(inputs[name])  # type: ignore[arg-type]
         if self._loaded() is not sun:
             torch._foreach_copy_(self.sun_tensors, sun.tensors())
             self._loaded = weakref.ref(sun)
@@ -215,7 +146,9 @@ class Replays:
         self.why_eager: str | None = None
         """Why the last forward that was not replayed was not."""
         self._needed: set[Hashable] = set()
-        self._weights: Weights | None = None
+        self._ready_shapes: set[Hashable] = set()
+        """Graphs that have this run's small weights."""
+        self._weights: ResidentWeights | None = None
         self._is_off = False
         try:
             self._check_model(enabled)
@@ -232,7 +165,9 @@ class Replays:
     def _check_model(self, enabled: bool) -> None:
         model, device = self.model, self.model.load_device
         if device.type != "cuda" or torch.version.hip:
-            raise CannotCapture("the device is no NVIDIA GPU")
+            raise CannotCapture("the device is not an NVIDIA GPU")
+        if torch.cuda.get_allocator_backend() != "native":
+            raise CannotCapture("the cudaMallocAsync allocator is on; start ComfyUI with --disable-cuda-malloc")
         if not enabled:
             raise CannotCapture("capture is off in the settings")
         if model.get_additional_models_with_key("multigpu"):
@@ -290,21 +225,21 @@ class Replays:
         self.captures.kept.move_to_end(shape)
         if self._weights is None:
             try:
-                self._weights = weights_of(self.model.model.diffusion_model, self.model.load_device)
+                self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
             except CannotCapture as reason:
                 self.why_eager = str(reason)
                 return None
-            for kept in self.captures.kept.values():
-                if kept.fits(self._weights):
-                    kept.take_small_weights(self._weights)
-        if not captured.fits(self._weights):
+        if not captured.weights.is_where(self._weights):
             self.captures.drop(shape)
             return None
+        if shape not in self._ready_shapes:
+            captured.take_small_weights(self._weights)
+            self._ready_shapes.add(shape)
         return captured
 
     def _replayed(self, captured: CapturedForward, inputs: dict[str, Tensor | None], sun: SunForward) -> Tensor | None:
         assert self._weights is not None
-        with _pinned(self._weights.block) as signature:
+        with pinned(self._weights.block) as signature:
             if signature != captured.signature:
                 return None
             return captured.replay(inputs, sun)
@@ -325,17 +260,19 @@ class Replays:
         try:
             if comfy.model_management.get_free_memory(self.model.load_device) < 2 * self._memory(inputs) + SPARE_MEMORY:
                 raise CannotCapture("there is little memory")
-            self._weights = weights_of(self.model.model.diffusion_model, self.model.load_device)
-            with _pinned(self._weights.block) as signature:
+            self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
+            with pinned(self._weights.block) as signature:
                 if signature is None:
                     raise CannotCapture("weights are still being loaded")
-                captured = CapturedForward(forward, inputs, options, sun, key)
-            captured.weights, captured.signature = self._weights, signature
+                captured = CapturedForward(forward, inputs, options, sun, key, self._weights, signature)
             replayed = self._replayed(captured, inputs, sun)
         except CannotCapture as reason:
             self.why_eager = str(reason)
             return eager
-        except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
+        except comfy.model_management.InterruptProcessingException:
+            raise
+        except Exception as error:  # whatever CUDA, torch and Triton raise
+            _failed.append(error)
             logging.info(f"SUN does not capture this forward: {' '.join(str(error).split())[:200]}")
             self.captures.unfit[shape] = self.why_eager = "the forward cannot be captured"
             return eager

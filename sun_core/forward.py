@@ -171,7 +171,9 @@ def _scales_and_shift(
     """
 
     def side_by_side(branch: str, which: str) -> Tensor:
-        return torch.cat([layer.per_channel(branch, which) for layer in adapter.values()]).to(like.device, torch.float)
+        return torch.cat([adapter[number].per_channel(branch, which) for number in adapter]).to(
+            like.device, torch.float
+        )
 
     alpha, beta = (side_by_side(NEGATIVE, which) for which in ("alpha", "beta"))
     scales = [alpha * (-strengths.negative * share) for share in shares]

@@ -27,19 +27,21 @@ BLOCK = 2048
 if triton is not None:
 
     @triton.jit
-    def _square_sums(attended, sums, row_size, part_size, PARTS: tl.constexpr, BLOCK: tl.constexpr):
+    def _square_sums(  # type: ignore[no-untyped-def]
+        attended, sums, row_size, part_size, PARTS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr
+    ):
         """sums[branch_and_row, part] = sum of squares of that part of the row, in fp32."""
         row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
         total = tl.zeros((BLOCK,), tl.float32)
-        for start in range(part * part_size, (part + 1) * part_size, BLOCK):
-            offsets = start + tl.arange(0, BLOCK)
+        for block in range(BLOCKS):
+            offsets = part * part_size + block * BLOCK + tl.arange(0, BLOCK)
             inside = (offsets < row_size) & (offsets < (part + 1) * part_size)
             x = tl.load(attended + row * row_size + offsets, mask=inside, other=0.0).to(tl.float32)
             total += x * x
         tl.store(sums + row * PARTS + part, tl.sum(total))
 
     @triton.jit
-    def _combine(
+    def _combine(  # type: ignore[no-untyped-def]
         attended,
         sums,
         scales,
@@ -82,7 +84,9 @@ def add_offsets_fused(attended: Tensor, scales: Tensor, shift: Tensor) -> Tensor
     sums = torch.empty(branches_and_text * rows * parts, dtype=torch.float32, device=attended.device)
     out = torch.empty_like(attended[0])
     with torch.cuda.device(attended.device):
-        _square_sums[(branches_and_text * rows, parts)](attended, sums, row_size, part_size, PARTS=parts, BLOCK=BLOCK)
+        _square_sums[(branches_and_text * rows, parts)](
+            attended, sums, row_size, part_size, PARTS=parts, BLOCKS=triton.cdiv(part_size, BLOCK), BLOCK=BLOCK
+        )
         _combine[(rows, triton.cdiv(row_size, BLOCK))](
             attended,
             sums,

@@ -34,7 +34,7 @@ class ModelHeader:
 
 
 def read_model_header(path: str | Path) -> ModelHeader | None:
-    """What a checkpoint or diffusion model file holds; None where the file cannot be read as safetensors."""
+    """Say what a checkpoint or diffusion model file holds; None if it cannot be read as safetensors."""
     try:
         with safe_open(path, framework="pt") as file:
             keys = list(file.keys())
@@ -46,7 +46,7 @@ def read_model_header(path: str | Path) -> ModelHeader | None:
 
 
 def model_header(keys: list[str], shapes: Mapping[str, tuple[int, ...]]) -> ModelHeader:
-    """The header that these tensor names, and the shapes of the to_k weights of cross-attention, make."""
+    """Recognise a model by its tensor names and the shapes of the to_k weights of cross-attention."""
     for pattern, family in _OTHER_FAMILIES[:1]:
         if any(re.search(pattern, key) for key in keys):
             return ModelHeader(family, None)

@@ -17,7 +17,7 @@ SAMPLER_NAMES = ("ddim", "dpmpp_2m")
 
 
 def model_sigmas(model: ModelPatcher, steps: int, denoise: float = 1.0) -> Tensor:
-    """The trailing sigmas of `model`: (steps + 1,), falling to 0."""
+    """Return the trailing sigmas of `model`: (steps + 1,), falling to 0."""
     return trailing_sigmas(model.get_model_object("model_sampling").sigmas, steps, denoise)
 
 
@@ -31,7 +31,7 @@ def sample_sun(
     latent: dict[str, Any],
     denoise: float = 1.0,
 ) -> dict[str, Any]:
-    """Samples `latent` (ComfyUI's LATENT) without CFG on trailing sigmas; SunError on a MODEL without SUN."""
+    """Sample `latent` (ComfyUI's LATENT) without CFG on trailing sigmas; raises SunError on a MODEL without SUN."""
     if not has_sun(model):
         raise SunError(
             "This MODEL has no SUN adapter, without which 4 steps give no picture; put SUN 4-Step Speed-Up or Apply "

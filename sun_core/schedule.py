@@ -13,7 +13,7 @@ def trailing_timesteps(steps: int, start: int = 1000, end: int = 0) -> list[int]
 
 
 def trailing_sigmas(sigma_table: Tensor, steps: int, denoise: float = 1.0) -> Tensor:
-    """(steps + 1,) falling sigmas that end in 0; with `denoise` below 1 the last `steps` of a longer schedule."""
+    """Return (steps + 1,) falling sigmas that end in 0; below `denoise` 1 the last ones of a longer schedule."""
     if denoise <= 0.0:
         return torch.zeros(0)
     whole_steps = min(int(steps / denoise), len(sigma_table))

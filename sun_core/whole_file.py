@@ -12,10 +12,9 @@ from .errors import SunError
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of `path` at the end: at every moment, also in a crash, there is the
-    old one or the new one.
+    """Give a file to write to that replaces `path` at the end.
 
-    Raises SunError where the disk is full.
+    At every moment, also in a crash, there is the old file or the new one. Raises SunError if the disk is full.
     """
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -3,6 +3,7 @@
 Without a ComfyUI, the tests of conversion/ run all the same. They need nothing but pytest.
 """
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -18,9 +19,12 @@ ALONE = Path(__file__).parent / "conversion"
 
 
 def load_comfyui(folder: str) -> None:
-    """Import ComfyUI as its main.py does, on the CPU."""
+    """Import ComfyUI as its main.py does, on the CPU unless SUN_TEST_DEVICE is another."""
     sys.path.insert(0, folder)
-    arguments, sys.argv = sys.argv, ["comfyui", "--cpu"]
+    if os.environ.get("SUN_TEST_DEVICE", "cpu") != "cpu" and importlib.util.find_spec("comfy_aimdo"):
+        importlib.import_module("comfy_aimdo.control").init()  # before ComfyUI imports the rest of it, as main.py does
+    device = [] if os.environ.get("SUN_TEST_DEVICE", "cpu") != "cpu" else ["--cpu"]
+    arguments, sys.argv = sys.argv, ["comfyui", *device]
     import comfy.options
 
     comfy.options.enable_args_parsing()

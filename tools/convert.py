@@ -4,12 +4,17 @@
     python3 tools/convert.py pictures/               every .json and .png in a folder and its subfolders
     python3 tools/convert.py --restore workflow_sun.json
     python3 tools/convert.py --adapter my_adapter.safetensors --output converted/ workflow.json
+    python3 tools/convert.py --object-info object_info.json workflow.json
+
+Samplers of other packs are recognized by the settings in the file. --object-info is what a running ComfyUI gives at
+/object_info: with it, only the samplers that this ComfyUI knows are converted, to values that they offer.
 
 Takes the page's format, the API's, and PNG pictures with a workflow in them, of which a copy with the converted
 workflow is written (or the workflow alone, if --output ends in .json). No file is ever overwritten.
 
-One line for each file says what was done. The exit status is 0 if every file could be read and written, even if there
-was nothing to convert in it, and 1 otherwise.
+For each file one line says what was done. The indented lines below it say what changed, what stays as it is and why,
+and which adapter to download. The exit status is 0 if every file could be read and written, even if there was nothing
+to convert in it, and 1 otherwise.
 """
 
 import argparse
@@ -27,24 +32,48 @@ from conversion import png
 from conversion.edits import Plan
 from conversion.graph import ConversionError
 from conversion.models import Adapter, Installed
+from conversion.pack_samplers import Definitions
 from conversion.plan import convert
 
 SUFFIXES = (".json", ".png")
+LARGEST_JSON = 16 * 2**20
+"""Bytes. Reading takes about 70 times as much memory."""
+LARGEST_PICTURE = 512 * 2**20
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     action = "restore" if options.restore else "speed_up"
-    installed = Installed([Adapter(options.adapter)], options.adapter) if options.adapter else Installed()
+    adapters = [Adapter(options.adapter)] if options.adapter else []
+    try:
+        definitions = read_definitions(options.object_info) if options.object_info else None
+    except (ConversionError, OSError) as error:
+        say(f"{options.object_info}: {_reason(error)}", sys.stderr)
+        return 1
+    installed = Installed(adapters, options.adapter, definitions=definitions)
     failures = 0
     for source, target in jobs(options.paths, options.output, "_restored" if options.restore else "_sun"):
         try:
-            say(f"{source}: {convert_file(source, target, action, installed)}", sys.stdout)
+            first, *more = convert_file(source, target, action, installed)
+            say(f"{source}: {first}", sys.stdout)
+            for line in more:
+                say(f"    {line}", sys.stdout)
         except (ConversionError, OSError) as error:
             failures += 1
-            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            say(f"{source}: not converted. {reason}", sys.stderr)
+            say(f"{source}: not converted. {_reason(error)}", sys.stderr)
     return 1 if failures else 0
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def read_definitions(path: Path) -> Definitions:
+    """Read the node definitions of a ComfyUI from its /object_info."""
+    definitions = _json(_decoded(_read(path, LARGEST_PICTURE)), "This is not what a ComfyUI gives at /object_info.")
+    if not isinstance(definitions, dict):
+        raise ConversionError("This is not what a ComfyUI gives at /object_info.")
+    return lambda node_type: found if isinstance(found := definitions.get(node_type), dict) else None
 
 
 def say(line: str, stream: TextIO) -> None:
@@ -60,6 +89,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="workflow.json, picture.png, or a folder")
     parser.add_argument("--restore", action="store_true", help="take SUN out and bring the former settings back")
     parser.add_argument("--adapter", metavar="NAME", help="the adapter file to use; the released one by default")
+    parser.add_argument("--object-info", type=Path, metavar="FILE", help="node definitions of a ComfyUI")
     parser.add_argument("--output", type=Path, metavar="PATH", help="a folder, or the file for a single workflow")
     options = parser.parse_args(arguments)
     is_file = options.output is not None and options.output.suffix.lower() in SUFFIXES
@@ -88,10 +118,10 @@ def files_in(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and os.path.isfile(path))
 
 
-def convert_file(source: Path, target: Path, action: str, installed: Installed) -> str:
-    """Convert one file and say what was done. Raises ConversionError or OSError if that is impossible."""
-    data = source.read_bytes()
+def convert_file(source: Path, target: Path, action: str, installed: Installed) -> list[str]:
+    """Convert one file and say what was done, in lines. Raises ConversionError or OSError if that is impossible."""
     is_picture = source.suffix.lower() == ".png"
+    data = _read(source, LARGEST_PICTURE if is_picture else LARGEST_JSON)
     texts = png.read_texts(data) if is_picture else {"workflow": _decoded(data)}
     if not texts:
         raise ConversionError("There is no workflow in this picture.")
@@ -105,20 +135,30 @@ def convert_file(source: Path, target: Path, action: str, installed: Installed) 
     if not converted:
         raise unusable.get("workflow") or unusable["prompt"]
     graph, plan = converted.get("workflow") or converted["prompt"]
-    left = "".join(f" What it holds as its {keyword} stays as it is: {error}" for keyword, error in unusable.items())
+    said = plan.detail.splitlines()
+    said += [f"What it holds as its {keyword} stays as it is: {error}" for keyword, error in unusable.items()]
     if not any(each.edits for _, each in converted.values()):
-        return _one_line(plan) + left
+        return [f"{plan.summary}.", *said]
     if is_picture and target.suffix.lower() == ".png":
         result = png.with_texts(data, {keyword: json.dumps(each) for keyword, (each, _) in converted.items()})
     else:
         result = (json.dumps(graph, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
     _write(target, result)
-    return f"{plan.summary}. Written to {target}" + (f".{left}" if left else "")
+    return [f"{plan.summary}. Written to {target}", *said]
+
+
+def _read(path: Path, most: int) -> bytes:
+    """Read a file of at most `most` bytes. Raises ConversionError for a larger one."""
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ConversionError(f"It has more than {most // 2**20} MB, so it cannot be a workflow.")
+    return data
 
 
 def _converted(action: str, text: str, installed: Installed) -> tuple[dict[str, Any], Plan]:
     try:
-        return convert(action, _json(text), None, installed)
+        return convert(action, _json(text, "This is not a ComfyUI workflow: it is not JSON."), None, installed)
     except RecursionError:
         raise ConversionError("Something in this workflow is nested too deeply.") from None
 
@@ -130,21 +170,17 @@ def _decoded(data: bytes) -> str:
         raise ConversionError("This is not a text file, so it cannot be a workflow.") from None
 
 
-def _json(text: str) -> Any:
+def _json(text: str, complaint: str) -> Any:
     try:
         return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
-        raise ConversionError("This is not a ComfyUI workflow: it is not JSON.") from None
+        raise ConversionError(complaint) from None
 
 
 def _finite(text: str) -> float | None:
     """Read a number. NaN and infinity become null, because no browser can read them; ComfyUI's page does the same."""
     number = float(text)
     return number if math.isfinite(number) else None
-
-
-def _one_line(plan: Plan) -> str:
-    return " ".join([f"{plan.summary}.", *plan.detail.splitlines()])
 
 
 def _write(target: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The corpus of tests/conversion, by the page in place of scripts/convert.py: the same edits on a live graph."""
+"""The corpus of tests/conversion, by the page instead of tools/convert.py: the same edits on a live graph."""
 
 from typing import Any
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 from workshop.server.demo_models import Models
-from workshop.server.example_workflows import EXAMPLES
+from workshop.server.example_workflows import TITLES, example_file
 
 from .page import CanvasPage
 
@@ -25,7 +25,9 @@ def sun(page: CanvasPage) -> int:
 
 
 def test_template_opens_with_no_node_missing(page: CanvasPage) -> None:
-    page.open("?template=text_to_image&source=sun-for-comfyui")
+    page.command("Comfy.BrowseTemplates")
+    page.page.get_by_text("sun-for-comfyui").first.click()
+    page.page.get_by_text(TITLES["text_to_image"]).first.click()
     page.page.wait_for_function("(app.rootGraph ?? app.graph).nodes.some((node) => node.type === 'SUNSpeedUp')")
     known = set(page.server.get("/object_info")) | {"MarkdownNote", "Note"}
     assert {node["type"] for node in page.graph()["nodes"]} <= known
@@ -63,7 +65,7 @@ def test_words_are_of_the_page_and_not_of_the_file(settings: dict, request: pyte
     """A loaded node speaks the reader's language, and nothing of it goes into what is saved."""
     settings["Comfy.Locale"] = "zh"
     page: CanvasPage = request.getfixturevalue("page")
-    page.load(json.loads((EXAMPLES / "text_to_image.json").read_text(encoding="utf-8")))
+    page.load(json.loads(example_file("text_to_image").read_text(encoding="utf-8")))
     shown = page.page.evaluate("""() => {
         const { inputs, outputs } = app.graph.nodes.find((node) => node.type === 'SUNSpeedUp')
         return [...inputs, ...outputs].map((slot) => slot.label || slot.localized_name || slot.name)

@@ -577,7 +577,7 @@ def primitives_drive_steps_and_cfg() -> dict[str, Any]:
 
 @case
 def primitive_shared_with_another_node() -> dict[str, Any]:
-    """The steps also drive a sampler of a pack, which keeps them: the KSampler is unplugged."""
+    """The steps also drive a node of a pack, which keeps them: the KSampler is unplugged."""
     g = Graph()
     ckpt = loader(g)
     latent = g.node("EmptyLatentImage", SIZE)
@@ -587,9 +587,8 @@ def primitive_shared_with_another_node() -> dict[str, Any]:
     g.next_column()
     first = g.node("KSampler", KSAMPLER, model=(ckpt, 0), **links, latent_image=(latent, 0), steps=(steps, 0))
     g.next_column()
-    values = [42, 25, 7.5, "euler", "normal", 0.4, "none", "true"]
-    second = g.node("KSampler (Efficient)", values, model=(ckpt, 0), **links, latent_image=(first, 0), steps=(steps, 0))
-    decode(g, second, ckpt, 2)
+    g.node("StepsCounter", [25], steps=(steps, 0))
+    decode(g, first, ckpt, 2)
     return g.workflow()
 
 
@@ -795,21 +794,17 @@ def set_and_get_nodes() -> dict[str, Any]:
 
 @case
 def sampler_of_a_pack() -> dict[str, Any]:
-    """A sampler that the rules do not list is left alone."""
+    """A sampler whose MODEL comes through a pipe is left alone."""
     g = Graph()
     ckpt = loader(g)
     latent = g.node("EmptyLatentImage", SIZE)
-    conds = prompts(g, (ckpt, 1))
+    positive, negative = prompts(g, (ckpt, 1))
     g.next_column()
-    g.node(
-        "KSampler (Efficient)",
-        [42, 25, 7.5, "euler", "normal", 1.0, "auto", "true"],
-        model=(ckpt, 0),
-        positive=(conds[0], 0),
-        negative=(conds[1], 0),
-        latent_image=(latent, 0),
-        optional_vae=(ckpt, 2),
+    pipe = g.node(
+        "ToBasicPipe", model=(ckpt, 0), clip=(ckpt, 1), vae=(ckpt, 2), positive=(positive, 0), negative=(negative, 0)
     )
+    g.next_column()
+    g.node("ImpactKSamplerBasicPipe", KSAMPLER, basic_pipe=(pipe, 0), latent_image=(latent, 0))
     return g.workflow()
 
 

@@ -97,6 +97,44 @@ TYPES: dict[str, tuple[str, str, str, int, int]] = {
         325,
         562,
     ),
+    "FaceDetailer": (
+        "image:IMAGE model:MODEL clip:CLIP vae:VAE positive:CONDITIONING negative:CONDITIONING",
+        "guide_size:FLOAT guide_size_for:BOOLEAN max_size:FLOAT seed:INT+ steps:INT cfg:FLOAT sampler_name:COMBO "
+        "scheduler:COMBO denoise:FLOAT feather:INT noise_mask:BOOLEAN",
+        "image:IMAGE",
+        400,
+        800,
+    ),
+    "KSampler Adv. (Efficient)": (
+        "model:MODEL positive:CONDITIONING negative:CONDITIONING latent_image:LATENT",
+        "add_noise:COMBO noise_seed:INT+ steps:INT cfg:FLOAT sampler_name:COMBO scheduler:COMBO start_at_step:INT "
+        "end_at_step:INT return_with_leftover_noise:COMBO preview_method:COMBO",
+        "LATENT:LATENT",
+        325,
+        562,
+    ),
+    "ToBasicPipe": (
+        "model:MODEL clip:CLIP vae:VAE positive:CONDITIONING negative:CONDITIONING",
+        "",
+        "basic_pipe:BASIC_PIPE",
+        210,
+        120,
+    ),
+    "ImpactKSamplerBasicPipe": (
+        "basic_pipe:BASIC_PIPE latent_image:LATENT",
+        "seed:INT+ steps:INT cfg:FLOAT sampler_name:COMBO scheduler:COMBO denoise:FLOAT",
+        "basic_pipe:BASIC_PIPE LATENT:LATENT VAE:VAE",
+        315,
+        262,
+    ),
+    "SeargeSampler": (
+        "model:MODEL positive:CONDITIONING negative:CONDITIONING latent_image:LATENT",
+        "quality:COMBO",
+        "LATENT:LATENT",
+        315,
+        262,
+    ),
+    "StepsCounter": ("", "steps:INT", "INT:INT", 210, 58),
     "SamplerCustom": (
         "model:MODEL positive:CONDITIONING negative:CONDITIONING sampler:SAMPLER sigmas:SIGMAS latent_image:LATENT",
         "add_noise:BOOLEAN noise_seed:INT+ cfg:FLOAT",

@@ -253,3 +253,23 @@ def test_muted_copy_of_a_subgraph_node_does_not_count() -> None:
         if node["type"] == subgraph["id"] and node["id"] in fed:
             node["mode"] = 2
     assert make_plan("speed_up", workflow).edits != []
+
+
+def test_plan_does_not_quote_a_value_that_a_link_overrides() -> None:
+    workflow = load("api_steps_by_link")
+    detail = make_plan("speed_up", workflow).detail
+    assert "steps 25 -> 4, cfg by link -> 1" in detail
+    driven = make_plan("speed_up", load("steps_from_an_unknown_node")).detail
+    assert "steps by link -> 4" in driven
+
+
+def test_group_node_with_a_sampler_in_it_is_named() -> None:
+    workflow = load("text_to_image")
+    workflow["nodes"] = [entry for entry in workflow["nodes"] if entry["type"] != "KSampler"]
+    for name, types in (("Sample it", ["KSampler"]), ("Prompt it", ["CLIPTextEncode"])):
+        group = {"nodes": [{"type": node_type} for node_type in types]}
+        workflow["extra"].setdefault("groupNodes", {})[name] = group
+        workflow["nodes"].append({"id": 50 + len(types[0]), "type": f"workflow/{name}", "pos": [0, 0], "size": [1, 1]})
+    plan = make_plan("speed_up", workflow)
+    reason = "it is a group node with a sampler in it; convert it to a subgraph first"
+    assert plan.detail == f"workflow/Sample it (#58) stays as it is: {reason}."

@@ -10,7 +10,7 @@ import pytest
 from sun_pack.conversion.check import check
 from sun_pack.conversion.models import Installed
 from sun_pack.conversion.plan import make_plan, read
-from sun_pack.conversion.rules import NOT_SUPPORTED, OTHER_NODES, RULES
+from sun_pack.conversion.rules import LEFT_SAMPLERS, NEIGHBOURS, NOT_SUPPORTED, OTHER_NODES, RULES
 from sun_pack.conversion.words import say, speaking, term
 
 from .test_bad_input import node
@@ -38,7 +38,12 @@ def texts() -> Iterator[str]:
 def terms() -> set[str]:
     """Find every name in the rules that needs a translation."""
     families = {name for _, name in RULES["families_by_name"]}
-    return {name for name in {*NOT_SUPPORTED.values(), *OTHER_NODES.values(), *families} if name not in NAMES}
+    beside = {text for neighbour in NEIGHBOURS.values() for text in neighbour if text is not None}
+    return {
+        name
+        for name in {*NOT_SUPPORTED.values(), *LEFT_SAMPLERS.values(), *OTHER_NODES.values(), *families, *beside}
+        if name not in NAMES
+    }
 
 
 def test_there_is_chinese() -> None:

@@ -1,4 +1,4 @@
-"""The help pages: one for each node in each language, that names all inputs and whose pictures are there."""
+"""The help pages: each node has one in each language. It names all inputs, and its pictures exist."""
 
 import asyncio
 import re
@@ -19,17 +19,17 @@ def schemas() -> list[Any]:
 
 
 def pages(node_id: str) -> list[Path]:
-    """Where ComfyUI's page looks: the Chinese one under its locale, the English one for every other."""
-    return [DOCS / f"{node_id}.md", DOCS / node_id / "zh.md"]
+    """Return the files where ComfyUI's page looks: English, which is the default, and both kinds of Chinese."""
+    return [DOCS / f"{node_id}.md", DOCS / node_id / "zh.md", DOCS / node_id / "zh-TW.md"]
 
 
 def pictures(page: Path) -> list[Path]:
-    """ComfyUI's page takes all of them as relative to docs/, in whatever folder the help page is."""
+    """Return the pictures of a page. ComfyUI's page resolves them against docs/, in whatever folder the page is."""
     return [DOCS / name for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.node_id)
-def test_every_input_is_explained_in_both_languages(schema: Any) -> None:
+def test_every_input_is_explained_in_every_language(schema: Any) -> None:
     for page in pages(schema.node_id):
         text = page.read_text(encoding="utf-8")
         for one in schema.inputs:
@@ -38,7 +38,8 @@ def test_every_input_is_explained_in_both_languages(schema: Any) -> None:
 
 @pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.node_id)
 def test_a_page_says_when_to_use_the_node_and_what_mistakes_look_like(schema: Any) -> None:
-    headings = ("When to use it", "Mistakes and what they look like"), ("什么时候用", "常见问题")
+    english, chinese = ("When to use it", "Mistakes and what they look like"), ("什么时候用", "常见问题")
+    headings = english, chinese, ("什麼時候用", "常見問題")
     for page, (when, mistakes) in zip(pages(schema.node_id), headings, strict=True):
         sections = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
         said = {heading: text for heading, _, text in (section.partition("\n") for section in sections)}
@@ -47,10 +48,10 @@ def test_a_page_says_when_to_use_the_node_and_what_mistakes_look_like(schema: An
 
 
 @pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.node_id)
-def test_both_languages_show_the_same_pictures_and_they_are_there(schema: Any) -> None:
-    english, chinese = (pictures(page) for page in pages(schema.node_id))
-    assert english == chinese
+def test_every_language_shows_the_same_pictures_and_they_exist(schema: Any) -> None:
+    english, *others = (pictures(page) for page in pages(schema.node_id))
     assert english
+    assert all(other == english for other in others)
     for picture in english:
         assert picture.is_file(), picture
 

@@ -87,7 +87,8 @@ def test_a_translation_has_every_word_of_the_page(language: str, file: str) -> N
             assert placeholders(translated[section][key]) == placeholders(text)
 
 
-def test_chinese_sentences_are_chinese() -> None:
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_translated_sentences_are_in_that_language(language: str) -> None:
     """Only names such as Latent and Sigmas stay in English."""
-    for text in texts(read("zh", "nodeDefs.json")):
-        assert re.search("[\u4e00-\u9fff]", text) or " " not in text, text
+    for text in texts(read(language, "nodeDefs.json")):
+        assert re.search("[\u3040-\u30ff\u4e00-\u9fff]", text) or " " not in text, text

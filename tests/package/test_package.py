@@ -10,7 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 LARGEST = 3_000_000  # bytes; the pack's code with pictures, without weights
 WANTED = {
-    *("__init__.py", "nodes", "sun_core", "conversion", "web", "locales", "tools", "example_workflows"),
+    *("__init__.py", "nodes", "sun_core", "conversion", "web", "locales", "tools", "example_workflows", "subgraphs"),
     *("README.md", "README.zh.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "docs"),
 }
 

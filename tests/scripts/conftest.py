@@ -15,7 +15,7 @@ sys.path.append(str(SCRIPTS))
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a script in the environment of the tests: `start("demo.py", "--serve", VARIABLE="value")`."""
+    """Start a script in the environment of the tests: `start("demo.py", "--serve", VARIABLE="value")`."""
     started = []
 
     def start(script: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
@@ -42,10 +42,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def ended() -> Callable[[subprocess.Popen[str]], tuple[int, str, str]]:
-    """Waits for a script: its exit status, what it printed, what it complained about."""
+    """Wait for a script: its exit status, output and errors."""
 
     def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate()
         return process.returncode, out, err
 
     return ended

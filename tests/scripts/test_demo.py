@@ -16,7 +16,7 @@ from workshop.server.example_workflows import OWN_WORKFLOWS
 
 Start = Callable[..., subprocess.Popen[str]]
 Ended = Callable[[subprocess.Popen[str]], tuple[int, str, str]]
-END_LIMIT = 60  # seconds; far more than any ending takes
+END_LIMIT = 600  # seconds; far more than any ending takes, also on a busy machine
 
 
 def test_the_pictures_the_table_and_a_page_to_open(start: Start, ended: Ended, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_pictures_the_table_and_a_page_to_open(start: Start, ended: Ended, t
     [
         signal.SIGINT,
         signal.SIGTERM,
-        pytest.param(getattr(signal, "SIGKILL", None), id="killed, with no chance to clean up"),
+        pytest.param(getattr(signal, "SIGKILL", None), id="killed before it can clean up"),
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
@@ -120,7 +120,7 @@ def test_a_folder_without_comfyui_is_one_sentence(start: Start, ended: Ended, tm
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
-    """What the script printed, up to and including the line with `text`."""
+    """Read what the script prints, up to and including the line with `text`."""
     assert process.stdout is not None
     printed = ""
     for line in process.stdout:
@@ -131,7 +131,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
 
 
 def wait_for_server(demo: subprocess.Popen[str]) -> psutil.Process:
-    """The ComfyUI process, once it runs; the demo waits for it to come up then."""
+    """Find the ComfyUI process as soon as it runs; the demo still waits for it then."""
     read_until(demo, "Starting ComfyUI")
     while demo.poll() is None:
         if found := children(demo):

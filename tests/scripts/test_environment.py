@@ -1,6 +1,5 @@
 """The set-up, without the several GB that it downloads when it succeeds."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,20 +41,28 @@ def test_an_interrupted_set_up_is_made_again_from_nothing() -> None:
     assert (folder / "whole").exists() and not (folder / "half").exists()
 
 
-def test_two_set_ups_at_once_make_the_folder_once(empty_cache: Path) -> None:
+def test_two_set_ups_at_once_make_the_folder_once() -> None:
     script = (
-        "import sys, time\n"
+        "import sys\n"
         "from workshop import environment\n"
         "def make(folder):\n"
-        "    open(sys.argv[1], 'a').write('made ')\n"
-        "    time.sleep(1)  # long enough for the other to come and wait\n"
+        "    print('making', flush=True)\n"
+        "    sys.stdin.readline()  # until the other one waits\n"
         "environment.cached('thing', ('pin==1',), make)\n"
     )
-    command = [sys.executable, "-c", script, str(empty_cache / "log")]
-    folder = REPOSITORY / "scripts"
-    both = [subprocess.Popen(command, cwd=folder, env=os.environ) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
-    assert (empty_cache / "log").read_text() == "made "
+
+    def start() -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY / "scripts", **pipes)
+
+    first = start()
+    assert first.stdout is not None and first.stdout.readline() == "making\n"
+    second = start()
+    assert second.stdout is not None and second.stdout.readline() == "Another run is setting up; waiting for it.\n"
+    first.communicate("\n")
+    printed, _ = second.communicate()
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "making" not in printed
 
 
 def test_a_failed_download_is_one_sentence_with_pips_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +99,7 @@ def test_a_python_that_cannot_be_run_is_one_sentence(
 
 @pytest.fixture
 def comfyui_that_needs(tmp_path: Path) -> Callable[..., Path]:
-    """A folder that looks like a ComfyUI with these requirements."""
+    """Make a folder that looks like a ComfyUI with these requirements."""
 
     def comfyui_that_needs(*requirements: str) -> Path:
         comfyui = tmp_path / "ComfyUI"

@@ -5,18 +5,19 @@ import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from PIL import Image
 from workshop.server.comfy_server import ComfyServer, Run
 from workshop.server.demo_models import Models
-from workshop.server.example_workflows import EXAMPLES, MASKED, examples, start_from
+from workshop.server.example_workflows import EXAMPLES, MASKED, TITLES, example_file, examples, start_from
 from workshop.server.workflows import NOTES, Workflow
 
 from .conftest import difference, pixels
 
-NAMES = sorted(file.stem for file in EXAMPLES.glob("*.json"))
+NAMES = list(TITLES)
 PACK = "sun-for-comfyui"
 
 RunOf = Callable[[str], Run]
@@ -38,6 +39,10 @@ def run(server: ComfyServer, templates: dict[str, Workflow]) -> RunOf:
     return cache(lambda name: server.run(templates[name].to_api()))
 
 
+def test_every_file_has_a_title() -> None:
+    assert {file.stem for file in EXAMPLES.glob("*.json")} == set(TITLES.values())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_draws_pictures(name: str, run: RunOf) -> None:
     pictures = run(name).pictures
@@ -48,13 +53,13 @@ def test_it_draws_pictures(name: str, run: RunOf) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_template_browser_offers_it_with_a_picture(server: ComfyServer, name: str) -> None:
-    assert name in server.get("/workflow_templates")[PACK]
-    assert server.download(f"/api/workflow_templates/{PACK}/{name}.jpg").startswith(b"\xff\xd8")
+    assert TITLES[name] in server.get("/workflow_templates")[PACK]
+    assert server.download(f"/api/workflow_templates/{PACK}/{quote(TITLES[name])}.jpg").startswith(b"\xff\xd8")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_what_to_do_in_a_note_and_names_every_node(name: str) -> None:
-    nodes = json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))["nodes"]
+    nodes = json.loads(example_file(name).read_text(encoding="utf-8"))["nodes"]
     assert any(node["type"] in NOTES for node in nodes)
     titles = [node["title"] for node in nodes]
     assert len(set(titles)) == len(titles)
@@ -62,7 +67,7 @@ def test_it_says_what_to_do_in_a_note_and_names_every_node(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_overlaps(name: str) -> None:
-    nodes = json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))["nodes"]
+    nodes = json.loads(example_file(name).read_text(encoding="utf-8"))["nodes"]
     title_height = 30
     boxes = [(*n["pos"], n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1] + title_height) for n in nodes]
     for i, (left, top, right, bottom) in enumerate(boxes):
@@ -72,7 +77,8 @@ def test_nothing_overlaps(name: str) -> None:
 
 
 def test_before_after_has_the_slider_where_comfyui_has_it(server: ComfyServer, object_info: dict[str, Any]) -> None:
-    given = json.loads(server.download(f"/api/workflow_templates/{PACK}/before_after.json"))
+    name = "before_after"
+    given = json.loads(server.download(f"/api/workflow_templates/{PACK}/{quote(TITLES[name])}.json"))
     has_slider = any(node["type"] == "ImageCompare" for node in given["nodes"])
     assert has_slider == ("ImageCompare" in object_info)
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import comfy.model_management
+import comfy.sample
 import comfy.sd
 import pytest
 import torch

@@ -23,6 +23,11 @@ def convert(*arguments, folder):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
+def files_said(done):
+    """The lines of a run that are about a file, without the indented ones."""
+    return [line for line in done.stdout.splitlines() if not line.startswith("    ")]
+
+
 def corpus(name):
     return json.loads((CORPUS / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -52,7 +57,10 @@ def picture(path, texts):
 def test_workflow_is_converted_and_restored(workflow, tmp_path):
     done = convert("graph.json", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "graph.json: KSampler (#5) now needs 4 steps and no CFG pass. Written to graph_sun.json\n"
+    first, *more = done.stdout.splitlines()
+    assert first == "graph.json: KSampler (#5) now needs 4 steps and no CFG pass. Written to graph_sun.json"
+    assert more[0].startswith("    The adapter is not here yet: download sun_adapter_sdv15_4step_addpos.safetensors")
+    assert more[1].startswith("    KSampler (#5): steps 25 -> 4") and len(more) == 2
     assert json.loads((tmp_path / "graph_sun.json").read_text()) == corpus("text_to_image.expected")
     assert convert("--restore", "graph_sun.json", "--output", "back.json", folder=tmp_path).returncode == 0
     back = json.loads((tmp_path / "back.json").read_text())
@@ -78,7 +86,7 @@ def test_folder_is_converted_file_by_file(workflow, tmp_path):
     (tmp_path / "broken.json").write_text("{")
     done = convert(".", "--output", "out", folder=tmp_path)
     assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 3 and "Flux" in done.stdout
+    assert len(files_said(done)) == 3 and ") stays as it is: its model is Flux" in done.stdout
     assert done.stderr == "broken.json: not converted. This is not a ComfyUI workflow: it is not JSON.\n"
     written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.json"))
     assert written == ["deep/api_text_to_image_sun.json", "graph_sun.json"]
@@ -128,7 +136,7 @@ def test_malformed_text_stays_while_the_other_one_is_converted(tmp_path, unusabl
     picture(tmp_path / "picture.png", texts)
     done = convert("picture.png", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 1 and f"as its {unusable} stays as it is" in done.stdout
+    assert len(files_said(done)) == 1 and f"    What it holds as its {unusable} stays as it is" in done.stdout
     good = {"workflow": "text_to_image", "prompt": "api_text_to_image"}
     del good[unusable]
     with Image.open(tmp_path / "picture_sun.png") as after:
@@ -157,7 +165,7 @@ def test_pipe_or_folder_with_the_name_of_a_workflow_is_ignored(workflow, tmp_pat
     (tmp_path / "b.json").mkdir()
     done = convert(".", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 1 and (tmp_path / "graph_sun.json").exists()
+    assert len(files_said(done)) == 1 and (tmp_path / "graph_sun.json").exists()
 
 
 @pytest.mark.parametrize("output", ["notes", "notes/deep", "notes/new.json"])
@@ -187,6 +195,22 @@ def test_adapter_can_be_named(workflow, tmp_path):
     assert converted["nodes"][-1]["widgets_values"][0] == "mine.safetensors"
 
 
+def test_samplers_of_packs_follow_the_node_definitions_of_a_comfyui(tmp_path):
+    graph = corpus("api_text_to_image")
+    (number,) = (key for key, node in graph.items() if node["class_type"] == "KSampler")
+    graph[number]["class_type"] = "KSampler (Efficient)"
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    assert convert("graph.json", folder=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "graph_sun.json").read_text())[number]["inputs"]["steps"] == 4
+    (tmp_path / "info.json").write_text("{}")
+    done = convert("graph.json", "--object-info", "info.json", folder=tmp_path)
+    assert "its pack is not installed here" in done.stdout
+    for text, said in (("[]", "/object_info"), ("{", "/object_info"), (None, "No such file")):
+        (tmp_path / "info.json").unlink() if text is None else (tmp_path / "info.json").write_text(text)
+        done = convert("graph.json", "--object-info", "info.json", folder=tmp_path)
+        assert done.returncode == 1 and done.stdout == "" and said in done.stderr
+
+
 def test_bytes_after_the_picture_stay(tmp_path):
     source = picture(tmp_path / "picture.png", {"workflow": corpus("text_to_image")})
     source.write_bytes(source.read_bytes() + b"of another program")
@@ -194,15 +218,17 @@ def test_bytes_after_the_picture_stay(tmp_path):
     assert (tmp_path / "picture_sun.png").read_bytes().endswith(b"IEND\xaeB`\x82of another program")
 
 
-def test_hostile_words_are_printed_on_one_line_without_control_characters(tmp_path):
+def test_hostile_words_are_printed_without_control_characters_or_lines_of_their_own(tmp_path):
     graph = corpus("flux")
     unet = next(node for node in graph["nodes"] if node["type"] == "UNETLoader")
     unet["widgets_values"][0] = "\x1b[2J\ud800\n.safetensors"
     next(node for node in graph["nodes"] if node["type"] == "ModelSamplingFlux")["mode"] = 4
     (tmp_path / "graph.json").write_text(json.dumps(graph))
     done = convert("graph.json", folder=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "") and "?[2J" in done.stdout
-    assert len(done.stdout.splitlines()) == 1
+    assert (done.returncode, done.stderr) == (0, "")
+    first, reason = done.stdout.splitlines()
+    assert first == "graph.json: SUN left this workflow as it is." and "\x1b" not in done.stdout
+    assert reason.startswith("    KSampler") and "[2J.safetensors" in reason
 
 
 def bomb():
@@ -210,6 +236,11 @@ def bomb():
     data = b"workflow\0\0" + text
     chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
     return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+def large_text():
+    data = b"workflow\0" + b" " * 16 * 2**20
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(data)) + b"tEXt" + data + b"\0" * 4
 
 
 @pytest.mark.parametrize(
@@ -224,6 +255,8 @@ def bomb():
         ("a.png", b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffIHDR", "cut short"),
         ("a.png", b"\x89PNG\r\n\x1a\n", "no workflow in this picture"),
         ("a.png", bomb(), "larger than any workflow"),
+        ("a.png", large_text(), "larger than any workflow"),
+        ("a.json", b" " * (16 * 2**20 + 1), "more than 16 MB"),
     ],
 )
 def test_unreadable_file_is_reported_in_one_line(tmp_path, name, content, said):

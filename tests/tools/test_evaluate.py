@@ -33,7 +33,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture
 def evaluate(tmp_path):
-    """`evaluate("--prompts", ...)`: exit status, what was printed, what was complained about."""
+    """Run the tool, `evaluate(prompts=FILE)`: its exit status, output and errors."""
     defaults = {
         "--checkpoint": WEIGHTS / "mini-storybook.safetensors", "--adapter": WEIGHTS / "sun_mini_4step.safetensors",
         "--output": tmp_path / "out", "--cfg": 3, "--size": 96,
@@ -52,7 +52,7 @@ def evaluate(tmp_path):
 
 @pytest.fixture
 def prompts(tmp_path):
-    """Writes a prompts' file: `prompts("a cat")`."""
+    """Write a prompts' file: `prompts("a cat")`."""
 
     def prompts(*lines):
         file = tmp_path / "prompts.txt"
@@ -101,7 +101,7 @@ def test_an_adapter_of_another_family_is_named(evaluate, prompts, reference_fold
 
 @pytest.fixture
 def metrics(monkeypatch):
-    """The module in this process, with `sun_core` importable as in the command."""
+    """Import the module in this process, with `sun_core` importable as in the command."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(TOOLS), str(ROOT)])
     import metrics
 
@@ -118,7 +118,7 @@ def evaluation(metrics):
 
 
 class SdxlClip:
-    """Numbers in the shape of what SDXL's text encoders give, which are not to be had here."""
+    """Returns zeros in the shape of what SDXL's text encoders return; their weights are not available here."""
 
     def tokenize(self, text):
         return text

@@ -69,6 +69,11 @@ const operations = {
   set(graph, { node, widget, value }) {
     setWidget(nodeOf(graph, node), widget, value);
   },
+
+  unset(graph, { node, widget }) {
+    const fresh = LiteGraph.createNode(nodeOf(graph, node).type);
+    setWidget(nodeOf(graph, node), widget, widgetOf(fresh, widget).value);
+  },
 };
 
 function nodeOf(graph, id) {
@@ -83,9 +88,14 @@ function inputIndex(node, name) {
   return index;
 }
 
-function setWidget(node, name, value) {
+function widgetOf(node, name) {
   const widget = node.widgets?.find((candidate) => candidate.name === name);
   if (!widget) throw new Error(word("sun.noWidget", { node: node.title, name }));
+  return widget;
+}
+
+function setWidget(node, name, value) {
+  const widget = widgetOf(node, name);
   widget.value = value;
   widget.callback?.(value, app.canvas, node);
   const kept = node.properties[KEPT_VALUES];

@@ -48,7 +48,7 @@ export function addFace(node) {
   const face = new Face();
   faces.set(node, face);
   handOn(face.element);
-  const options = { serialize: false, getMinHeight: () => HEIGHT, getValue: () => "" };
+  const options = { serialize: false, hideInPanel: true, getMinHeight: () => HEIGHT, getValue: () => "" };
   const widget = node.addDOMWidget(WIDGET, WIDGET, face.element, options);
   widget.serialize = false;
   const [width, height] = node.computeSize();

@@ -11,6 +11,7 @@ import { listenToRuns } from "./runs.js";
 import { settingDefinitions } from "./settings.js";
 import { translateDefinitions, translateNode } from "./translation.js";
 
+const PACK = "sun-for-comfyui"; // its name in the registry
 const HOME = "https://arxiv.org/abs/2312.08887"; // what the pack implements
 await readAdapters();
 
@@ -34,6 +35,7 @@ app.registerExtension({
   nodeCreated(node) {
     translateNode(node);
     addFace(node);
+    namePack(node);
     nameReleasedAdapter(node);
     if (hasFace(node)) checkSoon(); // the only event if the page reads the API format
   },
@@ -49,6 +51,11 @@ app.registerExtension({
     checkSoon();
   },
 });
+
+/** Save with a node which pack of the registry it comes from, so that others are offered that pack if they lack it. */
+function namePack(node) {
+  if (node.comfyClass?.startsWith("SUN")) node.properties.cnr_id = PACK;
+}
 
 /**
  * Tell the page's own list of missing models where to download the released adapter. If the server has no adapter at

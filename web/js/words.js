@@ -3,12 +3,16 @@
 import { app } from "../../../scripts/app.js";
 import { fetchTranslations } from "./server.js";
 
-export const locale = String(app.extensionManager?.setting.get("Comfy.Locale") ?? "en");
+const language = String(app.extensionManager?.setting.get("Comfy.Locale") ?? "en");
+
+/** The language of the server's messages, which know one Chinese. */
+export const locale = language === "zh-TW" ? "zh" : language;
+
 const translations = await fetchTranslations();
 const english = translations.en ?? {};
 
 /** The words in the user's language; in English if there is no translation. */
-export const chosen = locale === "en" ? english : (translations[locale] ?? english);
+export const chosen = language === "en" ? english : (translations[language] ?? english);
 
 /** Return the text at a path such as "sun.restore", with {name} filled in from `values`, or else `otherwise`. */
 export function word(path, values = {}, otherwise = path) {

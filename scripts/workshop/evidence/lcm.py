@@ -1,8 +1,8 @@
 """LCM-LoRA (arXiv 2311.05556): latent consistency distillation (arXiv 2310.04378) of the guided model into a LoRA.
 
 As in diffusers' train_lcm_distill_lora_sd: 50 DDIM timesteps, one step of the solver, the student without gradient as
-its own target, pseudo-Huber loss on x_0, and the boundary condition of consistency models, which ComfyUI applies where
-a MODEL's sampling is set to `lcm`. The guidance scale is fixed and not embedded. LoRA by the peft library. Other than
+its own target, pseudo-Huber loss on x_0, and the boundary condition of consistency models, which ComfyUI applies if
+a MODEL's sampling is `lcm`. The guidance scale is fixed and not embedded. LoRA by the peft library. Other than
 there, the rank is small, and the loop (schedule, batch, averaged weights) is that of the SUN runs.
 """
 

@@ -44,7 +44,7 @@ SEEDS = {"full": 1000, "pairs": 20_000, "open": 40_000, "tuning": 60_000}
 
 @dataclass(frozen=True)
 class Prompts:
-    """Positive and negative texts, and what the pictures should show where that is known."""
+    """Positive and negative texts, and what the pictures should show if that is known."""
 
     positives: list[str]
     negatives: list[str]

@@ -16,11 +16,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..mini.files import ADAPTER
+from ..mini.world import SIZE
 from . import methods
 from .measuring import SEEDS, drawn, family, prompts
 from .report import FOLDER
 
-TILE, GAP = 192, 8  # pixels
+GAP, LABEL, HEADER = 8, 210, 44  # pixels
 PAPER, INK = "#faf9f6", "#22252b"
 COLUMNS = ("teacher-25", "teacher-4", "plain-4", "sun-shipped", "lcm-lora-1e-4", "nag")
 ROWS = 8
@@ -83,27 +84,27 @@ def grid() -> None:
         model = method.patch(kin.model)
         one = [drawn(kin, model, method, [pairs.positives[i]], [pairs.negatives[i]], seed + i) for i in rows]
         columns.append(torch.cat(one))
-    label, header = 260, 40
-    sheet = Image.new("RGB", (label + len(COLUMNS) * (TILE + GAP), header + len(rows) * (TILE + GAP)), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    sheet = Image.new("RGB", (LABEL + len(COLUMNS) * (SIZE + GAP), HEADER + len(rows) * (SIZE + GAP)), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for x, (name, pictures) in enumerate(zip(COLUMNS, columns, strict=True)):
-        left = label + x * (TILE + GAP)
+        left = LABEL + x * (SIZE + GAP)
         title = re.sub(r" as shipped|, learning rate [^,]*", "", methods.method(name).title)
-        draw.text((left + TILE // 2, header // 2), title, INK, font, anchor="mm")
+        lines = title.replace(", ", "\n", 1)
+        draw.multiline_text((left + SIZE // 2, HEADER // 2), lines, INK, font, anchor="mm", align="center")
         for y, picture in enumerate(pictures):
-            sheet.paste(enlarged(picture), (left, header + y * (TILE + GAP)))
+            sheet.paste(image(picture), (left, HEADER + y * (SIZE + GAP)))
     for y, i in enumerate(rows):
         text = f"{pairs.positives[i]}\n\nnot: {pairs.negatives[i]}"
-        draw.multiline_text((GAP, header + y * (TILE + GAP) + TILE // 2), wrapped(text), INK, font, anchor="lm")
-    sheet.quantize(192).save(FOLDER / "grid.png", optimize=True)
+        draw.multiline_text((GAP, HEADER + y * (SIZE + GAP) + SIZE // 2), wrapped(text), INK, font, anchor="lm")
+    sheet.save(FOLDER / "grid.jpg", quality=85, optimize=True)
 
 
-def wrapped(text: str, width: int = 30) -> str:
+def wrapped(text: str, width: int = 34) -> str:
     """Break `text` into lines of at most `width` characters."""
     return "\n".join("\n".join(textwrap.wrap(line, width)) for line in text.splitlines())
 
 
-def enlarged(picture: Tensor) -> Image.Image:
-    """Turn a picture (3, h, w) in 0..1 into an image of TILE pixels."""
+def image(picture: Tensor) -> Image.Image:
+    """Turn a picture (3, h, w) in 0..1 into an image of its own size."""
     array = (picture.clamp(0, 1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    return Image.fromarray(array).resize((TILE, TILE), Image.Resampling.LANCZOS)
+    return Image.fromarray(array)

@@ -30,7 +30,7 @@ GUIDANCE = 3.0
 
 
 def draw_pair(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """A positive prompt for the scene, with attributes left open at times, and a negative from the mix below.
+    """Draw a positive prompt for the scene, sometimes with open attributes, and a negative from the mix below.
 
     40 % empty, 25 % one attribute of any kind, 20 % an attribute that the picture has and the positive leaves open
     (the hard case: the negative alone decides), 15 % another caption.

@@ -44,7 +44,7 @@ class Judge(nn.Module):
 
 
 def labels(scenes: list[Scene]) -> list[Tensor]:
-    """Number the attributes of scenes: subject, colour and place, each (n,)."""
+    """Look up the numbers of subject, colour and place of scenes, each (n,)."""
     rows = [(NAMES[0].index(s.subject), NAMES[1].index(s.colour), NAMES[2].index(s.place)) for s in scenes]
     return list(torch.tensor(rows).unbind(1))
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from ..server.demo_models import mini_family
 from ..server.demonstration import draw, serving
-from ..server.example_workflows import EXAMPLES, start_from
+from ..server.example_workflows import example_file, start_from
 from .help_pictures import HELP_PICTURES, IMAGES
 from .readme_picture import README_PICTURE, comparison
 from .template_pictures import TEMPLATE_PICTURES
 
 DRAWN: dict[str, Path] = {
-    **{name: EXAMPLES / f"{name}.jpg" for name in TEMPLATE_PICTURES},
+    **{name: example_file(name).with_suffix(".jpg") for name in TEMPLATE_PICTURES},
     **{name: IMAGES / f"{name}.jpg" for name in HELP_PICTURES},
     README_PICTURE.stem: README_PICTURE,
 }

@@ -9,7 +9,7 @@ from PIL import Image
 from .. import REPOSITORY
 from ..server.comfy_server import ComfyServer
 from ..server.demo_models import Models
-from ..server.example_workflows import EXAMPLES, PICTURE, set_to
+from ..server.example_workflows import PICTURE, example_file, set_to
 from ..server.workflows import Workflow
 from .tiles import sheet, tile
 
@@ -30,8 +30,8 @@ class Ids:
 
 
 def cases(server: ComfyServer, models: Models, *variants: Case) -> Image.Image:
-    """A tile for each variant of the text to image workflow, with a negative prompt that shows where it is ignored."""
-    workflow = Workflow.read(EXAMPLES / "text_to_image.json", server.get("/object_info"))
+    """Draw a tile for each variant of the text to image workflow; its negative prompt shows if it is ignored."""
+    workflow = Workflow.read(example_file("text_to_image"), server.get("/object_info"))
     set_to(models, workflow)
     workflow.set("Negative prompt", text=models.changed_negative)
     ids = Ids(workflow)
@@ -44,7 +44,7 @@ def cases(server: ComfyServer, models: Models, *variants: Case) -> Image.Image:
 
 
 def sampler(sun: bool = True, **values: Any) -> Callable[[Prompt, Ids], None]:
-    """Sets inputs of the KSampler; without `sun` it samples the plain checkpoint."""
+    """Set inputs of the KSampler; without `sun` it samples the plain checkpoint."""
 
     def change(prompt: Prompt, ids: Ids) -> None:
         prompt[ids.sampler]["inputs"] |= values
@@ -55,7 +55,7 @@ def sampler(sun: bool = True, **values: Any) -> Callable[[Prompt, Ids], None]:
 
 
 def speed_up(values: dict[str, Any], **sampler_values: Any) -> Callable[[Prompt, Ids], None]:
-    """Sets inputs of SUN 4-Step Speed-Up and of the KSampler."""
+    """Set inputs of SUN 4-Step Speed-Up and of the KSampler."""
 
     def change(prompt: Prompt, ids: Ids) -> None:
         prompt[ids.sun]["inputs"] |= values
@@ -65,7 +65,7 @@ def speed_up(values: dict[str, Any], **sampler_values: Any) -> Callable[[Prompt,
 
 
 def apply(models: Models, **values: Any) -> Callable[[Prompt, Ids], None]:
-    """Apply SUN Adapter in place of SUN 4-Step Speed-Up."""
+    """Replace SUN 4-Step Speed-Up by Apply SUN Adapter."""
     defaults = {
         "negative_strength": 1.0,
         "positive_strength": 1.0,
@@ -83,7 +83,7 @@ def apply(models: Models, **values: Any) -> Callable[[Prompt, Ids], None]:
 
 
 def sun_sampler(models: Models, **values: Any) -> Callable[[Prompt, Ids], None]:
-    """KSampler (SUN 4-Step) in place of the KSampler; with `denoise` it starts from the picture in the folder input."""
+    """Replace the KSampler by KSampler (SUN 4-Step); with `denoise` it starts from the picture in the folder input."""
 
     def change(prompt: Prompt, ids: Ids) -> None:
         old = prompt[ids.sampler]["inputs"]
@@ -155,14 +155,14 @@ def denoise(server: ComfyServer, models: Models) -> Image.Image:
 
 
 def scheduler(server: ComfyServer, models: Models) -> Image.Image:
-    """At 4 steps `simple` has SUN Scheduler's sigmas."""
+    """Compare schedulers; at 4 steps `simple` has SUN Scheduler's sigmas."""
     own = {"settings": "from sampler"}
     names = {"SUN Scheduler": "simple", "karras": "karras", "exponential": "exponential"}
     return cases(server, models, *((label, speed_up(own, scheduler=name)) for label, name in names.items()))
 
 
 def loss(server: ComfyServer, models: Models) -> Image.Image:
-    workflow = Workflow.read(EXAMPLES / "distil_your_own.json", server.get("/object_info"))
+    workflow = Workflow.read(example_file("distil_your_own"), server.get("/object_info"))
     set_to(models, workflow)
     png = server.run(workflow.to_api()).pictures[workflow.node_id("How the loss fell")]
     return Image.open(io.BytesIO(png)).convert("RGB")

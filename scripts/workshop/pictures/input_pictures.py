@@ -8,7 +8,7 @@ SKY, MEADOW, CAP, DOT, STEM = "#a8d4f5", "#8fd070", "#d8352f", "#ffffff", "#fbf1
 
 
 def painting(size: int) -> bytes:
-    """A PNG of `size` x `size` pixels: a mushroom as somebody would paint it in a few seconds."""
+    """Paint a mushroom as somebody would in a few seconds: a PNG of `size` x `size` pixels."""
     scale = 4  # drawn larger and made smaller: soft edges
     picture = Image.new("RGB", (100 * scale, 100 * scale), SKY)
     draw = ImageDraw.Draw(picture)
@@ -25,7 +25,7 @@ def painting(size: int) -> bytes:
 
 
 def with_mask(png: bytes) -> bytes:
-    """The picture with a mask over its middle, as ComfyUI's mask editor stores one: transparent where it is painted."""
+    """Put a mask over the middle of a picture, as ComfyUI's mask editor stores one: as transparent pixels."""
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
     alpha = Image.new("L", picture.size, 255)
     width, height = picture.size

@@ -21,7 +21,7 @@ NODES = (
 GRAPH = REPOSITORY / "docs" / "images" / "graph.png"
 MARGIN, TITLE = 14, 30  # around what is shown, and a title bar's height
 
-# Runs the workflow; what the picture and the face of SUN show is there once this ends.
+# Runs the workflow; the picture and the face of SUN are there when this ends.
 RUN = """async () => {
     const ended = new Promise((resolve) => {
         for (const event of ['execution_success', 'execution_error'])
@@ -30,7 +30,7 @@ RUN = """async () => {
     await app.queuePrompt(0)
     return ended
 }"""
-# The node of a type, linked to what the template has for it, in the place of the template's own.
+# Adds a node of a type, linked to the template's nodes, and replaces the template's own one.
 NODE = """(type) => {
     const { graph } = app
     const named = (title) => graph.nodes.find((node) => node.title === title)
@@ -62,20 +62,20 @@ NODE = """(type) => {
         graph.remove(old)
     }
 }"""
-# Sets the KSampler to 30 steps; gives the ids of SUN's node and of the KSampler.
+# Sets the KSampler to 30 steps; returns the ids of SUN's node and of the KSampler.
 TOO_MANY_STEPS = """() => {
     const [sun, sampler] = ['SUNSpeedUp', 'KSampler'].map((type) => app.graph.nodes.find((node) => node.type === type))
     sampler.widgets.find(({ name }) => name === 'steps').value = 30
     app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()
     return [sun.id, sampler.id].map(Number)
 }"""
-# What groups, or the nodes of these ids, take up.
+# Returns the box around the nodes of these ids, or around all groups.
 BOX = """(ids) => {
     const parts = ids ? ids.map((id) => app.graph.getNodeById(id)) : app.graph.groups
     const boxes = parts.map(({ pos: [x, y], size: [width, height] }) => [x, y, x + width, y + height])
     return [0, 1, 2, 3].map((side) => (side < 2 ? Math.min : Math.max)(...boxes.map((box) => box[side])))
 }"""
-# Brings a box to where no menu is, and gives its corners in the window.
+# Moves a box away from the menus, and returns its corners in the window.
 SHOW = """([box, scale]) => {
     const [left, top, right, bottom] = box
     app.canvas.deselectAll?.()

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .. import REPOSITORY
 from ..server.comfy_server import ComfyServer
 from ..server.demo_models import Models
-from ..server.example_workflows import EXAMPLES, set_to
+from ..server.example_workflows import example_file, set_to
 from ..server.workflows import Workflow
 from .help_pictures import Ids, Prompt, sampler
 from .tiles import INK, PAPER, sheet, whole
@@ -52,7 +52,7 @@ def panel(
     negative: bool = True,
 ) -> Image.Image:
     """Draw all prompts with one method, and write its title and a note under them."""
-    workflow = Workflow.read(EXAMPLES / "text_to_image.json", server.get("/object_info"))
+    workflow = Workflow.read(example_file("text_to_image"), server.get("/object_info"))
     set_to(models, workflow)
     ids, pictures = Ids(workflow), []
     for (positive, colour), seed in zip(PROMPTS, SEEDS, strict=True):

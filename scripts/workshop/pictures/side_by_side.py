@@ -12,7 +12,7 @@ PAPER, INK, FAINT, ACCENT = "#faf9f6", "#22252b", "#767b85", "#b3541e"
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that the demo made: its file name, PNG bytes, and how it was made in what time."""
+    """A picture of the demo: its file name, PNG bytes, how it was made, and the seconds that sampling took."""
 
     name: str
     png: bytes
@@ -23,7 +23,7 @@ class Picture:
 
 
 def side_by_side(pictures: list[Picture], positive: str) -> Image.Image:
-    """Plain left, SUN right, one row for each negative prompt; `pictures` is in reading order."""
+    """Put plain left and SUN right, one row for each negative prompt; `pictures` is in reading order."""
     rows = len(pictures) // 2
     size = (2 * MARGIN + 2 * TILE + GAP, HEADER + rows * (TILE + CAPTION + GAP) + MARGIN - GAP + 40)
     sheet = Image.new("RGB", size, PAPER)
@@ -48,7 +48,7 @@ def side_by_side(pictures: list[Picture], positive: str) -> Image.Image:
 
 
 def enlarged(png: bytes, size: int) -> Image.Image:
-    """The picture at `size` x `size` pixels, cropped to the square of its middle."""
+    """Crop a picture to the square of its middle, at `size` x `size` pixels."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
@@ -56,7 +56,7 @@ def enlarged(png: bytes, size: int) -> Image.Image:
 
 
 def _text(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, size: int, colour: str, width: int) -> None:
-    """A line of text, in a smaller size where it would be wider than `width`."""
+    """Write a line of text, in a smaller size if it would be wider than `width`."""
     while size > 10 and draw.textlength(text, _font(size)) > width:
         size -= 1
     draw.text((x, y), text, colour, _font(size))

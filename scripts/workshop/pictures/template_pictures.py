@@ -1,4 +1,4 @@
-"""The pictures of the template browser: what each example workflow makes, labelled where that tells more."""
+"""The pictures of the template browser: what each example workflow makes, labelled if that helps."""
 
 import io
 from collections.abc import Callable
@@ -86,7 +86,7 @@ def distil_your_own(server: ComfyServer, workflow: Workflow) -> Image.Image:
 
 
 def input_picture(server: ComfyServer, name: str) -> bytes:
-    """A picture of ComfyUI's folder input, its mask in grey."""
+    """Open a picture of ComfyUI's folder input, with its mask in grey."""
     picture = Image.open(server.base / "input" / name).convert("RGBA")
     shown = Image.new("RGB", picture.size, MASK)
     shown.paste(picture, mask=picture.getchannel("A"))

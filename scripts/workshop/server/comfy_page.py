@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from .. import environment
 
-PATIENCE = 60_000  # milliseconds that anything on the page may take on a busy machine
+PATIENCE = 180_000  # milliseconds that anything on the page may take on a busy machine
 READY = "window.app?.extensionManager?.workflow?.activeWorkflow && app.extensionManager.spinner === false"
 FRAMES = """async (count) => { for (let i = 0; i < count; i++) await new Promise(requestAnimationFrame) }"""
 SETTINGS = {

@@ -22,6 +22,7 @@ import aiohttp
 
 START_LIMIT = 300.0  # seconds; a cold start on a slow disk takes about a minute
 STOP_LIMIT = 10.0  # seconds
+ANSWER_LIMIT = 300.0  # seconds; on a busy machine even a small answer takes its time
 
 # The server ends itself when its standard input closes, which the system does for us however this process ends.
 _LIFELINE = """
@@ -132,14 +133,15 @@ class ComfyServer:
 
     def download(self, path: str, **query: str) -> bytes:
         """Return the body that the server answers to GET `path`."""
-        with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(query)}", timeout=60) as answer:
+        url = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(url, timeout=ANSWER_LIMIT) as answer:
             return bytes(answer.read())
 
     def forget_results(self) -> None:
         """Empty the cache of results and unload all models, as the UI's buttons do."""
         body = json.dumps({"unload_models": True, "free_memory": True}).encode()
         request = urllib.request.Request(f"{self.url}/free", body, {"Content-Type": "application/json"})
-        urllib.request.urlopen(request, timeout=60).close()
+        urllib.request.urlopen(request, timeout=ANSWER_LIMIT).close()
 
     def run(self, prompt: dict[str, Any], on_progress: Callable[[str, int, int], None] | None = None) -> Run:
         """Queue an API-format workflow and wait for it; `on_progress(node id, step, steps)` is called as it samples.

@@ -13,6 +13,19 @@ from .demo_models import MINI_FAMILY, Models
 from .workflows import Workflow
 
 EXAMPLES = REPOSITORY / "example_workflows"
+TITLES = {
+    "text_to_image": "01 Text to image",
+    "before_after": "02 Before and after",
+    "image_to_image": "03 Image to image",
+    "inpaint": "04 Inpaint",
+    "lora_speed_up": "05 With a LoRA",
+    "controlnet_ready": "06 With a ControlNet",
+    "hires_fix": "07 Hires fix",
+    "negative_playground": "08 Four negative prompts",
+    "realtime_painting": "09 Live painting",
+    "distil_your_own": "10 Train your own adapter",
+}
+"""What each example workflow is called in the template browser, which shows names of files."""
 PACK = "sun-for-comfyui"  # the folder in custom_nodes
 WITH_SLIDER = EXAMPLES / "with_slider"  # what takes the place of an example if ComfyUI has ImageCompare
 OWN_WORKFLOWS = "sun-demo"  # a pack with no nodes, whose templates are the example workflows set to the demo's models
@@ -20,14 +33,19 @@ PAINTING, PICTURE, MASKED = "painting.png", "example.png", "example_with_mask.pn
 
 
 def examples(models: Models, object_info: dict[str, Any]) -> dict[str, Workflow]:
-    """Return the example workflows by name, as a ComfyUI with these nodes shows them, set to `models`."""
-    files = {file.stem: file for file in sorted(EXAMPLES.glob("*.json"))}
+    """Return the example workflows by their keys in TITLES, as a ComfyUI with these nodes has them, set to `models`."""
+    files = {name: example_file(name) for name in TITLES}
     if "ImageCompare" in object_info:
-        files |= {file.stem: file for file in WITH_SLIDER.glob("*.json")}
+        files |= {name: file for name in TITLES if (file := example_file(name, WITH_SLIDER)).exists()}
     workflows = {name: Workflow.read(file, object_info) for name, file in files.items()}
     for workflow in workflows.values():
         set_to(models, workflow)
     return workflows
+
+
+def example_file(name: str, folder: Path = EXAMPLES) -> Path:
+    """Return the file of the example workflow with this key in TITLES."""
+    return folder / f"{TITLES[name]}.json"
 
 
 def base_folder() -> Path:

@@ -6,10 +6,12 @@ import os
 import shutil
 
 
-def choose_allocator() -> None:
-    """Let CUDA allocate as ComfyUI's main.py lets it; torch reads this when it is imported."""
+def prepare_memory_management() -> None:
+    """Do what ComfyUI's main.py does for memory before it imports torch and its own modules."""
     if shutil.which("nvidia-smi"):
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync")
+        if importlib.util.find_spec("comfy_aimdo") is not None:
+            importlib.import_module("comfy_aimdo.control").init()
 
 
 def start_dynamic_vram() -> bool:
@@ -25,7 +27,6 @@ def start_dynamic_vram() -> bool:
     if not enabled or not comfy.model_management.is_nvidia() or importlib.util.find_spec("comfy_aimdo") is None:
         return False
     control = importlib.import_module("comfy_aimdo.control")
-    control.init()
     headroom = int(comfy.cli_args.args.vram_headroom * 1024**3)
     if not control.init_devices((device.index, headroom) for device in comfy.model_management.get_all_torch_devices()):
         return False
