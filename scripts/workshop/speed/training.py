@@ -120,8 +120,9 @@ def random_model(family: str, dtype: Any) -> Any:
         config = comfy.supported_models.SD15({**SD15_UNET, "dtype": dtype})
         base = comfy.model_base.BaseModel(config, device=device)
     torch.manual_seed(0)
+    kinds: tuple[Any, ...] = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm)
     for module in base.diffusion_model.modules():
-        for kind in (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm):
+        for kind in kinds:
             if isinstance(module, kind):
                 kind.reset_parameters(module)  # which ComfyUI's layers leave out, because they always load a file
     base.train(False).requires_grad_(False)
