@@ -133,7 +133,7 @@ def test_edits_of_which_one_does_not_fit_change_nothing(page: CanvasPage, plain:
         return applyEdits(edits).then(() => 'applied', (error) => error.message)
     }"""
     said = page.page.evaluate(script, ["/extensions/sun-for-comfyui/js/edits.js", edits])
-    assert "no node 555" in said
+    assert "no longer has node 555" in said
     assert content(page.graph()) == content(plain)
     if not steps_before:
         assert page.undo_steps() == 0
