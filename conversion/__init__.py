@@ -3,6 +3,7 @@
 rules.json, rules.py       which nodes sample, which widgets they have, which values SUN needs
 graph.py                   one view of a workflow, read by ui_format.py or api_format.py
 model_line.py              what a MODEL runs through from its loader to a sampler
+pack_samplers.py           samplers of other packs, recognized by their settings
 samplers.py, changes.py    a sampler with its guider, schedule and partners; how its settings change
 models.py                  which model a sampler has, and which adapter fits it
 speed_up.py, insertion.py  which samplers are sped up; where SUN goes

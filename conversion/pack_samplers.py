@@ -35,14 +35,20 @@ def recognize(node: Node, values: Any, definitions: Definitions | None) -> None:
     model = _model_input(node)
     if names is None and not _looks_like_a_sampler(node):
         return
+    if (model is None or model.feed is None) and _takes_a_pipe(node):
+        node.problem = say(
+            "its MODEL comes through a pipe; put SUN 4-Step Speed-Up before the pipe by hand, and set 4 steps"
+        )
+        return
+    if model is None:
+        if not PICTURES.isdisjoint(node.outputs):
+            node.problem = say(
+                "SUN cannot tell where its MODEL comes from; put SUN 4-Step Speed-Up there by hand, and set 4 steps"
+            )
+        return
     definition = definitions(node.type) if definitions is not None else None
     if definitions is not None and definition is None:
         node.problem = say("its pack is not installed here")
-    elif model is None:
-        if any(slot.source is not None and can_hide_model(slot.name, slot.type) for slot in node.inputs.values()):
-            node.problem = say(
-                "its MODEL comes through a pipe; put SUN 4-Step Speed-Up before the pipe by hand, and set 4 steps"
-            )
     elif names is None or (definition is not None and not _has_plain_settings(definition)):
         node.problem = say("SUN does not know its settings; put SUN 4-Step Speed-Up before it by hand, and set 4 steps")
     else:
@@ -83,13 +89,19 @@ def _model_input(node: Node) -> Input | None:
     return next(iter(linked), next((slot for slot in slots if slot.name == "model"), None))
 
 
+def _takes_a_pipe(node: Node) -> bool:
+    return any(slot.source is not None and can_hide_model(slot.name, slot.type) for slot in node.inputs.values())
+
+
 def _looks_like_a_sampler(node: Node) -> bool:
-    """Tell whether a node takes a MODEL and a prompt, and gives a picture."""
+    """Tell whether a node takes a MODEL and a prompt, or a pipe that may hold one, and gives a picture."""
     names = node.inputs.keys() | node.widgets.keys()
     takes_model = any(slot.type == "MODEL" and slot.feed is not None for slot in node.inputs.values())
-    is_prompted = "positive" in names or any(slot.type == "CONDITIONING" for slot in node.inputs.values())
+    has_prompt = "positive" in names or any(slot.type == "CONDITIONING" for slot in node.inputs.values())
+    is_prompted = has_prompt or _takes_a_pipe(node)
     if node.outputs:
-        return takes_model and is_prompted and not PICTURES.isdisjoint(node.outputs)
+        gives_picture = not PICTURES.isdisjoint(node.outputs) and "MODEL" not in node.outputs
+        return takes_model and is_prompted and gives_picture
     return takes_model and is_prompted and not names.isdisjoint({"steps", "cfg", "seed", "noise_seed"})
 
 

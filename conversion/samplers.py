@@ -1,5 +1,7 @@
-"""Find samplers as a whole: the node, its guider, its schedule and its choice of sampler, and the samplers that can
-only be changed together (partners)."""
+"""Find samplers as a whole: the node, its guider, its schedule and its choice of sampler.
+
+Partners are samplers that can only be changed together.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping

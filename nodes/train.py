@@ -162,7 +162,12 @@ class SUNSaveAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, sun_adapter: SunAdapter, filename_prefix: str) -> io.NodeOutput:
         path = new_adapter_file(filename_prefix)
-        save_adapter(sun_adapter, path, {})
+        try:
+            save_adapter(sun_adapter, path, {})
+        except OSError as error:
+            raise SunError(
+                f"{path.name} cannot be written to {path.parent} ({error.strerror}); let ComfyUI write there."
+            ) from error
         return io.NodeOutput(ui=ui.PreviewText(f"Saved as {path.name}"))
 
 

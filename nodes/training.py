@@ -75,8 +75,11 @@ def _saved_if_ended_early(trainer: Trainer, report: Callable[[str], None]) -> It
     except BaseException:
         if trainer.done and trainer.is_average_finite():
             path = new_adapter_file(f"unfinished_{trainer.done}_steps")
-            save_adapter(trained_adapter(trainer, None), path, {})
-            report(f"Ended after {trainer.done} steps; what was learned is in {path.name}.")
+            try:
+                save_adapter(trained_adapter(trainer, None), path, {})
+                report(f"Ended after {trainer.done} steps; what was learned is in {path.name}.")
+            except (OSError, SunError) as error:  # what ended the training is still to be told
+                report(f"Ended after {trainer.done} steps; what was learned could not be saved ({error}).")
         raise
 
 

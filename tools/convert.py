@@ -77,8 +77,10 @@ def read_definitions(path: Path) -> Definitions:
 
 
 def say(line: str, stream: TextIO) -> None:
-    """Print a line that quotes file names and other people's workflows, without control characters or letters that the
-    stream cannot encode."""
+    """Print a line that quotes file names and other people's workflows.
+
+    Control characters, and letters that the stream cannot encode, are replaced.
+    """
     shown = "".join(letter if letter.isprintable() else "?" for letter in line)
     encoding = stream.encoding or "utf-8"
     print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream)

@@ -1,6 +1,8 @@
 """The rows of one forward while training."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -38,8 +40,29 @@ class Batch:
         positive_y, negative_y = (None, None) if prompts.y is None else prompts.y.chunk(2)
         return cls(x0, positive, negative, guidance, positive_y, negative_y)
 
+    @classmethod
+    def joined(cls, batches: Sequence["Batch"]) -> "Batch":
+        """Put the rows of several batches into one; shorter contexts are repeated, as ComfyUI repeats them."""
+        if len(batches) == 1:
+            return batches[0]
+        tokens = math.lcm(*(batch.positive.shape[1] for batch in batches))
+
+        def join(name: str) -> Tensor | None:
+            tensors = [getattr(batch, name) for batch in batches]
+            if tensors[0] is None:
+                return None
+            if name in ("positive", "negative"):
+                tensors = [tensor.repeat(1, tokens // tensor.shape[1], 1) for tensor in tensors]
+            return torch.cat(tensors)
+
+        return cls(**{field.name: join(field.name) for field in fields(cls)})  # type: ignore[arg-type]
+
     def rows(self, chosen: slice) -> "Batch":
-        """Select some rows."""
+        """Select some rows by a slice."""
+        return Batch(*(None if tensor is None else tensor[chosen] for tensor in self._tensors()))  # type: ignore[arg-type]
+
+    def select(self, chosen: Tensor) -> "Batch":
+        """Select some rows by their indices, which are on the same device."""
         return Batch(*(None if tensor is None else tensor[chosen] for tensor in self._tensors()))  # type: ignore[arg-type]
 
     def to(self, device: torch.device) -> "Batch":

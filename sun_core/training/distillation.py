@@ -1,6 +1,7 @@
 """What a SUN adapter learns from one batch: student, teacher and slow target on one frozen U-Net."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -23,6 +24,22 @@ from .transformer_options import training_transformer_options
 
 EpsPredictor = Callable[[Tensor, Tensor], Tensor]
 """(x, t) -> eps, for prompts that are bound already."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the student must agree with on a batch."""
+
+    x: Tensor
+    """Where both losses start, (rows, channels, height, width)."""
+    t: Tensor
+    """Timesteps of x, (rows,)."""
+    end: Tensor
+    """The end of each row's segment, (rows,)."""
+    eps_guided: Tensor
+    """The teacher's prediction at (x, t), as x."""
+    landing: Tensor
+    """Where the student's jump to the end should land, as x."""
 
 
 class Distillation(nn.Module):
@@ -70,27 +87,55 @@ class Distillation(nn.Module):
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """Compute MSC on all rows, plus the CFG-distillation loss; a scalar.
 
-        All random numbers come from `generator`, a CPU one, so that they are the same on every device. Timesteps stay
-        on the CPU until all are known: nothing here waits for the device.
+        All random numbers come from `generator`, a CPU one, so that they are the same on every device. Nothing here
+        waits for the device: what has to be known on the host, such as timesteps, is drawn there.
         """
-        n = len(batch.x0)
-        own = _whole(n * self.recipe.rollout_share, generator)
-        x_own, t_own = self.rolled_out(batch.rows(slice(0, own)), generator)
-        x_data, t_data = self.noised(batch.rows(slice(own, n)), generator)
-        x, t = torch.cat([x_own, x_data]), torch.cat([t_own, t_data])
+        return self.student_loss(batch, self.targets([batch], [generator])[0])
+
+    def student_loss(self, batch: Batch, target: Target) -> Tensor:
+        """Compute both losses of a batch against its target; a scalar. They share the student's one evaluation."""
+        eps = self.student(batch, self.adapter)(target.x, target.t)
+        consistency = multi_step_consistency_loss(target.x, eps, target.t, target.end, target.landing, self.alphas)
+        return consistency.mean() + self.recipe.cfg_weight * cfg_distillation_loss(eps, target.eps_guided)
+
+    @torch.no_grad()
+    def targets(self, batches: Sequence[Batch], generators: Sequence[torch.Generator | None]) -> list[Target]:
+        """Compute what the student must agree with on each batch, for all of them in the same evaluations."""
+        x, t, own, arrive = self._starts(batches, generators)
+        batch = Batch.joined(batches)
+        x[own] = self.rolled_out(batch.select(own), x[own], arrive)
         end = segment_end(t, self.starts)
         t_next = torch.maximum(t - self.recipe.teacher_stride, end)
         t, t_next, end = to_device(torch.stack([t, t_next, end]), x.device)
-        # both losses start at (x, t), where student and teacher are evaluated once; the student comes last, so that
-        # nothing else needs memory while its activations are kept
-        with torch.no_grad():
-            eps_guided = self.teacher(batch)(x, t)
-            x_next = ddim_jump(x, eps_guided, t, t_next, self.alphas)
-            eps_next = self.student(batch, self.target)(x_next, t_next.clamp(min=0))
-            target = consistency_target(x_next, eps_next, t_next, end, self.alphas)
-        eps = self.student(batch, self.adapter)(x, t)
-        consistency = multi_step_consistency_loss(x, eps, t, end, target, self.alphas)
-        return consistency.mean() + self.recipe.cfg_weight * cfg_distillation_loss(eps, eps_guided)
+        eps_guided = self.teacher(batch)(x, t)
+        x_next = ddim_jump(x, eps_guided, t, t_next, self.alphas)
+        eps_next = self.student(batch, self.target)(x_next, t_next.clamp(min=0))
+        landing = consistency_target(x_next, eps_next, t_next, end, self.alphas)
+        rows = [len(batch.x0) for batch in batches]
+        parts = zip(*(tensor.split(rows) for tensor in (x, t, end, eps_guided, landing)), strict=True)
+        return [Target(*part) for part in parts]
+
+    def _starts(
+        self, batches: Sequence[Batch], generators: Sequence[torch.Generator | None]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw where the rows of all batches start: latents x with their timesteps t, (rows,), on the CPU.
+
+        Some rows start in pure noise, as in sampling: `own` are their indices, and `arrive` says how many steps the
+        target then takes with each of them, until it stands at t.
+        """
+        x, t, own, arrive, first = [], [], [], [], 0
+        for batch, generator in zip(batches, generators, strict=True):
+            rows = len(batch.x0)
+            noisy = _whole(rows * self.recipe.rollout_share, generator)
+            x.append(_noise_like(batch.x0[:noisy], generator))
+            arrive.append(torch.randint(0, len(self.starts), (noisy,), generator=generator).sort().values)
+            t.append(torch.tensor(self.starts)[arrive[-1]])
+            own.append(torch.arange(first, first + noisy))
+            x_data, t_data = self.noised(batch.rows(slice(noisy, rows)), generator)
+            x.append(x_data)
+            t.append(t_data)
+            first += rows
+        return torch.cat(x), torch.cat(t), to_device(torch.cat(own), x[0].device), torch.cat(arrive)
 
     def noised(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Add noise to the latents, at timesteps drawn evenly from all segments: (x, t), t on the CPU."""
@@ -99,21 +144,17 @@ class Distillation(nn.Module):
         return add_noise(batch.x0, noise, to_device(t, noise.device), self.alphas), t
 
     @torch.no_grad()
-    def rolled_out(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Make latents as sampling meets them: the target brings pure noise to the start of a random segment.
-
-        Returns (x, t), t on the CPU.
-        """
-        x = _noise_like(batch.x0, generator)
-        # rows that go no further are at the front
-        arrive = torch.randint(0, len(self.starts), (len(x),), generator=generator).sort().values
+    def rolled_out(self, batch: Batch, noise: Tensor, arrive: Tensor) -> Tensor:
+        """Let the target take `arrive` steps of sampling with each row of noise; `arrive` is (rows,), on the CPU."""
+        x = noise.clone()
         for i, (start, end) in enumerate(pairwise(self.starts)):
-            on = slice(int((arrive <= i).sum()), len(x))
-            if on.start == len(x):
+            on = (arrive > i).nonzero().flatten()
+            if len(on) == 0:
                 break
-            rows, t, s = batch.rows(on), *(torch.full((len(x) - on.start,), at, device=x.device) for at in (start, end))
-            x[on] = ddim_jump(x[on], self.student(rows, self.target)(x[on], t), t, s, self.alphas)
-        return x, torch.tensor(self.starts)[arrive]
+            t, s = (torch.full((len(on),), at, device=x.device) for at in (start, end))
+            on = to_device(on, x.device)
+            x[on] = ddim_jump(x[on], self.student(batch.select(on), self.target)(x[on], t), t, s, self.alphas)
+        return x
 
     def update_target(self) -> None:
         """Let the target follow the student by its EMA; once after each optimizer step."""

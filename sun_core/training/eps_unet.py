@@ -50,7 +50,7 @@ def _constants_on(device: torch.device, unet: nn.Module) -> Iterator[None]:
         return
     with ExitStack() as mode, ExitStack() as hook:
         mode.enter_context(device)
-        hook.callback(unet.time_embed.register_forward_pre_hook(lambda *_: mode.close()).remove)
+        hook.callback(unet.get_submodule("time_embed").register_forward_pre_hook(lambda *_: mode.close()).remove)
         yield
 
 

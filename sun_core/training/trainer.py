@@ -1,5 +1,6 @@
 """The training of one SUN adapter."""
 
+from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -10,13 +11,17 @@ from torch import Tensor
 
 from ..adapter import SunAdapter
 from ..errors import SunError
+from .batch import Batch
 from .compiled_blocks import compiled_blocks
 from .config import TrainingConfig
-from .distillation import Distillation
+from .distillation import Distillation, Target
 from .gradient_checkpointing import gradient_checkpointing
 from .tensor_folder import content_hash
 from .training_data import TrainingData
 from .training_loop import NotFiniteError, Step, TrainingLoop
+
+BATCHES_AT_ONCE = 4
+"""Batches of a step whose targets are computed together."""
 
 
 class Trainer:
@@ -33,6 +38,7 @@ class Trainer:
         distillation.adapter.requires_grad_(True)
         self.loop = TrainingLoop(dict(distillation.adapter.named_parameters()), config, accelerator)
         self.unet_hash = content_hash(distillation.unet)
+        self._prepared: deque[tuple[Batch, Target]] = deque()
 
     @property
     def done(self) -> int:
@@ -50,6 +56,7 @@ class Trainer:
         Raises SunError, with the cause, if a loss or a gradient is no longer a number.
         """
         config, unet = self.config, self.distillation.unet
+        self._prepared.clear()
         with ExitStack() as ways:
             if config.compile:
                 ways.enter_context(compiled_blocks(unet))
@@ -61,8 +68,23 @@ class Trainer:
                 raise SunError(self._cause(error.what, error.broken)) from error
 
     def _loss(self, step: int, number: int) -> Tensor:
-        batch, generator = self.data.batch(step, number, self.loop.batches_per_step)
-        return self.distillation.loss(batch.to(self.accelerator.device), generator)
+        if not self._prepared:
+            self._prepared = self._prepare(step, number)
+        batch, target = self._prepared.popleft()
+        return self.distillation.student_loss(batch, target)
+
+    def _prepare(self, step: int, number: int) -> deque[tuple[Batch, Target]]:
+        """Compute the targets of this process's next batches in the same evaluations.
+
+        That needs less memory than the activations of one student batch, unless these are not kept either.
+        """
+        per_step, processes = self.loop.batches_per_step, self.accelerator.num_processes
+        count = 1 if self.config.gradient_checkpointing else BATCHES_AT_ONCE
+        numbers = range(number, per_step, processes)[:count]
+        drawn = [self.data.batch(step, number, per_step) for number in numbers]
+        batches = [batch.to(self.accelerator.device) for batch, _ in drawn]
+        targets = self.distillation.targets(batches, [generator for _, generator in drawn])
+        return deque(zip(batches, targets, strict=True))
 
     def _cause(self, what: str, broken: Sequence[str]) -> str:
         """Explain why a loss or a gradient is not finite, and what to do; `broken` names weights that are not."""

@@ -63,6 +63,20 @@ def test_fix_is_offered_in_the_menu_or_the_toolbox_and_as_a_command(
     assert page.values(SAMPLER)["steps"] == 4
 
 
+def test_sun_that_is_off_names_the_sampler_that_it_leaves_at_few_steps(page: CanvasPage, sped_up: int) -> None:
+    badge = page.face(sped_up).locator(".sun-badge")
+    page.select(sped_up)
+    page.press("Control", "b")
+    expect(badge).to_contain_text("KSampler still has 4 steps, where it had 25")
+    page.press("Control", "b")
+    expect(badge).to_have_count(0)
+    page.set_value(sped_up, "strength", 0)
+    expect(badge).to_contain_text("SUN is off")
+    badge.get_by_role("button", name="Restore").click()
+    page.page.wait_for_function("!app.graph.nodes.some((node) => node.type === 'SUNSpeedUp')")
+    assert page.values(SAMPLER)["steps"] == 25
+
+
 @pytest.mark.usefixtures("frontend")  # which `page` has parameters of
 @pytest.mark.parametrize("announced", [True, False])
 def test_automatic_settings_announce_themselves_where_they_are_let(

@@ -134,6 +134,28 @@ TYPES: dict[str, tuple[str, str, str, int, int]] = {
         315,
         262,
     ),
+    "easy fullkSampler": (
+        "pipe:PIPE_LINE model:MODEL latent:LATENT",
+        "steps:INT cfg:FLOAT sampler_name:COMBO scheduler:COMBO denoise:FLOAT",
+        "pipe:PIPE_LINE image:IMAGE",
+        325,
+        562,
+    ),
+    "easy kSampler": ("pipe:PIPE_LINE model:MODEL", "image_output:COMBO", "pipe:PIPE_LINE image:IMAGE", 325, 562),
+    "KSampler SDXL (Eff.)": (
+        "sdxl_tuple:SDXL_TUPLE latent_image:LATENT",
+        "noise_seed:INT+ steps:INT cfg:FLOAT sampler_name:COMBO scheduler:COMBO start_at_step:INT refine_at_step:INT",
+        "SDXL_TUPLE:SDXL_TUPLE LATENT:LATENT",
+        325,
+        562,
+    ),
+    "BrushNet": (
+        "model:MODEL positive:CONDITIONING negative:CONDITIONING",
+        "scale:FLOAT",
+        "model:MODEL positive:CONDITIONING negative:CONDITIONING latent:LATENT",
+        325,
+        562,
+    ),
     "StepsCounter": ("", "steps:INT", "INT:INT", 210, 58),
     "SamplerCustom": (
         "model:MODEL positive:CONDITIONING negative:CONDITIONING sampler:SAMPLER sigmas:SIGMAS latent_image:LATENT",

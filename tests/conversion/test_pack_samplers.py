@@ -177,6 +177,19 @@ def test_sampler_behind_a_pipe_is_named() -> None:
     assert "ImpactKSamplerBasicPipe (#6) stays as it is: its MODEL comes through a pipe" in plan.detail
 
 
+def test_sampler_that_takes_a_pipe_and_a_model_is_named() -> None:
+    g = Graph()
+    ckpt, links, _ = default_graph(g)
+    pipe = g.node("ToBasicPipe", **links, clip=(ckpt, 1), vae=(ckpt, 2))
+    g.node("easy fullkSampler", KSAMPLER[2:], pipe=(pipe, 0))
+    g.node("easy kSampler", ["Preview"], pipe=(pipe, 0), model=(ckpt, 0))
+    g.node("KSampler SDXL (Eff.)", [*KSAMPLER[:6], 0, -1])
+    detail = make_plan("speed_up", g.workflow()).detail
+    assert "easy fullkSampler (#7) stays as it is: its MODEL comes through a pipe" in detail
+    assert "easy kSampler (#8) stays as it is: SUN does not know its settings" in detail
+    assert "KSampler SDXL (Eff.) (#9) stays as it is: SUN cannot tell where its MODEL comes from" in detail
+
+
 def test_muted_sampler_of_a_pack_is_not_named() -> None:
     workflow = with_sampler("SeargeSampler", ["best"])
     workflow["nodes"][-1]["mode"] = 2
@@ -187,6 +200,7 @@ def test_node_that_gives_no_picture_is_no_sampler() -> None:
     g = Graph()
     ckpt, links, _ = default_graph(g)
     g.node("ToBasicPipe", **links, clip=(ckpt, 1), vae=(ckpt, 2))
+    g.node("BrushNet", [1.0], **links)
     plan = make_plan("speed_up", g.workflow())
     assert plan.severity == "warn" and "stays" not in plan.detail
 

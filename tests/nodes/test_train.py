@@ -230,6 +230,28 @@ def test_saving_never_overwrites_and_can_be_loaded_again(mini, folder):
     assert load_adapter(second).layout == adapter.layout
 
 
+@pytest.fixture
+def no_folder(tmp_path, monkeypatch):
+    """A model folder `sun` that cannot be written to."""
+    (tmp_path / "file").write_text("not a folder")
+    extensions = folder_paths.folder_names_and_paths["sun"][1]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "sun", ([str(tmp_path / "file")], extensions))
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(mini, no_folder):
+    adapter = SunAdapter.for_unet(mini[0].model.diffusion_model)
+    with pytest.raises(SunError, match=r"mine_00001_\.safetensors cannot be written to .*file"):
+        execute(SUNSaveAdapter, sun_adapter=adapter, filename_prefix="mine")
+
+
+def test_an_interrupt_stays_an_interrupt_if_nothing_can_be_saved(mini, no_folder, monkeypatch):
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda *_, **__: comfy.model_management.interrupt_current_processing()
+    )
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        train(mini, steps=50, batch_size=1, vae=None)
+
+
 @pytest.mark.parametrize("prefix", ["../mine", "/tmp/mine", "", ".hidden", "a\\b", "sub/mine", "a" * 300])
 def test_an_invalid_file_name_is_refused(mini, folder, prefix):
     adapter = SunAdapter.for_unet(mini[0].model.diffusion_model)

@@ -4,6 +4,7 @@ import { files } from "./adapters.js";
 import { convert } from "./conversion.js";
 import { hasFace, showOn } from "./faces.js";
 import { address, allNodes, rootGraph } from "./graphs.js";
+import { badgeOfOff } from "./off.js";
 import { plainRun, showRun } from "./runs.js";
 import { ask } from "./server.js";
 import { showsBadges } from "./settings.js";
@@ -25,12 +26,13 @@ async function check() {
   if (turn !== latest) return; // the graph changed meanwhile, so a newer answer will come
   for (const node of allNodes().filter(hasFace)) {
     const entry = entries.get(key(address(node)));
+    const off = badgeOfOff(node);
     showOn(node, {
       lines: entry?.face ?? [],
       plain: (entry?.plain ?? []).flatMap(plainRun),
-      badge: showsBadges() ? (entry?.badge ?? null) : null,
+      badge: showsBadges() ? (off ?? entry?.badge ?? null) : null,
       missing: isMissing(node) ? files.released : null,
-      onFix: () => convert("fix", [address(node)]),
+      onFix: () => convert(off ? "restore" : "fix", [address(node)]),
     });
     showRun(node);
   }

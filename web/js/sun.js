@@ -8,6 +8,7 @@ import { addFace, hasFace } from "./faces.js";
 import { canvasMenu, commands, nodeMenu, toolboxCommands } from "./menu.js";
 import { allNodes } from "./graphs.js";
 import { listenToRuns } from "./runs.js";
+import { watchSwitches } from "./off.js";
 import { settingDefinitions } from "./settings.js";
 import { translateDefinitions, translateNode } from "./translation.js";
 
@@ -30,6 +31,7 @@ app.registerExtension({
   setup() {
     listenToRuns(checkSoon);
     api.addEventListener("graphChanged", checkSoon);
+    watchSwitches(() => allNodes().filter(hasFace), checkSoon);
   },
 
   nodeCreated(node) {

@@ -46,7 +46,7 @@ NODE = """(type) => {
     else if (takes('model')) named('Checkpoint').connect(0, node, 'model')
     if (takes('sun_adapter')) made('SUNLoadAdapter').connect(0, node, 'sun_adapter')
     const [width, height] = node.computeSize()
-    node.setSize([Math.max(width, 400), height])
+    node.setSize([Math.max(width, 400), type === 'SUNAdapterInfo' ? 240 : height]) // which has more to say
     node.pos = [0, -4000]
     app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()
     return Number(node.id)
@@ -91,7 +91,7 @@ Box = tuple[float, float, float, float]
 def graph(page: Page) -> Path:
     """Take the template after a run."""
     run(page)
-    page.locator(".sun-face", has_text="evaluations").wait_for()
+    page.locator(".sun-text", has_text="evaluations").wait_for()
     page.locator(".p-toast-message").wait_for(state="hidden")
     return cut_out(page, page.evaluate(BOX), 0.8, GRAPH)
 
@@ -110,7 +110,7 @@ def node(page: Page, type_: str) -> Path:
     if page.evaluate("(id) => app.graph.getNodeById(id).widgets.some(({ name }) => name === 'sun_face')", made):
         run(page)
     if type_ in ("SUNSpeedUp", "SUNApply"):
-        page.locator(".sun-face", has_text="evaluations").wait_for()
+        page.locator(".sun-text", has_text="evaluations").wait_for(state="attached")  # it is out of sight
     page.wait_for_timeout(3000)  # the face is written some time after the last change; not every node has words on it
     left, top, right, bottom = page.evaluate(BOX, [made])
     # cut off below its badge

@@ -2,6 +2,7 @@
 
     COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sd15 --batch 8 --batch 16
     COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sdxl --batch 2 --batch 4
+    ... --set accumulation=2          several batches for an optimizer step, whose targets are computed together
     ... --set compile=true            with torch.compile; the first batch size takes minutes more
     ... --set channels_last=false     any training setting
 
@@ -11,6 +12,7 @@ that two versions can be compared.
 """
 
 import argparse
+import gc
 import json
 import sys
 import warnings
@@ -63,6 +65,7 @@ def main() -> int:
             "peak_bytes": figures.peak, "losses": figures.losses, "settings": changed,
         })  # fmt: skip
         del model, session, figures
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     if options.json:
@@ -117,8 +120,9 @@ def random_model(family: str, dtype: Any) -> Any:
         config = comfy.supported_models.SD15({**SD15_UNET, "dtype": dtype})
         base = comfy.model_base.BaseModel(config, device=device)
     torch.manual_seed(0)
+    kinds: tuple[Any, ...] = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm)
     for module in base.diffusion_model.modules():
-        for kind in (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm):
+        for kind in kinds:
             if isinstance(module, kind):
                 kind.reset_parameters(module)  # which ComfyUI's layers leave out, because they always load a file
     base.train(False).requires_grad_(False)

@@ -1,6 +1,7 @@
 """Distillation on the reference U-Net, whose weights are random: whether it learns, not what."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.training.batch import Batch
 from sun_pack.sun_core.training.distillation import Distillation
 from sun_pack.sun_core.training.eps_unet import EpsUNet
+from sun_pack.sun_core.training.losses import ddim_jump
 from sun_pack.sun_core.training.prompts import Prompt
 from sun_pack.sun_core.training.recipe import Recipe
 
@@ -104,7 +106,7 @@ def test_a_batch_is_made_of_positives_and_then_negatives(batch):
 def test_batches_of_one_have_their_share_of_rollouts(distillation, batch, monkeypatch):
     rolled = []
     monkeypatch.setattr(
-        Distillation, "rolled_out", lambda self, rows, generator: rolled.append(len(rows.x0)) or self.noised(rows)
+        Distillation, "rolled_out", lambda self, rows, noise, arrive: rolled.append(len(rows.x0)) or noise
     )
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
@@ -112,13 +114,36 @@ def test_batches_of_one_have_their_share_of_rollouts(distillation, batch, monkey
     assert set(rolled) == {0, 1}
 
 
-def test_rolled_out_rows_stand_at_segment_starts_and_the_first_are_pure_noise(distillation, batch):
-    torch.manual_seed(3)
-    noise = torch.randn_like(batch.x0)
-    torch.manual_seed(3)
-    x, t = distillation.rolled_out(batch)
-    assert set(t.tolist()) <= {999, 749, 499, 249}
-    untouched = t == 999
-    assert untouched.any() and not untouched.all()
-    torch.testing.assert_close(x[untouched], noise[untouched])
-    assert not torch.isclose(x[~untouched], noise[~untouched]).all()
+def test_rolled_out_rows_take_as_many_steps_as_sampling_does(distillation, batch):
+    """The first row stays pure noise, each next one goes a segment further, to its own prompt's picture."""
+    noise = torch.randn(batch.x0.shape, generator=torch.Generator().manual_seed(3))
+    x = distillation.rolled_out(batch, noise, torch.tensor([0, 1, 2, 3]))
+    predict = distillation.student(batch, distillation.target)
+    expected, alphas = noise, distillation.alphas
+    for steps, (start, end) in enumerate(pairwise([999, 749, 499, 249]), start=1):
+        torch.testing.assert_close(x[steps - 1], expected[steps - 1], rtol=1e-4, atol=1e-4)
+        t, s = torch.full((ROWS,), start), torch.full((ROWS,), end)
+        with torch.no_grad():
+            expected = ddim_jump(expected, predict(expected, t), t, s, alphas)
+    torch.testing.assert_close(x[3], expected[3], rtol=1e-4, atol=1e-4)
+    assert torch.equal(x[0], noise[0])
+
+
+def test_rolled_out_rows_stand_at_segment_starts(distillation, batch):
+    (target,) = distillation.targets([batch], [torch.Generator().manual_seed(3)])
+    assert set(target.t[: ROWS // 2].tolist()) <= {999, 749, 499, 249}
+    assert not set(target.t[ROWS // 2 :].tolist()) <= {999, 749, 499, 249}
+
+
+def test_batches_together_have_the_targets_that_they_have_alone(distillation, batch):
+    long_prompts = (context.repeat(1, 2, 1) for context in (batch.negative, batch.positive))
+    other = Batch(batch.x0 + 1, *long_prompts, batch.guidance + 1)
+
+    def generators():
+        return [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+
+    together = distillation.targets([batch, other], generators())
+    for alone, generator, target in zip((batch, other), generators(), together, strict=True):
+        (expected,) = distillation.targets([alone], [generator])
+        for name, value in vars(expected).items():
+            torch.testing.assert_close(getattr(target, name), value, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,36 @@
+/** A SUN node that is turned off, while the samplers behind it keep the settings that only work with SUN. */
+
+import { word } from "./words.js";
+
+const MUTED = 2;
+const BYPASSED = 4;
+const EVERY = 500; // milliseconds; newer pages tell of a bypass only with the next click
+
+/** Return the badge of such a node, or null; the settings before "Speed up with SUN" are in its record. */
+export function badgeOfOff(node) {
+  const settings = isOff(node) ? (node.properties.sun_restore?.settings ?? []) : [];
+  for (const { node: id, widget, value } of settings) {
+    const sampler = widget === "steps" && node.graph.getNodeById(id);
+    const steps = sampler?.widgets?.find(({ name }) => name === "steps")?.value;
+    if (steps === undefined || steps === value) continue;
+    const detail = word("sun.offDetail", { node: sampler.title, steps, former: value });
+    return { text: word("sun.off"), detail, restore: true };
+  }
+  return null;
+}
+
+/** Call `onSwitch` when one of the nodes that `nodes()` returns is turned on or off. */
+export function watchSwitches(nodes, onSwitch) {
+  let before = "";
+  setInterval(() => {
+    const now = nodes().map(isOff).join();
+    if (now !== before) onSwitch();
+    before = now;
+  }, EVERY);
+}
+
+function isOff(node) {
+  if (node.mode === MUTED || node.mode === BYPASSED) return true;
+  const strengths = (node.widgets ?? []).filter(({ name }) => name.endsWith("strength"));
+  return strengths.length > 0 && strengths.every(({ value }) => value === 0);
+}
