@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from .graph import Graph, Node, Source, Workflow, on_one_line
-from .model_line import ModelLine, model_line
+from .model_line import ModelLine, model_inputs, model_line
 from .pack_samplers import Definitions
 from .rules import (
     NEIGHBOURS,
@@ -223,10 +223,19 @@ class Lines:
     def of(self, graph: Graph, source: Source | None) -> tuple[ModelLine, Model]:
         """Return the line that ends at an output, and its model."""
         key = graph.id, source
-        if key not in self._lines:
-            line = self._lines[key] = model_line(self._workflow, graph, source, self._lines)
-            self._models[key] = model_of(line, self._installed)
+        if key not in self._models:
+            node = graph.nodes.get(source.node) if source is not None else None
+            above = [slot.source for slot in model_inputs(node) if slot.source] if node is not None else []
+            if len(above) == 1:  # the lines of samplers further down can begin there
+                self._walk(graph, above[0])
+            self._models[key] = model_of(self._walk(graph, source), self._installed)
         return self._lines[key], self._models[key]
+
+    def _walk(self, graph: Graph, source: Source | None) -> ModelLine:
+        key = graph.id, source
+        if key not in self._lines:
+            self._lines[key] = model_line(self._workflow, graph, source, self._lines)
+        return self._lines[key]
 
     def of_sampler(self, sampler: Sampler) -> tuple[ModelLine, Model]:
         return self.of(sampler.graph, sampler.model_input.source if sampler.model_input else None)

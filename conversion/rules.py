@@ -164,7 +164,6 @@ def is_file_name(text: str) -> bool:
     return len(text) < 1000 and bool(_file_name.search(text))
 
 
-@lru_cache(maxsize=4096)
 def in_words(file_name: str) -> str:
     """Return a file's name without its ending, as words: `exampleVision_v51HyperVAE` is `example vision v51 hyper vae`.
 
@@ -174,6 +173,7 @@ def in_words(file_name: str) -> str:
     return " ".join(word for word in _word_ends.split(stem) if word).lower()
 
 
+@lru_cache(maxsize=4096)
 def family_by_name(file_names: tuple[str, ...]) -> str | None:
     """Return the model family that a file name tells."""
     names = [in_words(name) for name in file_names]
@@ -189,6 +189,7 @@ class Distilled(NamedTuple):
     """Whether more than one sign is in the name: the method is often a word of a style's name too."""
 
 
+@lru_cache(maxsize=4096)
 def distilled_by_name(file_names: tuple[str, ...]) -> Distilled | None:
     """Return the few-step method that the name of a model or LoRA tells, the surest one first."""
     names = [in_words(name) for name in file_names]

@@ -1,6 +1,7 @@
 """Measure SUN on a full-size Stable Diffusion 1.5 U-Net with random weights, in a real ComfyUI.
 
     python3 scripts/bench.py [--latent 32] [--batch 1 --batch 8] [--json FILE]
+    python3 scripts/bench.py --publish   # only writes the table of benchmarks/README.md from benchmarks/speed/*.json
 
 What is compared is measured in turn in one run, so that a machine that slows down meanwhile slows down both sides. The
 device and the memory management are those that ComfyUI's main.py chooses. Random weights cost what trained ones do; the
@@ -15,10 +16,14 @@ from pathlib import Path
 from workshop import environment
 from workshop.comfyui import start_comfyui
 from workshop.speed.memory_management import prepare_memory_management
+from workshop.speed.published import publish
 
 
 def main() -> int:
     chosen = arguments()
+    if chosen.publish:
+        publish()
+        return 0
     prepare_memory_management()
     start_comfyui()
     from workshop.speed.figures import table
@@ -41,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--latent", type=int, default=32, metavar="N", help="latents of N x N; 64 is 512 x 512 pixels")
     parser.add_argument("--batch", type=int, action="append", metavar="N", help="pictures at once; may be given often")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--publish", action="store_true", help="write the table of what was measured before")
     chosen = parser.parse_args()
     if chosen.latent < 8 or min(chosen.batch or [1]) < 1:
         parser.error("--latent must be at least 8, and --batch at least 1")

@@ -41,7 +41,7 @@ class LayerBranches:
         count = (1 + len(self.keys)) * rows
         together = torch.cat([k, *self._pieces(self.keys), v, *self._pieces(self.values)])
         queries = q.expand(count, -1, -1) if rows == 1 else q.repeat(1 + len(self.keys), 1, 1)
-        return attend(queries, together[:count], together[count:]).unflatten(0, (-1, rows))
+        return attend(queries, together[:count], together[count:]).reshape(-1, *q.shape)
 
     def attend_beside(self, text: Tensor, q: Tensor, attend: Attend) -> Tensor:
         """Attend to the branches alone and put the text attention before them; shapes as in `attend_with_text`."""
@@ -61,7 +61,8 @@ class LayerBranches:
         return LayerBranches(keys, values, next(tensors), next(tensors), self.chunk_rows)
 
     def _pieces(self, of_branches: Sequence[Pieces]) -> list[Tensor]:
-        return [piece.expand(self.chunk_rows, -1, -1) for pieces in of_branches for piece in pieces]
+        rows = self.chunk_rows
+        return [p if len(p) == rows else p.expand(rows, -1, -1) for pieces in of_branches for p in pieces]
 
     def _joined(self, pieces: Pieces) -> Tensor:
         if len(pieces) == 1:

@@ -49,7 +49,9 @@ class Figures:
     def _ssim(self, pictures: Tensor) -> float:
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        return float(structural_similarity_index_measure(pictures, self.reference, data_range=1.0))
+        similarity = structural_similarity_index_measure(pictures, self.reference, data_range=1.0)
+        assert isinstance(similarity, Tensor)
+        return float(similarity)
 
     @torch.inference_mode()
     def _clip_similarity(self, pictures: Tensor) -> float:

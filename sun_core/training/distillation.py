@@ -27,7 +27,7 @@ EpsPredictor = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Target:
+class Goal:
     """What the student must agree with on a batch."""
 
     x: Tensor
@@ -90,16 +90,16 @@ class Distillation(nn.Module):
         All random numbers come from `generator`, a CPU one, so that they are the same on every device. Nothing here
         waits for the device: what has to be known on the host, such as timesteps, is drawn there.
         """
-        return self.student_loss(batch, self.targets([batch], [generator])[0])
+        return self.student_loss(batch, self.goals([batch], [generator])[0])
 
-    def student_loss(self, batch: Batch, target: Target) -> Tensor:
-        """Compute both losses of a batch against its target; a scalar. They share the student's one evaluation."""
-        eps = self.student(batch, self.adapter)(target.x, target.t)
-        consistency = multi_step_consistency_loss(target.x, eps, target.t, target.end, target.landing, self.alphas)
-        return consistency.mean() + self.recipe.cfg_weight * cfg_distillation_loss(eps, target.eps_guided)
+    def student_loss(self, batch: Batch, goal: Goal) -> Tensor:
+        """Compute both losses of a batch against its goal; a scalar. They share the student's one evaluation."""
+        eps = self.student(batch, self.adapter)(goal.x, goal.t)
+        consistency = multi_step_consistency_loss(goal.x, eps, goal.t, goal.end, goal.landing, self.alphas)
+        return consistency.mean() + self.recipe.cfg_weight * cfg_distillation_loss(eps, goal.eps_guided)
 
     @torch.no_grad()
-    def targets(self, batches: Sequence[Batch], generators: Sequence[torch.Generator | None]) -> list[Target]:
+    def goals(self, batches: Sequence[Batch], generators: Sequence[torch.Generator | None]) -> list[Goal]:
         """Compute what the student must agree with on each batch, for all of them in the same evaluations."""
         x, t, own, arrive = self._starts(batches, generators)
         batch = Batch.joined(batches)
@@ -113,7 +113,7 @@ class Distillation(nn.Module):
         landing = consistency_target(x_next, eps_next, t_next, end, self.alphas)
         rows = [len(batch.x0) for batch in batches]
         parts = zip(*(tensor.split(rows) for tensor in (x, t, end, eps_guided, landing)), strict=True)
-        return [Target(*part) for part in parts]
+        return [Goal(*part) for part in parts]
 
     def _starts(
         self, batches: Sequence[Batch], generators: Sequence[torch.Generator | None]

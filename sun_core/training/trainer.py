@@ -14,14 +14,14 @@ from ..errors import SunError
 from .batch import Batch
 from .compiled_blocks import compiled_blocks
 from .config import TrainingConfig
-from .distillation import Distillation, Target
+from .distillation import Distillation, Goal
 from .gradient_checkpointing import gradient_checkpointing
 from .tensor_folder import content_hash
 from .training_data import TrainingData
 from .training_loop import NotFiniteError, Step, TrainingLoop
 
 BATCHES_AT_ONCE = 4
-"""Batches of a step whose targets are computed together."""
+"""Batches of a step whose goals are computed together."""
 
 
 class Trainer:
@@ -38,7 +38,7 @@ class Trainer:
         distillation.adapter.requires_grad_(True)
         self.loop = TrainingLoop(dict(distillation.adapter.named_parameters()), config, accelerator)
         self.unet_hash = content_hash(distillation.unet)
-        self._prepared: deque[tuple[Batch, Target]] = deque()
+        self._prepared: deque[tuple[Batch, Goal]] = deque()
 
     @property
     def done(self) -> int:
@@ -70,11 +70,11 @@ class Trainer:
     def _loss(self, step: int, number: int) -> Tensor:
         if not self._prepared:
             self._prepared = self._prepare(step, number)
-        batch, target = self._prepared.popleft()
-        return self.distillation.student_loss(batch, target)
+        batch, goal = self._prepared.popleft()
+        return self.distillation.student_loss(batch, goal)
 
-    def _prepare(self, step: int, number: int) -> deque[tuple[Batch, Target]]:
-        """Compute the targets of this process's next batches in the same evaluations.
+    def _prepare(self, step: int, number: int) -> deque[tuple[Batch, Goal]]:
+        """Compute the goals of this process's next batches in the same evaluations.
 
         That needs less memory than the activations of one student batch, unless these are not kept either.
         """
@@ -83,8 +83,8 @@ class Trainer:
         numbers = range(number, per_step, processes)[:count]
         drawn = [self.data.batch(step, number, per_step) for number in numbers]
         batches = [batch.to(self.accelerator.device) for batch, _ in drawn]
-        targets = self.distillation.targets(batches, [generator for _, generator in drawn])
-        return deque(zip(batches, targets, strict=True))
+        goals = self.distillation.goals(batches, [generator for _, generator in drawn])
+        return deque(zip(batches, goals, strict=True))
 
     def _cause(self, what: str, broken: Sequence[str]) -> str:
         """Explain why a loss or a gradient is not finite, and what to do; `broken` names weights that are not."""

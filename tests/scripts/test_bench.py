@@ -13,6 +13,7 @@ from workshop.comfyui import start_comfyui
 start_comfyui("--cpu")
 from workshop.speed.figures import Figures, table  # noqa: E402
 from workshop.speed.measurements import measure_tiny  # noqa: E402
+from workshop.speed.published import README, with_table  # noqa: E402
 from workshop.speed.random_models import TINY_UNET, Sampler, tiny_model  # noqa: E402
 from workshop.speed.runs import SUN_STEPS, measure_runs  # noqa: E402
 
@@ -61,3 +62,9 @@ def test_wrong_arguments_are_refused_before_anything_is_measured(
 ) -> None:
     status, _, said = ended(start("bench.py", *arguments))
     assert status == 2 and complaint in said
+
+
+def test_published_table_is_made_from_the_files() -> None:
+    """`python3 scripts/bench.py --publish` writes it."""
+    text = README.read_text(encoding="utf-8")
+    assert with_table(text) == text and "| plain, 25 steps, CFG |" in text

@@ -6,6 +6,8 @@ import { badgeOf } from "./faces.js";
 import { address, allNodes } from "./graphs.js";
 import { word } from "./words.js";
 
+const SAMPLER_SETTINGS = ["steps", "cfg", "sampler_name", "scheduler"];
+
 export const commands = [
   command("SUN.SpeedUp", "pi pi-bolt", () => convert("speed_up", selected(startingPoints))),
   command("SUN.Restore", "pi pi-replay", () => convert("restore", selected(restorablePoints))),
@@ -62,8 +64,11 @@ function fixable(node) {
   return badgeOf(node)?.fix ? [node] : [];
 }
 
+/** Whether a node samples: it gives a LATENT, or it has a sampler's settings, as detailers and upscalers of packs do. */
 function isSampler(node) {
-  return !isOurs(node) && node.inputs.some(isA("MODEL", "GUIDER")) && node.outputs.some(isA("LATENT"));
+  if (isOurs(node) || !node.inputs.some(isA("MODEL", "GUIDER"))) return false;
+  const settings = (node.widgets ?? []).map((widget) => widget.name);
+  return node.outputs.some(isA("LATENT")) || SAMPLER_SETTINGS.every((name) => settings.includes(name));
 }
 
 /** Whether a node is a guider, sigmas or sampler choice for SamplerCustom and SamplerCustomAdvanced. */

@@ -30,6 +30,6 @@ def start_dynamic_vram() -> bool:
     headroom = int(comfy.cli_args.args.vram_headroom * 1024**3)
     if not control.init_devices((device.index, headroom) for device in comfy.model_management.get_all_torch_devices()):
         return False
-    comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic  # type: ignore[attr-defined]
-    importlib.import_module("comfy.memory_management").aimdo_enabled = True
+    vars(comfy.model_patcher)["CoreModelPatcher"] = comfy.model_patcher.ModelPatcherDynamic
+    vars(importlib.import_module("comfy.memory_management"))["aimdo_enabled"] = True
     return True

@@ -2,7 +2,7 @@
 
     COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sd15 --batch 8 --batch 16
     COMFYUI_PATH=... python -m scripts.workshop.speed.training --family sdxl --batch 2 --batch 4
-    ... --set accumulation=2          several batches for an optimizer step, whose targets are computed together
+    ... --set accumulation=2          several batches for an optimizer step, whose goals are computed together
     ... --set compile=true            with torch.compile; the first batch size takes minutes more
     ... --set channels_last=false     any training setting
 

@@ -130,20 +130,20 @@ def test_rolled_out_rows_take_as_many_steps_as_sampling_does(distillation, batch
 
 
 def test_rolled_out_rows_stand_at_segment_starts(distillation, batch):
-    (target,) = distillation.targets([batch], [torch.Generator().manual_seed(3)])
-    assert set(target.t[: ROWS // 2].tolist()) <= {999, 749, 499, 249}
-    assert not set(target.t[ROWS // 2 :].tolist()) <= {999, 749, 499, 249}
+    (goal,) = distillation.goals([batch], [torch.Generator().manual_seed(3)])
+    assert set(goal.t[: ROWS // 2].tolist()) <= {999, 749, 499, 249}
+    assert not set(goal.t[ROWS // 2 :].tolist()) <= {999, 749, 499, 249}
 
 
-def test_batches_together_have_the_targets_that_they_have_alone(distillation, batch):
+def test_batches_together_have_the_goals_that_they_have_alone(distillation, batch):
     long_prompts = (context.repeat(1, 2, 1) for context in (batch.negative, batch.positive))
     other = Batch(batch.x0 + 1, *long_prompts, batch.guidance + 1)
 
     def generators():
         return [torch.Generator().manual_seed(seed) for seed in (1, 2)]
 
-    together = distillation.targets([batch, other], generators())
-    for alone, generator, target in zip((batch, other), generators(), together, strict=True):
-        (expected,) = distillation.targets([alone], [generator])
+    together = distillation.goals([batch, other], generators())
+    for alone, generator, goal in zip((batch, other), generators(), together, strict=True):
+        (expected,) = distillation.goals([alone], [generator])
         for name, value in vars(expected).items():
-            torch.testing.assert_close(getattr(target, name), value, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(getattr(goal, name), value, rtol=1e-3, atol=1e-3)
