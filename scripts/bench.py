@@ -26,7 +26,7 @@ def main() -> int:
         return 0
     prepare_memory_management()
     start_comfyui()
-    from workshop.speed.figures import table
+    from workshop.speed.measured import table
     from workshop.speed.measurements import measure
 
     figures, machine = measure(chosen.latent, chosen.batch or [1])

@@ -11,11 +11,11 @@ sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from workshop.comfyui import start_comfyui
 
 start_comfyui("--cpu")
-from workshop.speed.figures import Figures, table  # noqa: E402
+from workshop.speed.measured import Figures, table  # noqa: E402
 from workshop.speed.measurements import measure_tiny  # noqa: E402
 from workshop.speed.published import README, with_table  # noqa: E402
 from workshop.speed.random_models import TINY_UNET, Sampler, tiny_model  # noqa: E402
-from workshop.speed.runs import SUN_STEPS, measure_runs  # noqa: E402
+from workshop.speed.sampling_runs import SUN_STEPS, measure_runs  # noqa: E402
 
 from sun_core.adapter import SunAdapter  # noqa: E402
 from sun_core.apply import SunSettings, apply_sun  # noqa: E402
@@ -36,7 +36,7 @@ def assert_whole(figures: Figures, *names: str) -> None:
 
 def test_host_costs_are_measured_on_a_tiny_model(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workshop.speed.measurements.TINY_STEPS", 4)
-    monkeypatch.setattr("workshop.speed.runs.TINY_RUNS", 2)
+    monkeypatch.setattr("workshop.speed.sampling_runs.TINY_RUNS", 2)
     measure_tiny(tiny_model(), figures)
     more = "fixed cost of a run, SUN more than plain"
     assert_whole(figures, "operations that a layer adds", "host time of a layer", more)

@@ -52,7 +52,11 @@ class CfgDistillation(Distillation):
 @contextmanager
 def without_norm() -> Iterator[None]:
     """Let SUN add its offsets as they are, without bringing them to the norm of the text attention."""
-    with unittest.mock.patch.object(sun_core.attention, "rescale", lambda branch, text: branch):
+
+    def ones(attended: Tensor) -> Tensor:
+        return torch.ones(len(attended) - 1, attended.shape[1], 1, 1, device=attended.device)
+
+    with unittest.mock.patch.object(sun_core.attention, "norm_ratios", ones):
         yield
 
 

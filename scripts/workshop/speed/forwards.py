@@ -12,7 +12,7 @@ from torch import Tensor
 from sun_core.layers import cross_attention_layers
 
 from .device import synchronize, timed
-from .figures import Figures
+from .measured import Figures
 from .operations import Operations
 from .random_models import Sampler
 

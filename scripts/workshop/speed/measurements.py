@@ -12,11 +12,11 @@ from sun_core.adapter import SunAdapter, load_adapter, save_adapter
 from sun_core.apply import SunSettings, apply_sun
 
 from .device import device, machine, timed
-from .figures import Figure, Figures
 from .forwards import measure_forwards, measure_host, measure_operations
+from .measured import Figure, Figures
 from .memory_management import start_dynamic_vram
 from .random_models import TINY_UNET, Sampler, full_size_model, random_weights, tiny_model
-from .runs import PLAIN_CFG, PLAIN_STEPS, SUN_STEPS, measure_busy, measure_fixed_costs, measure_runs
+from .sampling_runs import PLAIN_CFG, PLAIN_STEPS, SUN_STEPS, measure_busy, measure_fixed_costs, measure_runs
 
 MOST_SECONDS = 150.0
 """What the runs and forwards of all batch sizes may take; repeats are chosen by it."""

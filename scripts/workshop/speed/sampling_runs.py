@@ -7,7 +7,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 
 from .device import PeakMemory, busy_seconds, device, timed
-from .figures import Figures
+from .measured import Figures
 from .random_models import Sampler
 
 PLAIN_STEPS, PLAIN_CFG, SUN_STEPS = 25, 7.0, 4
