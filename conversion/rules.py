@@ -167,7 +167,7 @@ def is_file_name(text: str) -> bool:
 def in_words(file_name: str) -> str:
     """Return a file's name without its ending, as words: `exampleVision_v51HyperVAE` is `example vision v51 hyper vae`.
 
-    A pattern can then ask for a whole word: "ovis" is none in TurboVision.
+    A pattern can then ask for a whole word: "ovis" is not one in TurboVision.
     """
     stem = _file_name.sub("", file_name[:1000])
     return " ".join(word for word in _word_ends.split(stem) if word).lower()

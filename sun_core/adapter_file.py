@@ -1,4 +1,4 @@
-"""What makes a file a SUN adapter, and one sentence for every file that is none."""
+"""What makes a file a SUN adapter, and one sentence for every other file."""
 
 import json
 import re
@@ -58,7 +58,7 @@ class AdapterLayout:
 
     @property
     def family(self) -> str:
-        """The family's name where the layout gives it away, else ''."""
+        """The family's name if the layout gives it away, else ''."""
         return _FAMILIES.get((len(self.layers), self.context_dim), "")
 
     def describe(self) -> str:
@@ -79,7 +79,7 @@ class AdapterLayout:
 
 
 def read_layout(path: str | Path) -> tuple[AdapterLayout, torch.dtype, dict[str, str]]:
-    """Layout, dtype and metadata of an adapter file, from its header alone; SunError for any other file."""
+    """Read layout, dtype and metadata of an adapter file from its header alone; SunError for any other file."""
     name = Path(path).name
     try:
         with safe_open(path, framework="pt") as file:

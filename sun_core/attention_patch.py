@@ -25,14 +25,14 @@ class SunAttention:
         self.number, self.neighbour, self.callbacks = number, neighbour, list(callbacks)
 
     def add(self, callback: Callable, **kwargs: Any) -> None:
-        """`callback(out, q, k, v, extra_options, **kwargs)` gives a delta while sigma_end <= sigma <= sigma_start."""
+        """Add `callback(out, q, k, v, extra_options, **kwargs)`: a delta while sigma_end <= sigma <= sigma_start."""
         self.callbacks.append((callback, kwargs))
 
     def copy(self) -> "SunAttention":
         return SunAttention(self.number, self.neighbour, self.callbacks)
 
     def __deepcopy__(self, memo: dict) -> "SunAttention":
-        """ComfyUI 0.3.75 deep-copies patches with the MODEL; weights that neighbours hold are to be shared."""
+        """Share the weights that neighbours hold: ComfyUI 0.3.75 deep-copies patches with the MODEL."""
         return self.copy()
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:

@@ -4,9 +4,9 @@ ComfyUI predicts once per entry of a conditioning and averages the predictions; 
 the offsets, with the same weights:
 
 - combined entries all count, each with its own strength;
-- a mask or an area weighs an entry at each place of the picture; where no entry reaches, all count as if unmasked,
-  and so they do where the positive has an area, for then the U-Net sees only a cut-out;
-- an entry with a timestep range counts only in that range; where none is in range, all count;
+- a mask or an area weighs an entry at each place of the picture; if no entry reaches a place, all count there as if unmasked,
+  and so they do if the positive has an area, for then the U-Net sees only a cut-out;
+- an entry with a timestep range counts only in that range; if none is in range, all count;
 - a long negative (n x 77 tokens) is attended to as a whole;
 - ControlNets, hooks and pooled outputs of a negative say nothing about its words and play no part.
 """
@@ -68,7 +68,7 @@ class NegativeEntry(CachedContext):
 def negative_entries(
     conds: Sequence[dict[str, Any]], context_dim: int, latent_size: Sequence[int]
 ) -> list[NegativeEntry]:
-    """Entries from conds as `comfy.samplers.process_conds` leaves them; SunError where their text width is another.
+    """Make entries of conds as `comfy.samplers.process_conds` leaves them; SunError if their text width is another.
 
     ComfyUI adds copies of entries there, for the areas of the positive; a copy shares its model_conds and is left out.
     """
@@ -95,13 +95,13 @@ def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequenc
 
 
 def _places(cond: dict[str, Any], latent_size: Sequence[int]) -> Tensor | None:
-    """Where an entry counts; None for everywhere, and for latents that are no pictures."""
+    """Say where an entry counts; None for everywhere, and for latents that are not pictures."""
     mask = area_as_mask(cond, latent_size).get("mask") if len(latent_size) == 2 else None
     return None if mask is None else mask.float().cpu() * cond.get("mask_strength", 1.0)
 
 
 def area_as_mask(cond: dict[str, Any], latent_size: Sequence[int]) -> dict[str, Any]:
-    """`cond` with a mask (1 or rows, height, width) that says what its area says.
+    """Return `cond` with a mask (1 or rows, height, width) instead of its area.
 
     A negative with an area would make ComfyUI evaluate the positive once more, on a cut-out.
     """
@@ -147,7 +147,7 @@ def entry_weights(
 
 
 def _to_tokens(places: Tensor | None, latent_size: Sequence[int], grid: Sequence[int], rows: int) -> Tensor:
-    """(1 or n, height, width) at the latent's size -> (rows, tokens, 1) at the layer's."""
+    """Scale (1 or n, height, width) at the latent's size to (rows, tokens, 1) at the layer's."""
     if places is None or places.shape[1:] != tuple(latent_size):
         return torch.ones(rows, grid[0] * grid[1], 1)
     scaled = torch.nn.functional.interpolate(places.unsqueeze(1), size=tuple(grid), mode="area")
@@ -155,7 +155,7 @@ def _to_tokens(places: Tensor | None, latent_size: Sequence[int], grid: Sequence
 
 
 def repeat_rows(tensor: Tensor, rows: int) -> Tensor:
-    """`tensor` with `rows` rows, as ComfyUI spreads conditionings over a batch: repeated from the start, or cut."""
+    """Give `tensor` `rows` rows, as ComfyUI spreads conditionings over a batch: repeated from the start, or cut."""
     if tensor.shape[0] == 1:
         return tensor.expand(rows, *tensor.shape[1:])
     copies = -(-rows // tensor.shape[0])

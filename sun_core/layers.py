@@ -26,9 +26,9 @@ class CrossAttentionLayer:
 
 
 def cross_attention_layers(unet: nn.Module) -> list[CrossAttentionLayer]:
-    """All attn2 layers of `unet` in the order of official adapter files: down, then up, then middle.
+    """List all attn2 layers of `unet` in the order of official adapter files: down, then up, then middle.
 
-    A model that is no U-Net with cross-attention (Flux and the like) gives an empty list.
+    A model without U-Net blocks (Flux and the like) gives an empty list.
     """
     return [
         CrossAttentionLayer(
@@ -45,7 +45,7 @@ def cross_attention_layers(unet: nn.Module) -> list[CrossAttentionLayer]:
 
 
 def _walk(unet: Any) -> Iterator[tuple[tuple[str, int], int, int, Any]]:
-    """diffusers registers down_blocks and up_blocks before mid_block, hence this order."""
+    """Walk the blocks in the order in which diffusers registers them: down, up, middle."""
     if not (hasattr(unet, "input_blocks") and hasattr(unet, "output_blocks")):
         return
     blocks = [(("input", i), block) for i, block in enumerate(unet.input_blocks)]

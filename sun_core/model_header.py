@@ -28,9 +28,9 @@ _OTHER_FAMILIES = (
 @dataclass(frozen=True)
 class ModelHeader:
     family: str
-    """In words; where no family is known, what the layers are."""
+    """In words; if no family is known, what the layers are."""
     layout: AdapterLayout | None
-    """The cross-attention layers; None where there are none that SUN could work on."""
+    """The cross-attention layers; None if there are none that SUN could work on."""
 
 
 def read_model_header(path: str | Path) -> ModelHeader | None:

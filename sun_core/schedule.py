@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def trailing_timesteps(steps: int, start: int = 1000, end: int = 0) -> list[int]:
-    """Timesteps of `steps` equal parts of (end, start], each at its noisy end: 999, 749, 499, 249 for 4 of 1000."""
+    """Return the noisy ends of `steps` equal parts of (end, start]: 999, 749, 499, 249 for 4 of 1000."""
     return [round(start - i * (start - end) / steps) - 1 for i in range(steps)]
 
 
@@ -22,7 +22,7 @@ def trailing_sigmas(sigma_table: Tensor, steps: int, denoise: float = 1.0) -> Te
 
 
 def trailing_between(sigmas: Tensor, sigma_table: Tensor) -> Tensor:
-    """`sigmas` spaced anew like trailing, with the same first, last and number of sigmas.
+    """Space `sigmas` anew like trailing, with the same first, last and number of sigmas.
 
     A run that has more steps than timesteps to put them on keeps its own spacing, and so does one that is trailing
     but for the rounding to whole timesteps, as the end of a longer trailing schedule is.
@@ -43,7 +43,7 @@ def trailing_between(sigmas: Tensor, sigma_table: Tensor) -> Tensor:
 
 
 def _timesteps_below(sigma: Tensor, sigma_table: Tensor) -> int:
-    """How many timesteps lie at or below the noise level `sigma`: 0 for sigma 0, 1000 for the highest."""
+    """Count the timesteps at or below the noise level `sigma`: 0 for sigma 0, 1000 for the highest."""
     if sigma <= 0:
         return 0
     return 1 + int((sigma_table.log() - sigma.to(sigma_table).log()).abs().argmin())

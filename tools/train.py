@@ -1,8 +1,8 @@
 """Distil a SUN adapter for any Stable Diffusion checkpoint: on a CPU, on one GPU, or on several.
 
     python tools/train.py --checkpoint FILE --data FOLDER --out FOLDER [--config FILE] [--set NAME=VALUE ...]
-    python tools/train.py --checkpoint FILE --prompts FILE --out FOLDER      without pictures
-    python tools/train.py ... --dry-run                                      memory and time, without training
+    python tools/train.py --checkpoint FILE --prompts FILE --out FOLDER  # without pictures
+    python tools/train.py ... --dry-run  # memory and time, without training
 
 Run it with the Python that runs ComfyUI. COMFYUI_PATH names another ComfyUI than the one that this pack lies in.
 Started again with the same arguments, a run goes on where it was. docs/training.md says what data looks like, which
@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the teacher, with CLIP and VAE")
     parser.add_argument(
-        "--unet", type=Path, metavar="FILE", help="a diffusion model to teach instead of the checkpoint's own"
+        "--unet", type=Path, metavar="FILE", help="a diffusion model to be the teacher instead of the checkpoint's own"
     )
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="captioned pictures, or WebDataset shards (.tar)")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="prompts, one a line, for the teacher to draw")

@@ -15,7 +15,7 @@ def prepare_memory_management() -> None:
 
 
 def start_dynamic_vram() -> bool:
-    """Switch dynamic VRAM on where main.py of ComfyUI 0.33 does, and say whether it is on.
+    """Switch dynamic VRAM on if main.py of ComfyUI 0.33 does, and say whether it is on.
 
     It must happen after models with random weights were made: with it, layers have no weights until they are loaded.
     """
