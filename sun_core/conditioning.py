@@ -4,8 +4,8 @@ ComfyUI predicts once per entry of a conditioning and averages the predictions; 
 the offsets, with the same weights:
 
 - combined entries all count, each with its own strength;
-- a mask or an area weighs an entry at each place of the picture; if no entry reaches a place, all count there as if unmasked,
-  and so they do if the positive has an area, for then the U-Net sees only a cut-out;
+- a mask or an area weighs an entry at each place of the picture; if no entry reaches a place, all count there as if
+  unmasked, and so they do if the positive has an area, for then the U-Net sees only a cut-out;
 - an entry with a timestep range counts only in that range; if none is in range, all count;
 - a long negative (n x 77 tokens) is attended to as a whole;
 - ControlNets, hooks and pooled outputs of a negative say nothing about its words and play no part.

@@ -106,6 +106,7 @@ def test_another_token_count_and_another_size_cost_one_compilation_each(model, a
     assert graphs() == 3
 
 
+@pytest.mark.slow
 def test_inductors_picture_is_that_of_the_eager_model(model, adapter, draw, difference):
     patched = compiled(model, adapter, True, "inductor")
     for number in range(2):
