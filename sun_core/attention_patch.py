@@ -1,15 +1,15 @@
 """What stands in a U-Net's cross-attention blocks while SUN is on its MODEL."""
 
-import logging
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import comfy.ldm.modules.attention
+import torch
 from torch import Tensor
 
 from .forward import SunForward
 from .layers import CrossAttentionLayer
+from .measures import RECORD_KEY, ForwardRecord
 
 FORWARD_KEY = "sun_forward"
 """Where transformer_options hold the SunForward of the forward that is on."""
@@ -38,6 +38,9 @@ class SunAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
         """Return the layer's result before `to_out`; q, k, v: (rows, tokens, channels)."""
         forward: SunForward | None = extra_options.get(FORWARD_KEY)
+        record: ForwardRecord | None = None if torch.compiler.is_compiling() else extra_options.get(RECORD_KEY)
+        if record is not None:
+            record.called.add(self.number)
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return comfy.ldm.modules.attention.optimized_attention(
@@ -49,8 +52,14 @@ class SunAttention:
                 transformer_options=extra_options,
             )
 
-        if forward is not None and (forward.row_count == len(q) or _warn_of_rows(forward.row_count, len(q))):
+        if forward is not None and forward.row_count != len(q):
+            if record is not None:
+                record.unplaced = (forward.row_count, len(q))
+            forward = None
+        if forward is not None:
             text, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:])
+            if record is not None:
+                record.acted.add(self.number)
         else:
             text = out = attend(q, k, v)
         if self.neighbour is not None:
@@ -61,15 +70,6 @@ class SunAttention:
                 if kwargs["sigma_end"] <= sigma <= kwargs["sigma_start"]:
                     out = out + callback(out, q, k, v, extra_options, **kwargs)
         return out.to(q.dtype)
-
-
-@cache
-def _warn_of_rows(expected: int, found: int) -> bool:
-    """Warn once for each case, thanks to the cache, that SUN leaves a layer plain."""
-    logging.warning(
-        f"Another node changes the batch inside cross-attention ({expected} -> {found} rows): SUN leaves it plain."
-    )
-    return False
 
 
 def install(transformer_options: dict, layers: list[CrossAttentionLayer]) -> None:

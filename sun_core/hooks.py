@@ -6,7 +6,8 @@ where it takes no part in the batch) and puts the SunRun into the run's own opti
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -15,6 +16,7 @@ import comfy.sampler_helpers
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .adapter import SunAdapter
@@ -25,6 +27,7 @@ from .conditioning import area_as_mask, negative_entries
 from .errors import SunError
 from .forward import Strengths
 from .layers import cross_attention_layers
+from .measures import RECORD_KEY, ForwardRecord, Measures
 from .run import RunReport, SunRun
 
 SUN = "sun"
@@ -126,13 +129,37 @@ class SunHooks:
         replays = transformer_options[REPLAYS_KEY] = Replays(self.captures, guider.model_patcher, self.may_capture())
         report = self.running
         assert report is not None, "OUTER_SAMPLE runs around SAMPLER_SAMPLE"
+        _move_to_end(transformer_options, WrappersMP.DIFFUSION_MODEL)
         report.start()
         try:
-            return executor(*rest, **kwargs)
+            with self._counted_predictions(guider, run.measures):
+                return executor(*rest, **kwargs)
         finally:
-            report.evaluations, report.replayed, report.why_eager = run.evaluations, replays.count, replays.why_eager
+            report.evaluations = run.measures.evaluations
+            report.replayed, report.why_eager = replays.count, replays.why_eager
+            report.findings = run.measures.findings(
+                automatic=self.settings.automatic, caches=_caches(transformer_options)
+            )
             replays.end()
             run.forget()
+
+    @contextmanager
+    def _counted_predictions(self, guider: Any, measures: Measures) -> Iterator[None]:
+        """Count the predictions that the sampler asks `guider` for, and those that no evaluation was made for."""
+
+        def predict_noise(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+            before = measures.evaluations
+            prediction = executor(*args, **kwargs)
+            measures.predictions += 1
+            measures.skipped += measures.evaluations == before
+            return prediction
+
+        options = guider.model_options
+        guider.model_options = _with_first_wrapper(options, WrappersMP.PREDICT_NOISE, predict_noise)
+        try:
+            yield
+        finally:
+            guider.model_options = options
 
     def _new_run(self, guider: Any, negative_conds: list[dict], noise: Tensor, model_options: dict) -> SunRun:
         adapters = _adapters_by_device(guider.model_patcher)
@@ -146,6 +173,8 @@ class SunHooks:
             sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
             contexts_can_change=_contexts_can_change(model_options),
+            is_compiled=_is_compiled(guider.model_patcher.model.diffusion_model, model_options),
+            measures=Measures(layers=len(next(iter(adapters.values())))),
         )
 
     def apply_model(
@@ -162,11 +191,15 @@ class SunHooks:
         """Evaluate the model with a SunForward in the options of this forward."""
         transformer_options = dict(transformer_options or {})
         run: SunRun | None = transformer_options.get(RUN_KEY)
-        if run is not None and c_crossattn is not None:
-            names = transformer_options.get("uuids", (None,))
-            run.evaluations += 1
-            transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, t, _compute_dtype(executor.class_obj))
-        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        if run is None or c_crossattn is None:
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        names = transformer_options.get("uuids", (None,))
+        forward = run.forward(x, c_crossattn, names, t, _compute_dtype(executor.class_obj))
+        record = ForwardRecord()
+        transformer_options |= {FORWARD_KEY: forward, RECORD_KEY: record}
+        prediction = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        run.count(record, names, len(x), forward)
+        return prediction
 
     def diffusion_model(
         self,
@@ -181,6 +214,8 @@ class SunHooks:
     ) -> Tensor:
         """Evaluate the U-Net, as a CUDA graph if that is safe."""
         options = transformer_options or {}
+        if not torch.compiler.is_compiling() and RECORD_KEY in options:
+            options[RECORD_KEY].entered = True
         if torch.compiler.is_compiling() or control is not None or kwargs or options.get(FORWARD_KEY) is None:
             return executor(x, timesteps, context, y, control, options, **kwargs)
 
@@ -204,6 +239,36 @@ def _contexts_can_change(model_options: dict[str, Any]) -> bool:
     wrappers = model_options["transformer_options"].get("wrappers", {})
     foreign = any(key not in (SUN, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
     return foreign or "context_handler" in model_options or "model_function_wrapper" in model_options
+
+
+def _is_compiled(unet: torch.nn.Module, model_options: dict[str, Any]) -> bool:
+    """Say whether torch.compile runs the U-Net or a part of it."""
+    wrappers = model_options["transformer_options"].get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
+    return COMPILE_KEY in wrappers or any(
+        "_orig_mod" in module._modules or module._compiled_call_impl is not None for module in unet.modules()
+    )
+
+
+def _move_to_end(transformer_options: dict[str, Any], kind: str) -> None:
+    """Put SUN's wrapper inside all others of its kind, below any cache; change the dict in place."""
+    wrappers = transformer_options["wrappers"][kind]
+    wrappers[SUN] = wrappers.pop(SUN)
+
+
+def _with_first_wrapper(model_options: dict[str, Any], kind: str, wrapper: Callable) -> dict[str, Any]:
+    """Return `model_options` with `wrapper` around all others of its kind."""
+    transformer_options = model_options["transformer_options"]
+    wrappers = transformer_options.get("wrappers", {})
+    changed = {**wrappers, kind: {SUN: [wrapper], **wrappers.get(kind, {})}}
+    return {**model_options, "transformer_options": {**transformer_options, "wrappers": changed}}
+
+
+def _caches(transformer_options: dict[str, Any]) -> str:
+    """Name the wrappers of other packs that may answer for the U-Net."""
+    wrappers = transformer_options["wrappers"]
+    kinds = (WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
+    keys = {key: None for kind in kinds for key in wrappers.get(kind, {})}
+    return ", ".join(str(key) for key in keys if key not in (None, SUN, COMPILE_KEY))
 
 
 def _compute_dtype(base_model: Any) -> torch.dtype:

@@ -1,10 +1,8 @@
 """What the steps of one sampling run share, and what the run reports."""
 
-import logging
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -12,14 +10,7 @@ from torch import Tensor
 from .adapter import SunAdapter
 from .conditioning import CachedContext, NegativeEntry, has_places
 from .forward import Strengths, SunForward, layers_of
-
-
-@cache
-def _warn_of_unknown_rows(names: int, rows: int) -> None:
-    """Warn once for each case, thanks to the cache."""
-    logging.warning(
-        f"Another node evaluates the model on {rows} rows in a run that has {names} conditionings: SUN leaves it plain."
-    )
+from .measures import ForwardRecord, Measures
 
 
 @dataclass
@@ -36,8 +27,10 @@ class SunRun:
     sigma_end: float = 0.0
     contexts_can_change: bool = True
     """Whether an entry's context may change from step to step, as context windows let it: then each is compared."""
-    evaluations: int = 0
-    """Forwards of the U-Net so far."""
+    is_compiled: bool = False
+    """Whether torch.compile runs the U-Net or a part of it, of which nothing is recorded then."""
+    measures: Measures = field(default_factory=Measures)
+    """What was counted so far."""
     _positives: dict[Hashable, CachedContext] = field(default_factory=dict)
     _forwards: dict[Hashable, SunForward] = field(default_factory=dict)
 
@@ -65,7 +58,7 @@ class SunRun:
         if not any(is_sun):
             return None
         if len(x) % len(names) or len(context) != len(x):
-            _warn_of_unknown_rows(len(names), len(x))
+            self.measures.unplaced.add((len(names), len(x)))
             return None
         chunks = zip(names, context.split(len(x) // len(names)), is_sun, strict=True)
         positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
@@ -73,6 +66,16 @@ class SunRun:
         if key not in self._forwards:
             self._forwards[key] = self._new_forward(x, positives, negatives, is_sun, dtype)
         return self._forwards[key]
+
+    def count(self, record: ForwardRecord, names: Sequence[Hashable], rows: int, forward: SunForward | None) -> None:
+        """Count an evaluation of `rows` rows, if the U-Net was evaluated at all."""
+        if not (record.entered or record.called or self.is_compiled):
+            return
+        chunk_rows = rows / len(names)
+        self.measures.evaluations += 1
+        self.measures.rows += rows
+        self.measures.negative_rows += round(chunk_rows * sum(name in self.plain_names for name in names))
+        self.measures.add(record, is_sun=forward is not None and not self.is_compiled)
 
     def _new_forward(
         self,
@@ -121,6 +124,8 @@ class RunReport:
     steps: int
     changes: Sequence[str] = ()
     """What the automatic settings overrode, such as "CFG 7 -> 1"."""
+    findings: Sequence[str] = ()
+    """What makes the picture another one than the artist asked for: a sentence with its remedy each."""
     evaluations: int = 0
     """Forwards of the U-Net."""
     replayed: int = 0
@@ -144,7 +149,7 @@ class RunReport:
             parts.append(f"{self.replayed} replayed")
         if self.changes:
             parts.append(f"automatic: {', '.join(self.changes)}")
-        return " · ".join(parts)
+        return " · ".join([*parts, *self.findings])
 
 
 def _count(number: int, what: str) -> str:

@@ -117,24 +117,6 @@ def test_neighbours_work_on_without_suns_strength(model, adapter, sample, differ
     assert difference(sample(add_pack(idle, delta, **ALWAYS)), sample(add_pack(model, delta, **ALWAYS))) < 1e-6
 
 
-def test_neighbour_that_changes_the_batch_leaves_cross_attention_plain_and_is_named(model, sun, sample, caplog):
-    """Regional prompting packs give cross-attention several rows for one."""
-
-    def double(n, context, value, extra_options):
-        return tuple(torch.cat([t, t]) for t in (n, context, value))
-
-    def halve(n, extra_options):
-        return n.chunk(2)[0]
-
-    plain, patched = model.clone(), sun()
-    for each in (plain, patched):
-        each.set_model_attn2_patch(double)
-        each.set_model_attn2_output_patch(halve)
-    assert torch.equal(sample(patched), sample(plain))
-    said = [r for r in caplog.messages if "changes the batch inside cross-attention (1 -> 2 rows)" in r]
-    assert len(said) == 1
-
-
 def test_lora_may_be_before_sun_or_after_it(model, sun, sample):
     key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
     difference = torch.randn_like(model.model.state_dict()[key], dtype=torch.float32)
