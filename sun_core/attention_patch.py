@@ -10,6 +10,7 @@ from torch import Tensor
 from .forward import SunForward
 from .layers import CrossAttentionLayer
 from .measures import RECORD_KEY, ForwardRecord
+from .widened import CONTEXT_KEY, record_context, widened
 
 FORWARD_KEY = "sun_forward"
 """Where transformer_options hold the SunForward of the forward that is on."""
@@ -53,9 +54,10 @@ class SunAttention:
             )
 
         if forward is not None and forward.row_count != len(q):
-            if record is not None:
-                record.unplaced = (forward.row_count, len(q))
-            forward = None
+            expected = forward.row_count
+            forward = widened(forward, self.number, len(q), extra_options.get(CONTEXT_KEY))
+            if forward is None and record is not None:
+                record.unplaced = (expected, len(q))
         if forward is not None:
             text, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:])
             if record is not None:
@@ -87,6 +89,13 @@ def install(transformer_options: dict, layers: list[CrossAttentionLayer]) -> Non
         if layer.depth == 1:
             replace.pop(long, None)
         replace[short if layer.depth == 1 else long] = SunAttention(layer.number, neighbour, ours.callbacks)
+
+
+def record_contexts(transformer_options: dict) -> None:
+    """Let SUN see the contexts that other packs' attn2 patches give to a block; change the dict in place."""
+    patches = transformer_options.get("patches", {})
+    last = [*patches.get("attn2_patch", ()), record_context]
+    transformer_options["patches"] = {**patches, "attn2_patch": last}
 
 
 def separate_attentions(transformer_options: dict) -> None:

@@ -20,7 +20,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .adapter import SunAdapter
-from .attention_patch import FORWARD_KEY, install
+from .attention_patch import FORWARD_KEY, install, record_contexts
 from .automatic import automatic_settings
 from .capture import COMPILE_KEY, Captures, Replays
 from .conditioning import area_as_mask, negative_entries
@@ -121,6 +121,8 @@ class SunHooks:
         model_options = extra_args["model_options"]
         transformer_options = model_options["transformer_options"]
         install(transformer_options, cross_attention_layers(guider.model_patcher.model.diffusion_model))
+        if _may_change_contexts(guider, transformer_options):
+            record_contexts(transformer_options)
         if self.negative:
             conds = _processed(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
         else:
@@ -239,6 +241,12 @@ def _contexts_can_change(model_options: dict[str, Any]) -> bool:
     wrappers = model_options["transformer_options"].get("wrappers", {})
     foreign = any(key not in (SUN, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
     return foreign or "context_handler" in model_options or "model_function_wrapper" in model_options
+
+
+def _may_change_contexts(guider: Any, transformer_options: dict[str, Any]) -> bool:
+    """Say whether patches on the MODEL, or hooks of a prompt, may give cross-attention other contexts."""
+    hooks = any(cond.get("hooks") for conds in guider.conds.values() for cond in conds)
+    return hooks or bool(transformer_options.get("patches", {}).get("attn2_patch"))
 
 
 def _is_compiled(unet: torch.nn.Module, model_options: dict[str, Any]) -> bool:

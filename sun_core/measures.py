@@ -82,16 +82,16 @@ class Measures:
             return None
         expected, there = max(self.unplaced)
         return (
-            f"Another node changes the batch ({expected} -> {there} rows) in a way that SUN cannot follow, and SUN had no "
-            "effect there; remove that node from the MODEL line."
+            f"Another node changes the batch ({expected} -> {there} rows) in a way that SUN cannot follow, and SUN had "
+            "no effect there; remove that node from the MODEL line."
         )
 
     def _foreign_keys(self) -> str | None:
         if not self.foreign_keys:
             return None
         return (
-            "The sampler gives cross-attention a negative prompt of its own, as KSamplerWithNAG does; SUN left that one "
-            "out, because it reads the sampler's negative itself; use KSampler."
+            "The sampler gives cross-attention a negative prompt of its own, as KSamplerWithNAG does; SUN left that "
+            "one out, because it reads the sampler's negative itself; use KSampler."
         )
 
     def _layers(self) -> str | None:
@@ -118,8 +118,8 @@ class Measures:
         has, it = ("have", "they read") if len(self.uncond_readers) > 1 else ("has", "it reads")
         how = 'set "settings" of the SUN node to "from sampler" and CFG above 1' if automatic else "set CFG above 1"
         return (
-            f"{names} {has} no effect, because {it} the prediction for the negative prompt, which is not made at CFG 1; "
-            f"remove the node, or {how}."
+            f"{names} {has} no effect, because {it} the prediction for the negative prompt, which is not made at CFG "
+            f"1; remove the node, or {how}."
         )
 
     def _skipped(self, caches: str) -> str | None:
