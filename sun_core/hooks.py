@@ -26,6 +26,7 @@ from .capture import COMPILE_KEY, Captures, Replays
 from .conditioning import area_as_mask, negative_entries
 from .errors import SunError
 from .forward import Strengths
+from .guidance import Guidance
 from .layers import cross_attention_layers
 from .measures import RECORD_KEY, ForwardRecord, Measures
 from .run import RunReport, SunRun
@@ -131,6 +132,8 @@ class SunHooks:
         replays = transformer_options[REPLAYS_KEY] = Replays(self.captures, guider.model_patcher, self.may_capture())
         report = self.running
         assert report is not None, "OUTER_SAMPLE runs around SAMPLER_SAMPLE"
+        guidance = Guidance(run.measures, _names(guider, "positive"), run.plain_names, self.settings.automatic)
+        guidance.install(model_options, SUN)
         _move_to_end(transformer_options, WrappersMP.DIFFUSION_MODEL)
         report.start()
         try:
@@ -139,6 +142,9 @@ class SunHooks:
         finally:
             report.evaluations = run.measures.evaluations
             report.replayed, report.why_eager = replays.count, replays.why_eager
+            guidance.end()
+            if run.measures.dropped and not any("CFG" in change for change in report.changes):
+                report.changes = ["CFG -> 1", *report.changes]
             report.findings = run.measures.findings(
                 automatic=self.settings.automatic, caches=_caches(transformer_options)
             )
@@ -305,6 +311,10 @@ def _give_negatives_of_guider_own_uuids(guider: Any) -> frozenset:
             guider.conds[name] = [{**cond, "uuid": uuid.uuid4()} for cond in conds]
             uuids |= {cond["uuid"] for cond in guider.conds[name]}
     return frozenset(uuids)
+
+
+def _names(guider: Any, name: str) -> frozenset:
+    return frozenset(cond["uuid"] for cond in guider.conds.get(name, ()))
 
 
 def _adapters_by_device(model: ModelPatcher) -> dict[torch.device, SunAdapter]:
