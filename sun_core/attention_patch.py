@@ -65,13 +65,23 @@ class SunAttention:
         else:
             text = out = attend(q, k, v)
         if self.neighbour is not None:
-            out = out + (self.neighbour(q, k, v, extra_options) - text)
+            out = out + (self._neighbour_alone(q, k, v, extra_options) - text)
         if self.callbacks:
             sigma = float(extra_options["sigmas"][0])
             for callback, kwargs in self.callbacks:
                 if kwargs["sigma_end"] <= sigma <= kwargs["sigma_start"]:
                     out = out + callback(out, q, k, v, extra_options, **kwargs)
         return out.to(q.dtype)
+
+    def _neighbour_alone(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+        """Call the neighbour without SUN: it may have wrapped a SunAttention that it found, which gives text then."""
+        assert self.neighbour is not None
+        forward = extra_options.get(FORWARD_KEY)
+        extra_options[FORWARD_KEY] = None
+        try:
+            return self.neighbour(q, k, v, extra_options)
+        finally:
+            extra_options[FORWARD_KEY] = forward
 
 
 def install(transformer_options: dict, layers: list[CrossAttentionLayer]) -> None:

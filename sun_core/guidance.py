@@ -200,7 +200,7 @@ class WatchedArgs(dict):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return an argument, as a dict does."""
-        return self[key] if key in self else default
+        return self[key] if key in self else default  # noqa: SIM401 (this is get itself)
 
 
 class WatchedPredictions(list):

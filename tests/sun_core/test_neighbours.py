@@ -84,6 +84,31 @@ def test_neighbour_that_takes_suns_place_is_wrapped_when_sampling_starts(model, 
     assert difference(sample(replaced), sample(sun(add_pack(model, delta, **ALWAYS)))) < 1e-5
 
 
+def wrap_layers(model, scale):
+    """As NAG of sd-perturbed-attention does it: a replacement that calls the one that it found, on every layer."""
+    patched = model.clone()
+    replace = patched.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+    for key, found in dict(replace).items():
+
+        def wrapper(q, k, v, extra_options, found=found):
+            text = found(q, k, v, extra_options)
+            return text + scale * q
+
+        patched.set_model_attn2_replace(wrapper, *key)
+    return patched
+
+
+def test_neighbour_that_wraps_sun_does_not_count_it_twice(sun, sample, difference):
+    assert difference(sample(wrap_layers(sun(), 0.0)), sample(sun())) < 1e-5
+
+
+def test_neighbour_that_wraps_sun_still_works_and_so_does_what_was_there_before(model, sun, sample, difference):
+    """An IP-Adapter before SUN, SUN, another on SUN's patch, and NAG around it all."""
+    packed = add_pack(sun(add_pack(model, delta, **ALWAYS)), other_delta, **ALWAYS)
+    assert difference(sample(wrap_layers(packed, 0.0)), sample(packed)) < 1e-5
+    assert difference(sample(wrap_layers(packed, 0.1)), sample(packed)) > 1e-3
+
+
 def test_callback_runs_only_within_its_sigmas(sun, sample):
     late = add_pack(sun(), delta, sigma_start=1.0, sigma_end=0.0)
     never = add_pack(sun(), delta, sigma_start=0.01, sigma_end=0.001)
