@@ -42,6 +42,9 @@ class SunAttention:
         record: ForwardRecord | None = None if torch.compiler.is_compiling() else extra_options.get(RECORD_KEY)
         if record is not None:
             record.called.add(self.number)
+            record.foreign_keys |= len(k) > len(q)
+        if len(k) > len(q):  # another sampler has put the rows of its negative behind the positive's
+            k, v = k[: len(q)], v[: len(q)]
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return comfy.ldm.modules.attention.optimized_attention(

@@ -67,3 +67,22 @@ def test_layers_that_a_neighbour_takes_while_sampling_are_found(sun, sample, rep
     taken.add_wrapper_with_key("apply_model", "taker", take)
     sample(taken)
     assert "SUN acted in 15 of 16 layers" in reports[0].findings[0]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_negative_that_a_sampler_puts_among_the_keys_is_left_out_and_found_in_every_run(
+    sun, sample, reference, reports, batch
+):
+    """As KSamplerWithNAG does it: the U-Net gets more rows of context than of pictures, its negative last."""
+
+    def append_negative(executor, x, timesteps, context, *args, **kwargs):
+        negative = reference.io["in.neg1"].expand_as(context)
+        return executor(x, timesteps, torch.cat([context, negative]), *args, **kwargs)
+
+    patched = sun.clone()
+    patched.add_wrapper_with_key("diffusion_model", "nag", append_negative)
+    expected = sample(sun, batch=batch)
+    for _ in range(2):
+        assert torch.equal(sample(patched, batch=batch), expected)
+        (finding,) = reports.pop().findings
+        assert "a negative prompt of its own" in finding and "use KSampler" in finding
