@@ -23,7 +23,7 @@ from .adapter import SunAdapter
 from .attention_patch import FORWARD_KEY, install, record_contexts
 from .automatic import automatic_settings
 from .capture import COMPILE_KEY, Captures, Replays
-from .conditioning import area_as_mask, negative_entries
+from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
 from .forward import Strengths
 from .guidance import Guidance
@@ -180,6 +180,7 @@ class SunHooks:
             strengths=Strengths(self.settings.negative_strength, self.settings.positive_strength),
             sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
+            images=len(noise),
             contexts_can_change=_contexts_can_change(model_options),
             is_compiled=_is_compiled(guider.model_patcher.model.diffusion_model, model_options),
             measures=Measures(layers=len(next(iter(adapters.values())))),
@@ -202,7 +203,8 @@ class SunHooks:
         if run is None or c_crossattn is None:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         names = transformer_options.get("uuids", (None,))
-        forward = run.forward(x, c_crossattn, names, t, _compute_dtype(executor.class_obj))
+        dtype, window = _compute_dtype(executor.class_obj), window_of(transformer_options)
+        forward = run.forward(x, c_crossattn, names, t, dtype, window)
         record = ForwardRecord()
         transformer_options |= {FORWARD_KEY: forward, RECORD_KEY: record}
         prediction = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)

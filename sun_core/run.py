@@ -25,6 +25,8 @@ class SunRun:
     strengths: Strengths = field(default_factory=Strengths)
     sigma_start: float = float("inf")
     sigma_end: float = 0.0
+    images: int = 1
+    """Images of the run, of which a context window evaluates some."""
     contexts_can_change: bool = True
     """Whether an entry's context may change from step to step, as context windows let it: then each is compared."""
     is_compiled: bool = False
@@ -32,6 +34,9 @@ class SunRun:
     measures: Measures = field(default_factory=Measures)
     """What was counted so far."""
     _positives: dict[Hashable, CachedContext] = field(default_factory=dict)
+    _window: Sequence[int] | None = None
+    _in_window: dict[int, NegativeEntry] = field(default_factory=dict)
+    """What the images in `_window` have of each negative."""
     _forwards: dict[Hashable, SunForward] = field(default_factory=dict)
 
     @property
@@ -41,12 +46,19 @@ class SunRun:
         return any(end > 0 or start < float("inf") for start, end in ranges)
 
     def forward(
-        self, x: Tensor, context: Tensor, names: Sequence[Hashable], sigma: Tensor, dtype: torch.dtype
+        self,
+        x: Tensor,
+        context: Tensor,
+        names: Sequence[Hashable],
+        sigma: Tensor,
+        dtype: torch.dtype,
+        window: Sequence[int] | None = None,
     ) -> SunForward | None:
         """Return what the next forward needs, None if SUN has nothing to do in it.
 
         x: (rows, channels, height, width); context: (rows, tokens, context_dim), c+ of the rows that SUN works on;
-        names: which conditioning entry each chunk of rows is of; sigma: (rows,); dtype: what the U-Net computes in.
+        names: which conditioning entry each chunk of rows is of; sigma: (rows,); dtype: what the U-Net computes in;
+        window: which images the rows of a chunk are, None for all.
         """
         negatives = self.negatives
         if self.has_ranges:  # reading sigma waits for the device
@@ -54,6 +66,8 @@ class SunRun:
             if not self.sigma_end <= level <= self.sigma_start:
                 return None
             negatives = [entry for entry in negatives if entry.is_in_range(level)] or negatives
+        if window is not None:
+            negatives = [self._windowed(entry, window) for entry in negatives]
         is_sun = tuple(name not in self.plain_names for name in names)
         if not any(is_sun):
             return None
@@ -97,6 +111,15 @@ class SunRun:
             latent_size=x.shape[2:],
         )
 
+    def _windowed(self, entry: NegativeEntry, window: Sequence[int]) -> NegativeEntry:
+        if window != self._window:
+            if any(self._in_window[id(entry)] is not entry for entry in self.negatives if id(entry) in self._in_window):
+                self._forwards.clear()  # they hold what other images have
+            self._window, self._in_window = window, {}
+        if id(entry) not in self._in_window:
+            self._in_window[id(entry)] = entry.in_window(window, self.images)
+        return self._in_window[id(entry)]
+
     def _positive(self, name: Hashable, rows: Tensor) -> CachedContext:
         """Return the cached context of a chunk, (1 or rows, tokens, context_dim); comparing waits for the device."""
         key = (name, rows.shape, rows.device)
@@ -111,7 +134,7 @@ class SunRun:
         """Free what was computed."""
         self._forwards.clear()
         self._positives.clear()
-        for entry in self.negatives:
+        for entry in (*self.negatives, *self._in_window.values()):
             entry.forget()
 
 
