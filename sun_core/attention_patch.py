@@ -7,6 +7,7 @@ import comfy.ldm.modules.attention
 import torch
 from torch import Tensor
 
+from .errors import SunError
 from .forward import SunForward
 from .layers import CrossAttentionLayer
 from .measures import RECORD_KEY, ForwardRecord
@@ -28,6 +29,13 @@ class SunAttention:
     def add(self, callback: Callable, **kwargs: Any) -> None:
         """`callback(out, q, k, v, extra_options, **kwargs)` gives a delta while sigma_end <= sigma <= sigma_start."""
         self.callbacks.append((callback, kwargs))
+
+    def set_new_condition(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse what IP-Adapter of 2023 adds to its own patch: it would hand over weights and no callback."""
+        raise SunError(
+            "This IP-Adapter node cannot follow SUN, because it expects its own kind on the MODEL line; put it before "
+            "the SUN node, or use ComfyUI_IPAdapter_plus, which works in either order."
+        )
 
     def copy(self) -> "SunAttention":
         return SunAttention(self.number, self.neighbour, self.callbacks)

@@ -1,6 +1,6 @@
 """Automatic settings: what a SUN run needs, whatever the sampler node says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,8 @@ _DETERMINISTIC = ("sample_euler", "sample_dpmpp_2m")
 
 They are known by name: a pack that reloads ComfyUI's module makes other functions of the same ones.
 """
+
+_TRAILING = "scheduler -> trailing"
 
 _GUIDANCE_SCALES = ("cfg", "cfg1", "cfg2")
 """Attributes of ComfyUI's guiders: CFGGuider has the first, DualCFGGuider the others."""
@@ -37,12 +39,22 @@ def automatic_settings(guider: Any, sampler: Any, sigmas: Tensor) -> Iterator[tu
         changes.append(f"sampler {_name(sampler)} -> euler")
         sampler = comfy.samplers.ksampler("euler")
     if not trailing.equal(sigmas):
-        changes.append("scheduler -> trailing")
+        changes.append(_TRAILING)
     vars(guider).update(dict.fromkeys(scales, 1.0))
     try:
         yield sampler, trailing, changes
     finally:
         vars(guider).update(scales)
+
+
+def findings_of_part(sigmas: Tensor, changes: Sequence[str]) -> list[str]:
+    """Return a sentence if `sigmas` end with noise left, at a step that trailing would not have put there."""
+    if not float(sigmas[-1]) > 0 or _TRAILING not in changes:
+        return []
+    return [
+        "This run ends before the picture is done, at a noise level that is not one of SUN's; for sharper pictures "
+        'set "simple" in all samplers that share the steps.'
+    ]
 
 
 def _is_whole_ddim_uniform(sigmas: Tensor, model_sampling: Any) -> bool:

@@ -224,8 +224,9 @@ def name_of(function: Callable) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     qualified = getattr(function, "__qualname__", type(function).__qualname__)
-    if qualified.startswith("ModelPatcher.") and getattr(function, "__closure__", None):
-        return name_of(function.__closure__[0].cell_contents)  # type: ignore[attr-defined]
+    wrapped = getattr(function, "__closure__", None)
+    if qualified.startswith("ModelPatcher.") and wrapped:  # ComfyUI's, around a function of the old kind
+        return name_of(wrapped[0].cell_contents)
     first, *rest = qualified.split(".")
     module = str(getattr(function, "__module__", type(function).__module__)).rpartition(".")[2]
     return first if rest else f"{module}.{first}"

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .adapter import SunAdapter
 from .attention_patch import FORWARD_KEY, install, record_contexts
-from .automatic import automatic_settings
+from .automatic import automatic_settings, findings_of_part
 from .capture import COMPILE_KEY, Captures, Replays
 from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
@@ -80,17 +80,15 @@ class SunHooks:
         if self.settings.is_off:
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         guider = executor.class_obj
-        if not self.negative and not guider.conds.get("negative"):
-            raise SunError(
-                f"SUN needs a negative prompt, which may be empty, and {_node_of(guider)} has none; use KSampler "
-                "or CFGGuider, or connect one to the negative input of Apply SUN Adapter."
-            )
+        if not self.negative:
+            _check_negative(guider)
         steps = len(sigmas) - 1
         if not self.settings.automatic:
             return self._reported(RunReport(steps), executor, noise, latent, sampler, sigmas, *args, **kwargs)
         _turn_negative_areas_of_guider_into_masks(guider, noise)
         with automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, changes):
-            return self._reported(RunReport(steps, changes), executor, noise, latent, sampler, sigmas, *args, **kwargs)
+            report = RunReport(steps, changes, findings_of_part(sigmas, changes))
+            return self._reported(report, executor, noise, latent, sampler, sigmas, *args, **kwargs)
 
     def _reported(self, run: RunReport, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         outer, self.running = self.running, run
@@ -143,11 +141,12 @@ class SunHooks:
             report.evaluations = run.measures.evaluations
             report.replayed, report.why_eager = replays.count, replays.why_eager
             guidance.end()
+            run.measures.unused_prompts = _unused_prompts(guider, run)
             if run.measures.dropped and not any("CFG" in change for change in report.changes):
                 report.changes = ["CFG -> 1", *report.changes]
-            report.findings = run.measures.findings(
-                automatic=self.settings.automatic, caches=_caches(transformer_options)
-            )
+            caches = _caches(transformer_options)
+            found = run.measures.findings(automatic=self.settings.automatic, caches=caches)
+            report.findings = [*report.findings, *found]
             replays.end()
             run.forget()
 
@@ -297,6 +296,21 @@ def _node_of(guider: Any) -> str:
     return {"Guider_Basic": "BasicGuider"}.get(type(guider).__name__, type(guider).__name__)
 
 
+def _check_negative(guider: Any) -> None:
+    """Raise SunError if a guider has no negative prompt."""
+    if guider.conds.get("negative"):
+        return
+    if "negative" in guider.conds:
+        raise SunError(
+            "The negative conditioning that the sampler got is an empty list; connect a CLIP Text Encode to the "
+            "sampler's negative input, with an empty text if nothing is to be avoided."
+        )
+    raise SunError(
+        f"SUN needs a negative prompt, which may be empty, and {_node_of(guider)} has none; use KSampler or CFGGuider, "
+        "or connect one to the negative input of Apply SUN Adapter."
+    )
+
+
 def _turn_negative_areas_of_guider_into_masks(guider: Any, noise: Tensor) -> None:
     if conds := guider.conds.get("negative"):
         guider.conds["negative"] = [area_as_mask(cond, noise.shape[2:]) for cond in conds]
@@ -313,6 +327,16 @@ def _give_negatives_of_guider_own_uuids(guider: Any) -> frozenset:
             guider.conds[name] = [{**cond, "uuid": uuid.uuid4()} for cond in conds]
             uuids |= {cond["uuid"] for cond in guider.conds[name]}
     return frozenset(uuids)
+
+
+def _unused_prompts(guider: Any, run: SunRun) -> list[str]:
+    """Name a guider's prompts, apart from positive and negative, of which no entry was evaluated."""
+    return [
+        name
+        for name, conds in guider.conds.items()
+        if conds and name != "positive" and "negative" not in name
+        if not run.evaluated_names.intersection(cond["uuid"] for cond in conds)
+    ]
 
 
 def _names(guider: Any, name: str) -> frozenset:

@@ -49,6 +49,8 @@ class Measures:
     """Whether a node on the MODEL asks for the negative's prediction at CFG 1 too."""
     uncond_readers: list[str] = field(default_factory=list)
     """Functions on the MODEL that read the prediction for the negative."""
+    unused_prompts: list[str] = field(default_factory=list)
+    """Prompts of the guider, apart from positive and negative, that were never evaluated."""
     unplaced: set[tuple[int, int]] = field(default_factory=set)
     """Rows that were expected and rows that were there, where SUN could not act."""
     foreign_keys: bool = False
@@ -73,6 +75,7 @@ class Measures:
             self._layers(),
             self._guidance() if automatic else None,
             self._uncond_readers(automatic),
+            self._unused_prompts(),
             self._skipped(caches),
         )
         return [sentence for sentence in found if sentence]
@@ -120,6 +123,16 @@ class Measures:
         return (
             f"{names} {has} no effect, because {it} the prediction for the negative prompt, which is not made at CFG "
             f"1; remove the node, or {how}."
+        )
+
+    def _unused_prompts(self) -> str | None:
+        if not self.unused_prompts:
+            return None
+        names = " and ".join(f'"{name}"' for name in self.unused_prompts)
+        which = f"prompt {names} has" if len(self.unused_prompts) == 1 else f"prompts {names} have"
+        return (
+            f"The sampler's {which} no effect, because it would count by CFG alone; join it to the positive with "
+            "Conditioning (Combine) or Conditioning (Concat)."
         )
 
     def _skipped(self, caches: str) -> str | None:

@@ -31,6 +31,8 @@ class SunRun:
     """Whether an entry's context may change from step to step, as context windows let it: then each is compared."""
     is_compiled: bool = False
     """Whether torch.compile runs the U-Net or a part of it, of which nothing is recorded then."""
+    evaluated_names: set[Hashable] = field(default_factory=set)
+    """Names of the entries that were evaluated."""
     measures: Measures = field(default_factory=Measures)
     """What was counted so far."""
     _positives: dict[Hashable, CachedContext] = field(default_factory=dict)
@@ -86,6 +88,7 @@ class SunRun:
         if not (record.entered or record.called or self.is_compiled):
             return
         chunk_rows = rows / len(names)
+        self.evaluated_names.update(names)
         self.measures.evaluations += 1
         self.measures.rows += rows
         self.measures.negative_rows += round(chunk_rows * sum(name in self.plain_names for name in names))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.schedule import trailing_sigmas
 
 
 @pytest.fixture
@@ -86,3 +87,29 @@ def test_negative_that_a_sampler_puts_among_the_keys_is_left_out_and_found_in_ev
         assert torch.equal(sample(patched, batch=batch), expected)
         (finding,) = reports.pop().findings
         assert "a negative prompt of its own" in finding and "use KSampler" in finding
+
+
+def test_second_prompt_of_dual_cfg_is_found_to_have_no_effect(sun, sample, conditioning, reports):
+    import comfy.sample
+    from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+
+    guider = Guider_DualCFG(sun)
+    guider.set_conds(conditioning("pos0"), conditioning("pos1"), conditioning("neg0"))
+    guider.set_cfg(5.0, 3.0)
+    sigmas = trailing_sigmas(sun.get_model_object("model_sampling").sigmas, 4)
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 4, 16, 16), 0)
+    guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, seed=0)
+    (finding,) = reports[0].findings
+    assert '"middle" has no effect' in finding and "Conditioning (Combine)" in finding
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "exponential"])
+def test_part_of_a_run_on_a_scheduler_with_other_steps_is_found(sun, sample, reports, scheduler):
+    sample(sun, scheduler=scheduler, start_step=0, last_step=2)
+    (finding,) = reports[0].findings
+    assert finding.startswith("This run ends before the picture is done") and 'set "simple" in all' in finding
+
+
+def test_part_of_a_run_on_the_simple_scheduler_finds_nothing(sun, sample, reports):
+    sample(sun, scheduler="simple", start_step=0, last_step=2)
+    assert list(reports[0].findings) == []

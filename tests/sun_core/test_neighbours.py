@@ -7,6 +7,7 @@ import pytest
 import torch
 from sun_pack.sun_core.apply import SunSettings, apply_sun
 from sun_pack.sun_core.attention_patch import SunAttention
+from sun_pack.sun_core.errors import SunError
 
 ALWAYS = {"sigma_start": 1e9, "sigma_end": 0.0}
 
@@ -107,6 +108,13 @@ def test_neighbour_that_wraps_sun_still_works_and_so_does_what_was_there_before(
     packed = add_pack(sun(add_pack(model, delta, **ALWAYS)), other_delta, **ALWAYS)
     assert difference(sample(wrap_layers(packed, 0.0)), sample(packed)) < 1e-5
     assert difference(sample(wrap_layers(packed, 0.1)), sample(packed)) > 1e-3
+
+
+def test_ip_adapter_of_2023_behind_sun_is_told_to_go_before_it(sun):
+    """It calls set_new_condition on whatever patch it finds."""
+    patch = sun().model_options["transformer_options"]["patches_replace"]["attn2"][("input", 4)]
+    with pytest.raises(SunError, match="put it before the SUN node, or use ComfyUI_IPAdapter_plus"):
+        patch.set_new_condition(weight=1.0, ipadapter=None, cond=None, uncond=None)
 
 
 def test_callback_runs_only_within_its_sigmas(sun, sample):
