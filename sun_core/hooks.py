@@ -22,17 +22,24 @@ from torch import Tensor
 from .adapter import SunAdapter
 from .attention_patch import FORWARD_KEY, install, record_contexts
 from .automatic import automatic_settings, findings_of_part
-from .capture import COMPILE_KEY, Captures, Replays
+from .capture import Captures, Replays
 from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
 from .forward import Strengths
 from .guidance import Guidance
 from .layers import cross_attention_layers
 from .measures import RECORD_KEY, ForwardRecord, Measures
+from .neighbours import (
+    SUN,
+    caches,
+    contexts_can_change,
+    is_compiled,
+    may_change_contexts,
+    move_to_end,
+    with_first_wrapper,
+)
 from .run import RunReport, SunRun
 
-SUN = "sun"
-"""Our key among a ModelPatcher's wrappers, callbacks and additional models."""
 RUN_KEY, REPLAYS_KEY = "sun_run", "sun_replays"
 """Where transformer_options hold the run's SunRun and its Replays."""
 
@@ -120,7 +127,7 @@ class SunHooks:
         model_options = extra_args["model_options"]
         transformer_options = model_options["transformer_options"]
         install(transformer_options, cross_attention_layers(guider.model_patcher.model.diffusion_model))
-        if _may_change_contexts(guider, transformer_options):
+        if may_change_contexts(guider, transformer_options):
             record_contexts(transformer_options)
         if self.negative:
             conds = _processed(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
@@ -132,7 +139,7 @@ class SunHooks:
         assert report is not None, "OUTER_SAMPLE runs around SAMPLER_SAMPLE"
         guidance = Guidance(run.measures, _names(guider, "positive"), run.plain_names, self.settings.automatic)
         guidance.install(model_options, SUN)
-        _move_to_end(transformer_options, WrappersMP.DIFFUSION_MODEL)
+        move_to_end(transformer_options, WrappersMP.DIFFUSION_MODEL)
         report.start()
         try:
             with self._counted_predictions(guider, run.measures):
@@ -144,8 +151,8 @@ class SunHooks:
             run.measures.unused_prompts = _unused_prompts(guider, run)
             if run.measures.dropped and not any("CFG" in change for change in report.changes):
                 report.changes = ["CFG -> 1", *report.changes]
-            caches = _caches(transformer_options)
-            found = run.measures.findings(automatic=self.settings.automatic, caches=caches)
+            names = caches(transformer_options)
+            found = run.measures.findings(automatic=self.settings.automatic, caches=names)
             report.findings = [*report.findings, *found]
             replays.end()
             run.forget()
@@ -162,7 +169,7 @@ class SunHooks:
             return prediction
 
         options = guider.model_options
-        guider.model_options = _with_first_wrapper(options, WrappersMP.PREDICT_NOISE, predict_noise)
+        guider.model_options = with_first_wrapper(options, WrappersMP.PREDICT_NOISE, predict_noise)
         try:
             yield
         finally:
@@ -180,8 +187,8 @@ class SunHooks:
             sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
             images=len(noise),
-            contexts_can_change=_contexts_can_change(model_options),
-            is_compiled=_is_compiled(guider.model_patcher.model.diffusion_model, model_options),
+            contexts_can_change=contexts_can_change(model_options),
+            is_compiled=is_compiled(guider.model_patcher.model.diffusion_model, model_options),
             measures=Measures(layers=len(next(iter(adapters.values())))),
         )
 
@@ -238,52 +245,6 @@ class SunHooks:
         """Free the CUDA graphs of a MODEL that leaves its device."""
         if unpatches_all:
             self.captures.clear()
-
-
-def _contexts_can_change(model_options: dict[str, Any]) -> bool:
-    """Say whether something on the MODEL may give an entry another context from step to step.
-
-    ComfyUI itself does so in context windows only; what other packs put around an evaluation is not known.
-    """
-    wrappers = model_options["transformer_options"].get("wrappers", {})
-    foreign = any(key not in (SUN, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
-    return foreign or "context_handler" in model_options or "model_function_wrapper" in model_options
-
-
-def _may_change_contexts(guider: Any, transformer_options: dict[str, Any]) -> bool:
-    """Say whether patches on the MODEL, or hooks of a prompt, may give cross-attention other contexts."""
-    hooks = any(cond.get("hooks") for conds in guider.conds.values() for cond in conds)
-    return hooks or bool(transformer_options.get("patches", {}).get("attn2_patch"))
-
-
-def _is_compiled(unet: torch.nn.Module, model_options: dict[str, Any]) -> bool:
-    """Say whether torch.compile runs the U-Net or a part of it."""
-    wrappers = model_options["transformer_options"].get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
-    return COMPILE_KEY in wrappers or any(
-        "_orig_mod" in module._modules or module._compiled_call_impl is not None for module in unet.modules()
-    )
-
-
-def _move_to_end(transformer_options: dict[str, Any], kind: str) -> None:
-    """Put SUN's wrapper inside all others of its kind, below any cache; change the dict in place."""
-    wrappers = transformer_options["wrappers"][kind]
-    wrappers[SUN] = wrappers.pop(SUN)
-
-
-def _with_first_wrapper(model_options: dict[str, Any], kind: str, wrapper: Callable) -> dict[str, Any]:
-    """Return `model_options` with `wrapper` around all others of its kind."""
-    transformer_options = model_options["transformer_options"]
-    wrappers = transformer_options.get("wrappers", {})
-    changed = {**wrappers, kind: {SUN: [wrapper], **wrappers.get(kind, {})}}
-    return {**model_options, "transformer_options": {**transformer_options, "wrappers": changed}}
-
-
-def _caches(transformer_options: dict[str, Any]) -> str:
-    """Name the wrappers of other packs that may answer for the U-Net."""
-    wrappers = transformer_options["wrappers"]
-    kinds = (WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
-    keys = {key: None for kind in kinds for key in wrappers.get(kind, {})}
-    return ", ".join(str(key) for key in keys if key not in (None, SUN, COMPILE_KEY))
 
 
 def _compute_dtype(base_model: Any) -> torch.dtype:
