@@ -9,18 +9,20 @@ from ..sun_core.run import RunReport
 
 RUN_EVENT = "sun.run"
 """The event for the page: {"node": id, "text": what the run did, "changes": what the automatic settings overrode,
-"steps", "evaluations", "seconds"}."""
+"findings": a list of sentences, each what makes the picture another one than asked for and its remedy, "steps",
+"evaluations", "seconds"}."""
 
 
 def run_report(node_id: str | None) -> Callable[[RunReport], None]:
     """Make the function that reports sampling runs in the log and on the face of the node `node_id`."""
 
     def report(run: RunReport) -> None:
-        logging.info(f"SUN: {run}")
+        logging.log(logging.WARNING if run.findings else logging.INFO, f"SUN: {run}")
         server = getattr(PromptServer, "instance", None)
         if server is not None and node_id is not None:
             counts = {"steps": run.steps, "evaluations": run.evaluations, "seconds": run.seconds}
-            told = {"node": node_id, "text": str(run), "changes": ", ".join(run.changes), **counts}
+            said = {"changes": ", ".join(run.changes), "findings": list(run.findings)}
+            told = {"node": node_id, "text": str(run), **said, **counts}
             server.send_sync(RUN_EVENT, told, server.client_id)
 
     return report

@@ -8,8 +8,9 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from .adapter import SunAdapter, check_fit
 from .attention_patch import install, separate_attentions
-from .hooks import SUN, Report, SunHooks, SunSettings
+from .hooks import Report, SunHooks, SunSettings
 from .layers import cross_attention_layers
+from .neighbours import SUN
 
 
 def apply_sun(

@@ -1,15 +1,17 @@
 """What stands in a U-Net's cross-attention blocks while SUN is on its MODEL."""
 
-import logging
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import comfy.ldm.modules.attention
+import torch
 from torch import Tensor
 
+from .errors import SunError
 from .forward import SunForward
 from .layers import CrossAttentionLayer
+from .measures import RECORD_KEY, ForwardRecord
+from .widened import CONTEXT_KEY, record_context, widened
 
 FORWARD_KEY = "sun_forward"
 """Where transformer_options hold the SunForward of the forward that is on."""
@@ -28,6 +30,13 @@ class SunAttention:
         """Add `callback(out, q, k, v, extra_options, **kwargs)`: a delta while sigma_end <= sigma <= sigma_start."""
         self.callbacks.append((callback, kwargs))
 
+    def set_new_condition(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse what IP-Adapter of 2023 adds to its own patch: it would hand over weights and no callback."""
+        raise SunError(
+            "This IP-Adapter node cannot follow SUN, because it expects its own kind on the MODEL line; put it before "
+            "the SUN node, or use ComfyUI_IPAdapter_plus, which works in either order."
+        )
+
     def copy(self) -> "SunAttention":
         return SunAttention(self.number, self.neighbour, self.callbacks)
 
@@ -38,6 +47,12 @@ class SunAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
         """Return the layer's result before `to_out`; q, k, v: (rows, tokens, channels)."""
         forward: SunForward | None = extra_options.get(FORWARD_KEY)
+        record: ForwardRecord | None = None if torch.compiler.is_compiling() else extra_options.get(RECORD_KEY)
+        if record is not None:
+            record.called.add(self.number)
+            record.foreign_keys |= len(k) > len(q)
+        if len(k) > len(q):  # another sampler has put the rows of its negative behind the positive's
+            k, v = k[: len(q)], v[: len(q)]
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return comfy.ldm.modules.attention.optimized_attention(
@@ -49,12 +64,19 @@ class SunAttention:
                 transformer_options=extra_options,
             )
 
-        if forward is not None and (forward.row_count == len(q) or _warn_of_rows(forward.row_count, len(q))):
+        if forward is not None and forward.row_count != len(q):
+            expected = forward.row_count
+            forward = widened(forward, self.number, len(q), extra_options.get(CONTEXT_KEY))
+            if forward is None and record is not None:
+                record.unplaced = (expected, len(q))
+        if forward is not None:
             text, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:])
+            if record is not None:
+                record.acted.add(self.number)
         else:
             text = out = attend(q, k, v)
         if self.neighbour is not None:
-            out = out + (self.neighbour(q, k, v, extra_options) - text)
+            out = out + (self._neighbour_alone(q, k, v, extra_options) - text)
         if self.callbacks:
             sigma = float(extra_options["sigmas"][0])
             for callback, kwargs in self.callbacks:
@@ -62,14 +84,15 @@ class SunAttention:
                     out = out + callback(out, q, k, v, extra_options, **kwargs)
         return out.to(q.dtype)
 
-
-@cache
-def _warn_of_rows(expected: int, found: int) -> bool:
-    """Warn once for each case, thanks to the cache, that SUN leaves a layer plain."""
-    logging.warning(
-        f"Another node changes the batch inside cross-attention ({expected} -> {found} rows): SUN leaves it plain."
-    )
-    return False
+    def _neighbour_alone(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+        """Call the neighbour without SUN: it may have wrapped a SunAttention that it found, which gives text then."""
+        assert self.neighbour is not None
+        forward = extra_options.get(FORWARD_KEY)
+        extra_options[FORWARD_KEY] = None
+        try:
+            return self.neighbour(q, k, v, extra_options)
+        finally:
+            extra_options[FORWARD_KEY] = forward
 
 
 def install(transformer_options: dict, layers: list[CrossAttentionLayer]) -> None:
@@ -87,6 +110,13 @@ def install(transformer_options: dict, layers: list[CrossAttentionLayer]) -> Non
         if layer.depth == 1:
             replace.pop(long, None)
         replace[short if layer.depth == 1 else long] = SunAttention(layer.number, neighbour, ours.callbacks)
+
+
+def record_contexts(transformer_options: dict) -> None:
+    """Let SUN see the contexts that other packs' attn2 patches give to a block; change the dict in place."""
+    patches = transformer_options.get("patches", {})
+    last = [*patches.get("attn2_patch", ()), record_context]
+    transformer_options["patches"] = {**patches, "attn2_patch": last}
 
 
 def separate_attentions(transformer_options: dict) -> None:

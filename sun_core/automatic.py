@@ -1,6 +1,6 @@
 """Automatic settings: what a SUN run needs, whatever the sampler node says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,8 +10,13 @@ from torch import Tensor
 
 from .schedule import trailing_between, trailing_sigmas
 
-_DETERMINISTIC = (comfy.k_diffusion.sampling.sample_euler, comfy.k_diffusion.sampling.sample_dpmpp_2m)
-"""One model evaluation per step and no noise of their own; ComfyUI's ddim is sample_euler."""
+_DETERMINISTIC = ("sample_euler", "sample_dpmpp_2m")
+"""One model evaluation per step and no noise of their own; ComfyUI's ddim is sample_euler.
+
+They are known by name: a pack that reloads ComfyUI's module makes other functions of the same ones.
+"""
+
+_TRAILING = "scheduler -> trailing"
 
 _GUIDANCE_SCALES = ("cfg", "cfg1", "cfg2")
 """Attributes of ComfyUI's guiders: CFGGuider has the first, DualCFGGuider the others."""
@@ -34,12 +39,22 @@ def automatic_settings(guider: Any, sampler: Any, sigmas: Tensor) -> Iterator[tu
         changes.append(f"sampler {_name(sampler)} -> euler")
         sampler = comfy.samplers.ksampler("euler")
     if not trailing.equal(sigmas):
-        changes.append("scheduler -> trailing")
+        changes.append(_TRAILING)
     vars(guider).update(dict.fromkeys(scales, 1.0))
     try:
         yield sampler, trailing, changes
     finally:
         vars(guider).update(scales)
+
+
+def findings_of_part(sigmas: Tensor, changes: Sequence[str]) -> list[str]:
+    """Return a sentence if `sigmas` end with noise left, at a step that trailing would not have put there."""
+    if not float(sigmas[-1]) > 0 or _TRAILING not in changes:
+        return []
+    return [
+        "This run ends before the picture is done, at a noise level that is not one of SUN's; for sharper pictures "
+        'set "simple" in all samplers that share the steps.'
+    ]
 
 
 def _is_whole_ddim_uniform(sigmas: Tensor, model_sampling: Any) -> bool:
@@ -52,10 +67,18 @@ def _is_whole_ddim_uniform(sigmas: Tensor, model_sampling: Any) -> bool:
 
 
 def _is_deterministic(sampler: Any) -> bool:
-    is_known = getattr(sampler, "sampler_function", None) in _DETERMINISTIC
+    function = getattr(sampler, "sampler_function", None)
+    is_known = _is_comfyuis(function) and getattr(function, "__name__", None) in _DETERMINISTIC
     return is_known and not getattr(sampler, "extra_options", {}).get("s_churn")
+
+
+def _is_comfyuis(function: Any) -> bool:
+    return getattr(function, "__module__", None) == comfy.k_diffusion.sampling.__name__
 
 
 def _name(sampler: Any) -> str:
     function = getattr(sampler, "sampler_function", None)
-    return getattr(function, "__name__", type(sampler).__name__).removeprefix("sample_")
+    name = getattr(function, "__name__", type(sampler).__name__)
+    if name in _DETERMINISTIC and not _is_comfyuis(function):  # another pack's, which "euler -> euler" would not tell
+        return f"{name} of another pack"
+    return name.removeprefix("sample_")

@@ -64,6 +64,29 @@ class NegativeEntry(CachedContext):
     def is_in_range(self, sigma: float) -> bool:
         return self.sigma_end <= sigma <= self.sigma_start
 
+    def in_window(self, window: Sequence[int], images: int) -> "NegativeEntry":
+        """Return what the images in a context window have of this entry; itself if it is the same for all `images`."""
+
+        def cut(tensor: Tensor) -> Tensor:
+            return tensor[list(window)] if len(tensor) == images > 1 else tensor
+
+        context, places = cut(self.context), None if self.places is None else cut(self.places)
+        if context is self.context and places is self.places:
+            return self
+        return NegativeEntry(context, self.strength, places, self.sigma_start, self.sigma_end)
+
+
+def window_of(transformer_options: dict[str, Any]) -> Sequence[int] | None:
+    """Return the images that a context window evaluates, None without one.
+
+    ComfyUI passes the window itself, AnimateDiff-Evolved its indices.
+    """
+    window = transformer_options.get("context_window")
+    if window is not None and getattr(window, "dim", None) == 0:
+        return tuple(window.index_list)
+    indices = transformer_options.get("ad_params", {}).get("sub_idxs")
+    return None if indices is None else tuple(indices)
+
 
 def negative_entries(
     conds: Sequence[dict[str, Any]], context_dim: int, latent_size: Sequence[int]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from .fused_offsets import add_offsets_fused, can_fuse
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: q (rows, tokens, channels), k and v (rows, context tokens, channels) -> as q."""
+
+Project = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Makes K and V, each (rows, tokens, channels), of a context (rows, tokens, context_dim)."""
 
 Pieces = Sequence[Tensor]
 """Keys or values of one branch, one piece for each chunk of rows: (1 or chunk_rows, tokens, channels)."""
@@ -29,6 +33,8 @@ class LayerBranches:
     shift: Tensor
     """Sum of signed strength * beta: (channels,)."""
     chunk_rows: int
+    project_text: Project | None = None
+    """What makes K and V of the last branch, if that branch attends to the text."""
 
     def attend_with_text(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
         """Attend to the text and all branches: (rows, tokens, channels) -> (1 + branches, rows, tokens, channels).
@@ -159,7 +165,8 @@ def layers_of(
             branches.append([c.keys_values(number, layer, EXTRA_POSITIVE, like, chunk_rows) for c in positives])
         keys = [[k for k, _ in pieces] for pieces in branches]
         values = [[v for _, v in pieces] for pieces in branches]
-        layers[int(number)] = LayerBranches(keys, values, scale, beta, chunk_rows)
+        project = partial(layer.keys_values, EXTRA_POSITIVE) if adapter.layout.extra_positive else None
+        layers[int(number)] = LayerBranches(keys, values, scale, beta, chunk_rows, project)
     return layers
 
 

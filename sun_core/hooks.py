@@ -6,7 +6,8 @@ where it takes no part in the batch) and puts the SunRun into the run's own opti
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -15,20 +16,30 @@ import comfy.sampler_helpers
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .adapter import SunAdapter
-from .attention_patch import FORWARD_KEY, install
-from .automatic import automatic_settings
-from .capture import COMPILE_KEY, Captures, Replays
-from .conditioning import area_as_mask, negative_entries
+from .attention_patch import FORWARD_KEY, install, record_contexts
+from .automatic import automatic_settings, findings_of_part
+from .capture import Captures, Replays
+from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
 from .forward import Strengths
+from .guidance import Guidance
 from .layers import cross_attention_layers
+from .measures import RECORD_KEY, ForwardRecord, Measures
+from .neighbours import (
+    SUN,
+    caches,
+    contexts_can_change,
+    is_compiled,
+    may_change_contexts,
+    move_to_end,
+    with_first_wrapper,
+)
 from .run import RunReport, SunRun
 
-SUN = "sun"
-"""Our key among a ModelPatcher's wrappers, callbacks and additional models."""
 RUN_KEY, REPLAYS_KEY = "sun_run", "sun_replays"
 """Where transformer_options hold the run's SunRun and its Replays."""
 
@@ -76,17 +87,15 @@ class SunHooks:
         if self.settings.is_off:
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         guider = executor.class_obj
-        if not self.negative and not guider.conds.get("negative"):
-            raise SunError(
-                f"SUN needs a negative prompt, which may be empty, and {_node_of(guider)} has none; use KSampler "
-                "or CFGGuider, or connect one to the negative input of Apply SUN Adapter."
-            )
+        if not self.negative:
+            _check_negative(guider)
         steps = len(sigmas) - 1
         if not self.settings.automatic:
             return self._reported(RunReport(steps), executor, noise, latent, sampler, sigmas, *args, **kwargs)
         _turn_negative_areas_of_guider_into_masks(guider, noise)
         with automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, changes):
-            return self._reported(RunReport(steps, changes), executor, noise, latent, sampler, sigmas, *args, **kwargs)
+            report = RunReport(steps, changes, findings_of_part(sigmas, changes))
+            return self._reported(report, executor, noise, latent, sampler, sigmas, *args, **kwargs)
 
     def _reported(self, run: RunReport, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         outer, self.running = self.running, run
@@ -118,6 +127,8 @@ class SunHooks:
         model_options = extra_args["model_options"]
         transformer_options = model_options["transformer_options"]
         install(transformer_options, cross_attention_layers(guider.model_patcher.model.diffusion_model))
+        if may_change_contexts(guider, transformer_options):
+            record_contexts(transformer_options)
         if self.negative:
             conds = _processed(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
         else:
@@ -126,13 +137,43 @@ class SunHooks:
         replays = transformer_options[REPLAYS_KEY] = Replays(self.captures, guider.model_patcher, self.may_capture())
         report = self.running
         assert report is not None, "OUTER_SAMPLE runs around SAMPLER_SAMPLE"
+        guidance = Guidance(run.measures, _names(guider, "positive"), run.plain_names, self.settings.automatic)
+        guidance.install(model_options, SUN)
+        move_to_end(transformer_options, WrappersMP.DIFFUSION_MODEL)
         report.start()
         try:
-            return executor(*rest, **kwargs)
+            with self._counted_predictions(guider, run.measures):
+                return executor(*rest, **kwargs)
         finally:
-            report.evaluations, report.replayed, report.why_eager = run.evaluations, replays.count, replays.why_eager
+            report.evaluations = run.measures.evaluations
+            report.replayed, report.why_eager = replays.count, replays.why_eager
+            guidance.end()
+            run.measures.unused_prompts = _unused_prompts(guider, run)
+            if run.measures.dropped and not any("CFG" in change for change in report.changes):
+                report.changes = ["CFG -> 1", *report.changes]
+            names = caches(transformer_options)
+            found = run.measures.findings(automatic=self.settings.automatic, caches=names)
+            report.findings = [*report.findings, *found]
             replays.end()
             run.forget()
+
+    @contextmanager
+    def _counted_predictions(self, guider: Any, measures: Measures) -> Iterator[None]:
+        """Count the predictions that the sampler asks `guider` for, and those that no evaluation was made for."""
+
+        def predict_noise(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+            before = measures.evaluations
+            prediction = executor(*args, **kwargs)
+            measures.predictions += 1
+            measures.skipped += measures.evaluations == before
+            return prediction
+
+        options = guider.model_options
+        guider.model_options = with_first_wrapper(options, WrappersMP.PREDICT_NOISE, predict_noise)
+        try:
+            yield
+        finally:
+            guider.model_options = options
 
     def _new_run(self, guider: Any, negative_conds: list[dict], noise: Tensor, model_options: dict) -> SunRun:
         adapters = _adapters_by_device(guider.model_patcher)
@@ -145,7 +186,10 @@ class SunHooks:
             strengths=Strengths(self.settings.negative_strength, self.settings.positive_strength),
             sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
-            contexts_can_change=_contexts_can_change(model_options),
+            images=len(noise),
+            contexts_can_change=contexts_can_change(model_options),
+            is_compiled=is_compiled(guider.model_patcher.model.diffusion_model, model_options),
+            measures=Measures(layers=len(next(iter(adapters.values())))),
         )
 
     def apply_model(
@@ -162,11 +206,16 @@ class SunHooks:
         """Evaluate the model with a SunForward in the options of this forward."""
         transformer_options = dict(transformer_options or {})
         run: SunRun | None = transformer_options.get(RUN_KEY)
-        if run is not None and c_crossattn is not None:
-            names = transformer_options.get("uuids", (None,))
-            run.evaluations += 1
-            transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, t, _compute_dtype(executor.class_obj))
-        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        if run is None or c_crossattn is None:
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        names = transformer_options.get("uuids", (None,))
+        dtype, window = _compute_dtype(executor.class_obj), window_of(transformer_options)
+        forward = run.forward(x, c_crossattn, names, t, dtype, window)
+        record = ForwardRecord()
+        transformer_options |= {FORWARD_KEY: forward, RECORD_KEY: record}
+        prediction = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        run.count(record, names, len(x), forward)
+        return prediction
 
     def diffusion_model(
         self,
@@ -181,6 +230,8 @@ class SunHooks:
     ) -> Tensor:
         """Evaluate the U-Net, as a CUDA graph if that is safe."""
         options = transformer_options or {}
+        if not torch.compiler.is_compiling() and RECORD_KEY in options:
+            options[RECORD_KEY].entered = True
         if torch.compiler.is_compiling() or control is not None or kwargs or options.get(FORWARD_KEY) is None:
             return executor(x, timesteps, context, y, control, options, **kwargs)
 
@@ -196,16 +247,6 @@ class SunHooks:
             self.captures.clear()
 
 
-def _contexts_can_change(model_options: dict[str, Any]) -> bool:
-    """Say whether something on the MODEL may give an entry another context from step to step.
-
-    ComfyUI itself does so in context windows only; what other packs put around an evaluation is not known.
-    """
-    wrappers = model_options["transformer_options"].get("wrappers", {})
-    foreign = any(key not in (SUN, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
-    return foreign or "context_handler" in model_options or "model_function_wrapper" in model_options
-
-
 def _compute_dtype(base_model: Any) -> torch.dtype:
     """Return what ComfyUI computes a U-Net in, as its BaseModel.apply_model decides."""
     return base_model.manual_cast_dtype or base_model.get_dtype()
@@ -214,6 +255,21 @@ def _compute_dtype(base_model: Any) -> torch.dtype:
 def _node_of(guider: Any) -> str:
     """Return the node that made a guider, as an artist knows it."""
     return {"Guider_Basic": "BasicGuider"}.get(type(guider).__name__, type(guider).__name__)
+
+
+def _check_negative(guider: Any) -> None:
+    """Raise SunError if a guider has no negative prompt."""
+    if guider.conds.get("negative"):
+        return
+    if "negative" in guider.conds:
+        raise SunError(
+            "The negative conditioning that the sampler got is an empty list; connect a CLIP Text Encode to the "
+            "sampler's negative input, with an empty text if nothing is to be avoided."
+        )
+    raise SunError(
+        f"SUN needs a negative prompt, which may be empty, and {_node_of(guider)} has none; use KSampler or CFGGuider, "
+        "or connect one to the negative input of Apply SUN Adapter."
+    )
 
 
 def _turn_negative_areas_of_guider_into_masks(guider: Any, noise: Tensor) -> None:
@@ -232,6 +288,20 @@ def _give_negatives_of_guider_own_uuids(guider: Any) -> frozenset:
             guider.conds[name] = [{**cond, "uuid": uuid.uuid4()} for cond in conds]
             uuids |= {cond["uuid"] for cond in guider.conds[name]}
     return frozenset(uuids)
+
+
+def _unused_prompts(guider: Any, run: SunRun) -> list[str]:
+    """Name a guider's prompts, apart from positive and negative, of which no entry was evaluated."""
+    return [
+        name
+        for name, conds in guider.conds.items()
+        if conds and name != "positive" and "negative" not in name
+        if not run.evaluated_names.intersection(cond["uuid"] for cond in conds)
+    ]
+
+
+def _names(guider: Any, name: str) -> frozenset:
+    return frozenset(cond["uuid"] for cond in guider.conds.get(name, ()))
 
 
 def _adapters_by_device(model: ModelPatcher) -> dict[torch.device, SunAdapter]:

@@ -1,10 +1,8 @@
 """What the steps of one sampling run share, and what the run reports."""
 
-import logging
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -12,14 +10,7 @@ from torch import Tensor
 from .adapter import SunAdapter
 from .conditioning import CachedContext, NegativeEntry, has_places
 from .forward import Strengths, SunForward, layers_of
-
-
-@cache
-def _warn_of_unknown_rows(names: int, rows: int) -> None:
-    """Warn once for each case, thanks to the cache."""
-    logging.warning(
-        f"Another node evaluates the model on {rows} rows in a run that has {names} conditionings: SUN leaves it plain."
-    )
+from .measures import ForwardRecord, Measures
 
 
 @dataclass
@@ -34,11 +25,20 @@ class SunRun:
     strengths: Strengths = field(default_factory=Strengths)
     sigma_start: float = float("inf")
     sigma_end: float = 0.0
+    images: int = 1
+    """Images of the run, of which a context window evaluates some."""
     contexts_can_change: bool = True
     """Whether an entry's context may change from step to step, as context windows let it: then each is compared."""
-    evaluations: int = 0
-    """Forwards of the U-Net so far."""
+    is_compiled: bool = False
+    """Whether torch.compile runs the U-Net or a part of it, of which nothing is recorded then."""
+    evaluated_names: set[Hashable] = field(default_factory=set)
+    """Names of the entries that were evaluated."""
+    measures: Measures = field(default_factory=Measures)
+    """What was counted so far."""
     _positives: dict[Hashable, CachedContext] = field(default_factory=dict)
+    _window: Sequence[int] | None = None
+    _in_window: dict[int, NegativeEntry] = field(default_factory=dict)
+    """What the images in `_window` have of each negative."""
     _forwards: dict[Hashable, SunForward] = field(default_factory=dict)
 
     @property
@@ -48,12 +48,19 @@ class SunRun:
         return any(end > 0 or start < float("inf") for start, end in ranges)
 
     def forward(
-        self, x: Tensor, context: Tensor, names: Sequence[Hashable], sigma: Tensor, dtype: torch.dtype
+        self,
+        x: Tensor,
+        context: Tensor,
+        names: Sequence[Hashable],
+        sigma: Tensor,
+        dtype: torch.dtype,
+        window: Sequence[int] | None = None,
     ) -> SunForward | None:
         """Return what the next forward needs, None if SUN has nothing to do in it.
 
         x: (rows, channels, height, width); context: (rows, tokens, context_dim), c+ of the rows that SUN works on;
-        names: which conditioning entry each chunk of rows is of; sigma: (rows,); dtype: what the U-Net computes in.
+        names: which conditioning entry each chunk of rows is of; sigma: (rows,); dtype: what the U-Net computes in;
+        window: which images the rows of a chunk are, None for all.
         """
         negatives = self.negatives
         if self.has_ranges:  # reading sigma waits for the device
@@ -61,11 +68,13 @@ class SunRun:
             if not self.sigma_end <= level <= self.sigma_start:
                 return None
             negatives = [entry for entry in negatives if entry.is_in_range(level)] or negatives
+        if window is not None:
+            negatives = [self._windowed(entry, window) for entry in negatives]
         is_sun = tuple(name not in self.plain_names for name in names)
         if not any(is_sun):
             return None
         if len(x) % len(names) or len(context) != len(x):
-            _warn_of_unknown_rows(len(names), len(x))
+            self.measures.unplaced.add((len(names), len(x)))
             return None
         chunks = zip(names, context.split(len(x) // len(names)), is_sun, strict=True)
         positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
@@ -73,6 +82,17 @@ class SunRun:
         if key not in self._forwards:
             self._forwards[key] = self._new_forward(x, positives, negatives, is_sun, dtype)
         return self._forwards[key]
+
+    def count(self, record: ForwardRecord, names: Sequence[Hashable], rows: int, forward: SunForward | None) -> None:
+        """Count an evaluation of `rows` rows, if the U-Net was evaluated at all."""
+        if not (record.entered or record.called or self.is_compiled):
+            return
+        chunk_rows = rows / len(names)
+        self.evaluated_names.update(names)
+        self.measures.evaluations += 1
+        self.measures.rows += rows
+        self.measures.negative_rows += round(chunk_rows * sum(name in self.plain_names for name in names))
+        self.measures.add(record, is_sun=forward is not None and not self.is_compiled)
 
     def _new_forward(
         self,
@@ -94,6 +114,15 @@ class SunRun:
             latent_size=x.shape[2:],
         )
 
+    def _windowed(self, entry: NegativeEntry, window: Sequence[int]) -> NegativeEntry:
+        if window != self._window:
+            if any(self._in_window[id(entry)] is not entry for entry in self.negatives if id(entry) in self._in_window):
+                self._forwards.clear()  # they hold what other images have
+            self._window, self._in_window = window, {}
+        if id(entry) not in self._in_window:
+            self._in_window[id(entry)] = entry.in_window(window, self.images)
+        return self._in_window[id(entry)]
+
     def _positive(self, name: Hashable, rows: Tensor) -> CachedContext:
         """Return the cached context of a chunk, (1 or rows, tokens, context_dim); comparing waits for the device."""
         key = (name, rows.shape, rows.device)
@@ -108,7 +137,7 @@ class SunRun:
         """Free what was computed."""
         self._forwards.clear()
         self._positives.clear()
-        for entry in self.negatives:
+        for entry in (*self.negatives, *self._in_window.values()):
             entry.forget()
 
 
@@ -121,6 +150,8 @@ class RunReport:
     steps: int
     changes: Sequence[str] = ()
     """What the automatic settings overrode, such as "CFG 7 -> 1"."""
+    findings: Sequence[str] = ()
+    """What makes the picture another one than the artist asked for: a sentence with its remedy each."""
     evaluations: int = 0
     """Forwards of the U-Net."""
     replayed: int = 0
@@ -144,7 +175,7 @@ class RunReport:
             parts.append(f"{self.replayed} replayed")
         if self.changes:
             parts.append(f"automatic: {', '.join(self.changes)}")
-        return " · ".join(parts)
+        return " · ".join([*parts, *self.findings])
 
 
 def _count(number: int, what: str) -> str:

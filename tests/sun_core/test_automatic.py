@@ -1,5 +1,8 @@
 """Automatic settings: whatever the sampler says, the run is CFG 1 on trailing sigmas with a deterministic sampler."""
 
+import importlib
+
+import comfy.k_diffusion.sampling
 import comfy.sample
 import comfy.samplers
 import pytest
@@ -48,6 +51,29 @@ def test_dpmpp_2m_is_deterministic_and_stays(sun, explicit, sample, evaluations)
     assert evaluations == [1, 1, 1, 1]
     assert torch.equal(out, sample(explicit, cfg=1.0, sampler="dpmpp_2m", scheduler="simple"))
     assert "sampler" not in str(sun.reports[0])
+
+
+def test_dpmpp_2m_stays_after_a_pack_has_reloaded_comfyuis_samplers(sun, explicit, sample):
+    """RES4LYF does so when it is loaded."""
+    module = comfy.k_diffusion.sampling
+    before = dict(vars(module))
+    try:
+        importlib.reload(module)
+        assert module.sample_dpmpp_2m is not before["sample_dpmpp_2m"]
+        out = sample(sun, sampler="dpmpp_2m")
+    finally:
+        vars(module).update(before)
+    assert torch.equal(out, sample(explicit, sampler="dpmpp_2m"))
+    assert list(sun.reports[0].changes) == []
+
+
+def test_sampler_of_another_pack_with_comfyuis_name_is_not_taken_for_it(sun, sample, monkeypatch):
+    def sample_euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        raise AssertionError("never runs")
+
+    monkeypatch.setattr(comfy.samplers.k_diffusion_sampling, "sample_heun", sample_euler)
+    sample(sun, sampler="heun")
+    assert list(sun.reports[0].changes) == ["sampler sample_euler of another pack -> euler"]
 
 
 def test_euler_with_churn_is_not_deterministic(sun, explicit, sample, conditioning):

@@ -67,6 +67,11 @@ def test_guider_without_negative_is_told_to_get_one(sun, conditioning):
         basic_guider(sun, conditioning("pos0"))
 
 
+def test_empty_list_of_negatives_is_told_from_a_guider_without_one(sun, sample):
+    with pytest.raises(SunError, match="conditioning that the sampler got is an empty list; connect a CLIP Text Enc"):
+        sample(sun, negative=[])
+
+
 def test_guider_without_negative_works_with_an_explicit_one(model, adapter, sample, conditioning):
     explicit = apply_sun(model, adapter, SunSettings(), negative=conditioning("neg0"))
     expected = sample(apply_sun(model, adapter, SunSettings()), negative=conditioning("neg0"))

@@ -138,8 +138,9 @@ def test_adapter_is_loaded_with_the_model_and_leaves_with_it(sun, model, adapter
     assert "memory leak" not in caplog.text
 
 
-def test_batch_whose_rows_fit_no_conditioning_is_left_plain(adapter, caplog):
+def test_batch_whose_rows_fit_no_conditioning_is_left_plain_and_counted(adapter):
     run = SunRun({torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))])
     x, context = torch.zeros(3, 4, 16, 16), torch.zeros(3, 77, 48)
     assert run.forward(x, context, ["positive", "another"], SIGMA, torch.float32) is None
-    assert "3 rows in a run that has 2 conditionings: SUN leaves it plain" in caplog.text
+    (finding,) = run.measures.findings(automatic=True)
+    assert "changes the batch (2 -> 3 rows)" in finding

@@ -1,0 +1,232 @@
+"""CFG, wherever it is set: what a run does with predictions for the negative prompt, and who reads them.
+
+A CFG scale may live outside of the guider: in a wrapper (CFGOverride), in a guider's own table (RES4LYF), in a schedule
+(Inspire). All of them evaluate the sampler's negative, so that is where the automatic settings act: the negative is
+not evaluated, and the positive's prediction stands in for it. Then cond + w (cond - uncond) is cond for every w.
+"""
+
+import functools
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from .measures import Measures
+
+NO_EFFECT = 1e-3
+"""Relative change of a prediction below which a function had no effect."""
+
+NEARLY = 1e-4
+"""Relative distance of two predictions that make no visible difference and can still be divided by."""
+
+ASKS_FOR_UNCOND = "disable_cfg1_optimization"
+"""Set in model_options by nodes that need the negative's prediction at CFG 1 too, such as Self-Attention Guidance."""
+
+
+@dataclass
+class Guidance:
+    """The CFG of one run."""
+
+    measures: Measures
+    positives: frozenset[Hashable]
+    negatives: frozenset[Hashable]
+    """Names of the guider's conditioning entries."""
+    automatic: bool
+    readers: list["Reader"] = field(default_factory=list)
+
+    def __deepcopy__(self, memo: dict) -> "Guidance":
+        """Stay the same in copies of a run's options."""
+        return self
+
+    def install(self, model_options: dict[str, Any], key: str) -> None:
+        """Watch and set the guidance of a run; change the run's own options in place."""
+        self.measures.wants_uncond = bool(model_options.get(ASKS_FOR_UNCOND))
+        if "sampler_cfg_function" in model_options:
+            model_options["sampler_cfg_function"] = self._reader(model_options["sampler_cfg_function"], CfgReader)
+        for name, kind in (("sampler_pre_cfg_function", PreCfgReader), ("sampler_post_cfg_function", PostCfgReader)):
+            if name in model_options:
+                model_options[name] = [self._reader(function, kind) for function in model_options[name]]
+        if self.measures.wants_uncond:
+            own = [self._note_scale, *model_options.get("sampler_pre_cfg_function", [])]
+            model_options["sampler_pre_cfg_function"] = own
+        wrappers = model_options["transformer_options"].setdefault("wrappers", {})
+        wrappers[WrappersMP.CALC_COND_BATCH] = {
+            key: [self.calc_cond_batch],
+            **wrappers.get(WrappersMP.CALC_COND_BATCH, {}),
+        }
+
+    def calc_cond_batch(
+        self, executor: Any, model: Any, conds: list[list[dict] | None], *args: Any, **kwargs: Any
+    ) -> list[Tensor]:
+        """Predict for each conditioning; the positive's prediction stands in for those that are not evaluated."""
+        positive = self._positive(conds)
+        if positive is None:
+            return executor(model, conds, *args, **kwargs)
+        kept = [None if self._is_dropped(cond) else cond for cond in conds]
+        self.measures.dropped += any(old is not new for old, new in zip(conds, kept, strict=True))
+        predictions = executor(model, kept, *args, **kwargs)
+        stand_ins = self._stand_ins(predictions[positive])
+        return [
+            prediction if old is new else next(stand_ins)
+            for old, new, prediction in zip(conds, kept, predictions, strict=True)
+        ]
+
+    def _stand_ins(self, prediction: Tensor) -> Iterator[Tensor]:
+        """Give `prediction` for the first conditioning that is not evaluated, and nearly that for all others.
+
+        Perp-Neg has two, and divides by the distance of its positive and its empty prediction.
+        """
+        yield prediction.clone()
+        while True:
+            yield prediction * (1 + NEARLY)
+
+    def end(self) -> None:
+        """Tell the measures which functions read an uncond in vain; it waits for the device."""
+        names = [reader.name for reader in self.readers if reader.was_in_vain()]
+        self.measures.uncond_readers = list(dict.fromkeys(names))
+
+    def _positive(self, conds: Sequence[list[dict] | None]) -> int | None:
+        """Return the index of the positive in a batch; another prompt than the negative counts as one."""
+        candidates = [i for i, cond in enumerate(conds) if cond and not self._is_negative(cond)]
+        own = [i for i in candidates if all(entry.get("uuid") in self.positives for entry in conds[i] or ())]
+        return next(iter(own or candidates), None)
+
+    def _is_negative(self, cond: list[dict]) -> bool:
+        return all(entry.get("uuid") in self.negatives for entry in cond)
+
+    def is_evaluated(self, cond: list[dict] | None) -> bool:
+        """Say whether there is a prediction for `cond`, the negative that a function around CFG is given."""
+        return cond is not None and not self._is_dropped(cond)
+
+    def _is_dropped(self, cond: list[dict] | None) -> bool:
+        return self.automatic and not self.measures.wants_uncond and cond is not None and self._is_negative(cond)
+
+    def _reader(self, function: Callable, kind: type["Reader"]) -> "Reader":
+        self.readers.append(kind(function, self))
+        return self.readers[-1]
+
+    def _note_scale(self, args: dict[str, Any]) -> list[Tensor]:
+        if abs(args["cond_scale"] - 1) > 1e-6:
+            self.measures.scales.add(float(args["cond_scale"]))
+        return args["conds_out"]
+
+
+class Reader:
+    """A function of another pack around CFG, and whether it reads the prediction for the negative.
+
+    If there is none, ComfyUI gives zeros. A function before or at the combination would guide away from these, so it
+    gets the positive's prediction instead; one behind it may know a run without CFG by the zeros, and gets them.
+    """
+
+    def __init__(self, function: Callable, guidance: Guidance):
+        self.function, self.guidance, self.name = function, guidance, name_of(function)
+        self.has_read = False
+        self.change: Tensor | None = None
+        """The largest relative change that the function made of a prediction."""
+
+    def __deepcopy__(self, memo: dict) -> "Reader":
+        """Stay the same in copies of a run's options."""
+        return self
+
+    def compare(self, before: Tensor, after: Tensor) -> None:
+        """Keep how much a function changed a prediction."""
+        change = (after - before).norm() / before.norm()
+        self.change = change if self.change is None else torch.maximum(self.change, change)
+
+    def was_in_vain(self) -> bool:
+        """Say whether the function read an uncond and changed nothing with it."""
+        return self.has_read and self.change is not None and not float(self.change) > NO_EFFECT
+
+
+class CfgReader(Reader):
+    """A sampler_cfg_function, which combines the two predictions."""
+
+    def __call__(self, args: dict[str, Any]) -> Tensor:
+        """Combine: the result has the form of the argument `cond`."""
+        instead = {}
+        if not self.guidance.is_evaluated(args["input_uncond"]):
+            instead = {"uncond": args["cond"].clone(), "uncond_denoised": args["cond_denoised"].clone()}
+        result = self.function(WatchedArgs({**args, **instead}, self, ("uncond", "uncond_denoised")))
+        self.compare(args["cond"], result)
+        return result
+
+
+class PostCfgReader(Reader):
+    """A sampler_post_cfg_function, which changes the combined prediction."""
+
+    def __call__(self, args: dict[str, Any]) -> Tensor:
+        """Change the argument `denoised`."""
+        instead = {}
+        if not self.guidance.is_evaluated(args["uncond"]):
+            instead = {"uncond_denoised": torch.zeros_like(args["uncond_denoised"])}
+        result = self.function(WatchedArgs({**args, **instead}, self, ("uncond_denoised",)))
+        self.compare(args["denoised"], result)
+        return result
+
+
+class PreCfgReader(Reader):
+    """A sampler_pre_cfg_function, which changes the predictions before they are combined."""
+
+    def __call__(self, args: dict[str, Any]) -> list[Tensor]:
+        """Change the argument `conds_out`, positive first."""
+        given = list(args["conds_out"])
+        stand_in = given[0].clone()
+        if len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1]):
+            given[1] = stand_in
+        result = list.copy(self.function({**args, "conds_out": WatchedPredictions(given, self)}))
+        self.compare(_combined(given, args["cond_scale"]), _combined(result, args["cond_scale"]))
+        return [args["conds_out"][1] if prediction is stand_in else prediction for prediction in result]
+
+
+def _combined(predictions: Sequence[Tensor], scale: float) -> Tensor:
+    """Combine cond and uncond as ComfyUI does."""
+    cond, uncond = predictions[0], predictions[min(1, len(predictions) - 1)]
+    return uncond + (cond - uncond) * scale
+
+
+class WatchedArgs(dict):
+    """Arguments that tell a Reader when one of them is read."""
+
+    def __init__(self, args: dict[str, Any], reader: Reader, watched: Sequence[str]):
+        super().__init__(args)
+        self.reader, self.watched = reader, watched
+
+    def __getitem__(self, key: str) -> Any:
+        self.reader.has_read |= key in self.watched
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return an argument, as a dict does."""
+        return self[key] if key in self else default  # noqa: SIM401 (this is get itself)
+
+
+class WatchedPredictions(list):
+    """Predictions, positive first, that tell a Reader when another one is read."""
+
+    def __init__(self, predictions: Sequence[Tensor], reader: Reader):
+        super().__init__(predictions)
+        self.reader = reader
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reader.has_read |= index != 0
+        return super().__getitem__(index)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.reader.has_read |= len(self) > 1
+        return super().__iter__()
+
+
+def name_of(function: Callable) -> str:
+    """Return what an artist may know a function by: the class that made it, or its module and name."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    qualified = getattr(function, "__qualname__", type(function).__qualname__)
+    wrapped = getattr(function, "__closure__", None)
+    if qualified.startswith("ModelPatcher.") and wrapped:  # ComfyUI's, around a function of the old kind
+        return name_of(wrapped[0].cell_contents)
+    first, *rest = qualified.split(".")
+    module = str(getattr(function, "__module__", type(function).__module__)).rpartition(".")[2]
+    return first if rest else f"{module}.{first}"

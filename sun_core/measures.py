@@ -1,0 +1,146 @@
+"""What a run measures of itself where it happens, and what it finds: one sentence and its remedy for each.
+
+A finding is whatever makes the picture another one than the artist asked for. It is found anew in every run.
+"""
+
+from dataclasses import dataclass, field
+
+RECORD_KEY = "sun_record"
+"""Where transformer_options hold the ForwardRecord of the forward that is on."""
+
+
+@dataclass
+class ForwardRecord:
+    """What happened in one forward, unless torch.compile ran it: compiled code records nothing."""
+
+    entered: bool = False
+    """Whether the U-Net itself was evaluated, and no cache answered for it."""
+    called: set[int] = field(default_factory=set)
+    """Layers whose SunAttention ran."""
+    acted: set[int] = field(default_factory=set)
+    """Layers that got what SUN adds."""
+    unplaced: tuple[int, int] | None = None
+    """Rows of the forward and of a layer's queries, if SUN could not tell which of these belong to which."""
+    foreign_keys: bool = False
+    """Whether a layer had more rows of keys than of queries."""
+
+
+@dataclass
+class Measures:
+    """What a run counted so far."""
+
+    layers: int = 0
+    """Layers that the adapter is in."""
+    predictions: int = 0
+    """Predictions that the sampler asked for."""
+    skipped: int = 0
+    """Predictions for which the U-Net was not evaluated."""
+    evaluations: int = 0
+    """Forwards of the U-Net."""
+    rows: int = 0
+    """Rows of all evaluations."""
+    negative_rows: int = 0
+    """Rows of the sampler's negative among them: a CFG pass."""
+    dropped: int = 0
+    """CFG passes that the automatic settings prevented."""
+    scales: set[float] = field(default_factory=set)
+    """CFG scales other than 1 that predictions were combined with."""
+    wants_uncond: bool = False
+    """Whether a node on the MODEL asks for the negative's prediction at CFG 1 too."""
+    uncond_readers: list[str] = field(default_factory=list)
+    """Functions on the MODEL that read the prediction for the negative."""
+    unused_prompts: list[str] = field(default_factory=list)
+    """Prompts of the guider, apart from positive and negative, that were never evaluated."""
+    unplaced: set[tuple[int, int]] = field(default_factory=set)
+    """Rows that were expected and rows that were there, where SUN could not act."""
+    foreign_keys: bool = False
+    sun_forwards: int = 0
+    """Evaluations in which SUN was to act and which were recorded."""
+    acted: set[int] = field(default_factory=set)
+    """Layers in which SUN acted."""
+
+    def add(self, record: ForwardRecord, is_sun: bool) -> None:
+        """Count what happened in an evaluation; `is_sun` says whether SUN was to act in it."""
+        self.acted |= record.acted
+        self.foreign_keys |= record.foreign_keys
+        if record.unplaced:
+            self.unplaced.add(record.unplaced)
+        self.sun_forwards += is_sun and record.entered
+
+    def findings(self, *, automatic: bool, caches: str = "") -> list[str]:
+        """Return the sentences for the artist; `caches` names what may have answered for the U-Net."""
+        found = (
+            self._unplaced(),
+            self._foreign_keys(),
+            self._layers(),
+            self._guidance() if automatic else None,
+            self._uncond_readers(automatic),
+            self._unused_prompts(),
+            self._skipped(caches),
+        )
+        return [sentence for sentence in found if sentence]
+
+    def _unplaced(self) -> str | None:
+        if not self.unplaced:
+            return None
+        expected, there = max(self.unplaced)
+        return (
+            f"Another node changes the batch ({expected} -> {there} rows) in a way that SUN cannot follow, and SUN had "
+            "no effect there; remove that node from the MODEL line."
+        )
+
+    def _foreign_keys(self) -> str | None:
+        if not self.foreign_keys:
+            return None
+        return (
+            "The sampler gives cross-attention a negative prompt of its own, as KSamplerWithNAG does; SUN left that "
+            "one out, because it reads the sampler's negative itself; use KSampler."
+        )
+
+    def _layers(self) -> str | None:
+        if self.unplaced or not self.sun_forwards or len(self.acted) >= self.layers:
+            return None
+        return (
+            f"SUN acted in {len(self.acted)} of {self.layers} layers, because another node replaces the others while "
+            "sampling; remove that node from the MODEL line."
+        )
+
+    def _guidance(self) -> str | None:
+        if not self.negative_rows or (self.wants_uncond and not self.scales):
+            return None
+        scale = f" with CFG {max(self.scales):g}" if self.scales else ""
+        return (
+            f"The sampler evaluated the negative prompt too{scale}, in {self.negative_rows} of {self.rows} rows, where "
+            "SUN needs CFG 1; set CFG to 1 in the sampler and in every node on the MODEL line that sets it."
+        )
+
+    def _uncond_readers(self, automatic: bool) -> str | None:
+        if not self.uncond_readers or self.negative_rows:
+            return None
+        names = " and ".join(self.uncond_readers)
+        has, it = ("have", "they read") if len(self.uncond_readers) > 1 else ("has", "it reads")
+        how = 'set "settings" of the SUN node to "from sampler" and CFG above 1' if automatic else "set CFG above 1"
+        return (
+            f"{names} {has} no effect, because {it} the prediction for the negative prompt, which is not made at CFG "
+            f"1; remove the node, or {how}."
+        )
+
+    def _unused_prompts(self) -> str | None:
+        if not self.unused_prompts:
+            return None
+        names = " and ".join(f'"{name}"' for name in self.unused_prompts)
+        which = f"prompt {names} has" if len(self.unused_prompts) == 1 else f"prompts {names} have"
+        return (
+            f"The sampler's {which} no effect, because it would count by CFG alone; join it to the positive with "
+            "Conditioning (Combine) or Conditioning (Concat)."
+        )
+
+    def _skipped(self, caches: str) -> str | None:
+        if not self.skipped:
+            return None
+        were = "1 step was" if self.skipped == 1 else f"{self.skipped} steps were"
+        name = f" ({caches})" if caches else ""
+        return (
+            f"{were} not evaluated, because a cache on the MODEL{name} answered instead; remove it, because so few "
+            "steps leave nothing to skip."
+        )

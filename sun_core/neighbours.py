@@ -1,0 +1,58 @@
+"""What other packs put on a MODEL beside SUN, as a run finds it in its options."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from .capture import COMPILE_KEY
+
+SUN = "sun"
+"""Our key among a ModelPatcher's wrappers, callbacks and additional models."""
+
+
+def contexts_can_change(model_options: dict[str, Any]) -> bool:
+    """Say whether something on the MODEL may give an entry another context from step to step.
+
+    ComfyUI itself does so in context windows only; what other packs put around an evaluation is not known.
+    """
+    wrappers = model_options["transformer_options"].get("wrappers", {})
+    foreign = any(key not in (SUN, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
+    return foreign or "context_handler" in model_options or "model_function_wrapper" in model_options
+
+
+def may_change_contexts(guider: Any, transformer_options: dict[str, Any]) -> bool:
+    """Say whether patches on the MODEL, or hooks of a prompt, may give cross-attention other contexts."""
+    hooks = any(cond.get("hooks") for conds in guider.conds.values() for cond in conds)
+    return hooks or bool(transformer_options.get("patches", {}).get("attn2_patch"))
+
+
+def is_compiled(unet: torch.nn.Module, model_options: dict[str, Any]) -> bool:
+    """Say whether torch.compile runs the U-Net or a part of it."""
+    wrappers = model_options["transformer_options"].get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
+    return COMPILE_KEY in wrappers or any(
+        "_orig_mod" in module._modules or module._compiled_call_impl is not None for module in unet.modules()
+    )
+
+
+def move_to_end(transformer_options: dict[str, Any], kind: str) -> None:
+    """Put SUN's wrapper inside all others of its kind, below any cache; change the dict in place."""
+    wrappers = transformer_options["wrappers"][kind]
+    wrappers[SUN] = wrappers.pop(SUN)
+
+
+def with_first_wrapper(model_options: dict[str, Any], kind: str, wrapper: Callable) -> dict[str, Any]:
+    """Return `model_options` with `wrapper` around all others of its kind."""
+    transformer_options = model_options["transformer_options"]
+    wrappers = transformer_options.get("wrappers", {})
+    changed = {**wrappers, kind: {SUN: [wrapper], **wrappers.get(kind, {})}}
+    return {**model_options, "transformer_options": {**transformer_options, "wrappers": changed}}
+
+
+def caches(transformer_options: dict[str, Any]) -> str:
+    """Name the wrappers of other packs that may answer for the U-Net."""
+    wrappers = transformer_options["wrappers"]
+    kinds = (WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
+    keys = {key: None for kind in kinds for key in wrappers.get(kind, {})}
+    return ", ".join(str(key) for key in keys if key not in (None, SUN, COMPILE_KEY))

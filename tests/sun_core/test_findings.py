@@ -1,0 +1,115 @@
+"""A run measures itself: what makes the picture another one than asked for is found in every run."""
+
+import pytest
+import torch
+from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.schedule import trailing_sigmas
+
+
+@pytest.fixture
+def reports():
+    return []
+
+
+@pytest.fixture
+def sun(model, adapter, reports):
+    """A MODEL with automatic settings that puts what it reports into `reports`."""
+    return apply_sun(model, adapter, SunSettings(), report=reports.append)
+
+
+def test_an_ordinary_run_finds_nothing(sun, sample, reports):
+    sample(sun, cfg=7.0, sampler="euler_ancestral", scheduler="karras", batch=2)
+    assert list(reports[0].findings) == []
+
+
+@pytest.fixture
+def computed(reference_model):
+    """One entry for each forward that the U-Net computed; a wrapper of ComfyUI may answer before that."""
+    calls: list[int] = []
+    first = reference_model.model.diffusion_model.time_embed
+    hook = first.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    yield calls
+    hook.remove()
+
+
+@pytest.mark.parametrize("sun_first", [True, False])
+@pytest.mark.parametrize("node", ["EasyCacheNode", "LazyCacheNode"])
+def test_steps_that_a_cache_answers_are_found(model, adapter, sample, computed, reports, node, sun_first):
+    from comfy_extras import nodes_easycache
+
+    def cached(onto):
+        return getattr(nodes_easycache, node).execute(onto, 3.0, 0.0, 1.0, False).args[0]
+
+    def sped_up(onto):
+        return apply_sun(onto, adapter, SunSettings(), report=reports.append)
+
+    both = cached(sped_up(model)) if sun_first else sped_up(cached(model))
+    for _ in range(2):
+        computed.clear()
+        sample(both)
+        report = reports.pop()
+        skipped = 4 - len(computed)
+        assert skipped > 0 and report.evaluations == len(computed)
+        (finding,) = report.findings
+        assert finding.startswith("1 step was not" if skipped == 1 else f"{skipped} steps were not")
+        assert node.removesuffix("Node").lower() in finding and finding in str(report)
+
+
+def test_layers_that_a_neighbour_takes_while_sampling_are_found(sun, sample, reports):
+    """SUN wraps what it finds when sampling starts; what comes later takes its place."""
+
+    def take(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+        replace = dict(transformer_options["patches_replace"]["attn2"])
+        replace[("middle", 0)] = lambda q, k, v, extra_options: torch.zeros_like(q)
+        options = {**transformer_options, "patches_replace": {"attn2": replace}}
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    taken = sun.clone()
+    taken.add_wrapper_with_key("apply_model", "taker", take)
+    sample(taken)
+    assert "SUN acted in 15 of 16 layers" in reports[0].findings[0]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_negative_that_a_sampler_puts_among_the_keys_is_left_out_and_found_in_every_run(
+    sun, sample, reference, reports, batch
+):
+    """As KSamplerWithNAG does it: the U-Net gets more rows of context than of pictures, its negative last."""
+
+    def append_negative(executor, x, timesteps, context, *args, **kwargs):
+        negative = reference.io["in.neg1"].expand_as(context)
+        return executor(x, timesteps, torch.cat([context, negative]), *args, **kwargs)
+
+    patched = sun.clone()
+    patched.add_wrapper_with_key("diffusion_model", "nag", append_negative)
+    expected = sample(sun, batch=batch)
+    for _ in range(2):
+        assert torch.equal(sample(patched, batch=batch), expected)
+        (finding,) = reports.pop().findings
+        assert "a negative prompt of its own" in finding and "use KSampler" in finding
+
+
+def test_second_prompt_of_dual_cfg_is_found_to_have_no_effect(sun, sample, conditioning, reports):
+    import comfy.sample
+    from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+
+    guider = Guider_DualCFG(sun)
+    guider.set_conds(conditioning("pos0"), conditioning("pos1"), conditioning("neg0"))
+    guider.set_cfg(5.0, 3.0)
+    sigmas = trailing_sigmas(sun.get_model_object("model_sampling").sigmas, 4)
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 4, 16, 16), 0)
+    guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, seed=0)
+    (finding,) = reports[0].findings
+    assert '"middle" has no effect' in finding and "Conditioning (Combine)" in finding
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "exponential"])
+def test_part_of_a_run_on_a_scheduler_with_other_steps_is_found(sun, sample, reports, scheduler):
+    sample(sun, scheduler=scheduler, start_step=0, last_step=2)
+    (finding,) = reports[0].findings
+    assert finding.startswith("This run ends before the picture is done") and 'set "simple" in all' in finding
+
+
+def test_part_of_a_run_on_the_simple_scheduler_finds_nothing(sun, sample, reports):
+    sample(sun, scheduler="simple", start_step=0, last_step=2)
+    assert list(reports[0].findings) == []

@@ -1,0 +1,194 @@
+"""CFG that lives outside of the guider, and functions that need a prediction for the negative."""
+
+import comfy.sample
+import comfy.samplers
+import pytest
+import torch
+from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.schedule import trailing_sigmas
+
+
+@pytest.fixture
+def reports():
+    return []
+
+
+@pytest.fixture
+def sun(model, adapter, reports):
+    """A MODEL with automatic settings that puts what it reports into `reports`."""
+    return apply_sun(model, adapter, SunSettings(), report=reports.append)
+
+
+@pytest.fixture
+def from_sampler(model, adapter, reports):
+    """The same, but for the sampler being in charge."""
+    return apply_sun(model, adapter, SunSettings(automatic=False), report=reports.append)
+
+
+def cfg_override(model, cfg):
+    """As ComfyUI 0.33's CFGOverride does it, which 0.3.75 has not."""
+
+    def predict_noise(executor, *args, **kwargs):
+        guider = executor.class_obj
+        saved, guider.cfg = guider.cfg, cfg
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            guider.cfg = saved
+
+    patched = model.clone()
+    patched.add_wrapper("predict_noise", predict_noise)
+    return patched
+
+
+def guide(guider, cfg, model):
+    guider.set_cfg(cfg)
+    sigmas = trailing_sigmas(model.get_model_object("model_sampling").sigmas, 4)
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 4, 16, 16), 0)
+    return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, seed=0)
+
+
+class TableGuider(comfy.samplers.CFGGuider):
+    """A guider that keeps its CFG scale in a table of its own, as RES4LYF's and Inspire's do."""
+
+    def set_cfg(self, cfg):
+        self.table = {"cfg": cfg}
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006 (ComfyUI's own signature)
+        conds = self.conds["negative"], self.conds["positive"]
+        return comfy.samplers.sampling_function(
+            self.inner_model, x, timestep, *conds, self.table["cfg"], model_options=model_options, seed=seed
+        )
+
+
+def test_cfg_of_a_wrapper_on_the_model_has_no_effect(sun, sample, evaluations, reports):
+    out = sample(cfg_override(sun, 7.0))
+    assert evaluations == [1, 1, 1, 1]
+    assert torch.equal(out, sample(sun))
+    assert reports[0].changes == ["CFG -> 1"] and list(reports[0].findings) == []
+
+
+def test_cfg_that_a_guider_keeps_to_itself_has_no_effect(sun, sample, conditioning, evaluations, reports):
+    guider = TableGuider(sun)
+    guider.set_conds(conditioning("pos0"), conditioning("neg0"))
+    out = guide(guider, 5.5, sun)
+    assert evaluations == [1, 1, 1, 1]
+    assert torch.equal(out, sample(sun))
+    assert reports[0].changes == ["CFG -> 1"]
+
+
+def test_perp_neg_guider_runs_without_guidance(sun, sample, conditioning, evaluations, difference):
+    from comfy_extras.nodes_perpneg import Guider_PerpNeg
+
+    guider = Guider_PerpNeg(sun)
+    guider.set_conds(conditioning("pos0"), conditioning("neg0"), conditioning("neg1"))
+    guider.set_cfg = lambda cfg: Guider_PerpNeg.set_cfg(guider, cfg, 1.0)
+    out = guide(guider, 7.0, sun)
+    assert evaluations == [1, 1, 1, 1] and difference(out, sample(sun)) < 1e-2
+
+
+def test_from_sampler_leaves_every_cfg_alone(from_sampler, sample, evaluations, reports, difference):
+    out = sample(cfg_override(from_sampler, 7.0))
+    assert evaluations == [2, 2, 2, 2] and list(reports[0].findings) == []
+    assert difference(out, sample(from_sampler, cfg=7.0)) < 1e-6
+
+
+def test_cfg_pass_that_bypasses_comfyui_is_found_in_every_run(sun, sample, conditioning, evaluations, reports):
+    """A pack may evaluate the U-Net by a batch function of its own."""
+
+    def own_batch(args):
+        model, x, sigma, options = args["model"], args["input"], args["sigma"], args["model_options"]
+        conds = [args["conds"][0], model.current_patcher.negative]
+        return comfy.samplers._calc_cond_batch(model, conds, x, sigma, options)
+
+    patched = sun.clone()
+    patched.set_model_sampler_calc_cond_batch_function(own_batch)
+
+    def keep_negative(executor, guider, *args, **kwargs):
+        guider.model_patcher.negative = guider.conds["negative"]
+        return executor(guider, *args, **kwargs)
+
+    patched.add_wrapper_with_key("sampler_sample", "own", keep_negative)
+    for _ in range(2):
+        sample(patched)
+        (finding,) = reports.pop().findings
+        assert "evaluated the negative prompt too, in 4 of 8 rows" in finding and "set CFG to 1" in finding
+
+
+def test_self_attention_guidance_gets_its_uncond(sun, from_sampler, sample, evaluations, reports):
+    """It asks ComfyUI for the negative at CFG 1 too."""
+    from comfy_extras.nodes_sag import SelfAttentionGuidance
+
+    def guided(onto):
+        return SelfAttentionGuidance.execute(onto, 0.5, 2.0).args[0]
+
+    out = sample(guided(sun), cfg=7.0)
+    assert sum(evaluations) == 4 * 3
+    assert torch.equal(out, sample(guided(from_sampler))) and not torch.equal(out, sample(sun))
+    assert list(reports[0].findings) == []
+
+
+def test_cfg_beside_a_node_that_asks_for_the_uncond_is_found(sun, sample, reports):
+    from comfy_extras.nodes_sag import SelfAttentionGuidance
+
+    sample(cfg_override(SelfAttentionGuidance.execute(sun, 0.5, 2.0).args[0], 7.0))
+    assert "evaluated the negative prompt too with CFG 7, in" in reports[0].findings[0]
+
+
+def test_perturbed_attention_guidance_needs_no_uncond(sun, sample, reports):
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+
+    guided = PerturbedAttentionGuidance.execute(sun, 3.0).args[0]
+    assert not torch.equal(sample(guided), sample(sun))
+    assert [list(report.findings) for report in reports] == [[], []]
+
+
+def apg(model):
+    from comfy_extras.nodes_apg import APG
+
+    return APG.execute(model, 1.0, 5.0, 0.0).args[0]
+
+
+def rescale_cfg(model):
+    from comfy_extras.nodes_model_advanced import RescaleCFG
+
+    return RescaleCFG().patch(model, 0.7)[0]
+
+
+def mahiro(model):
+    from comfy_extras.nodes_mahiro import Mahiro
+
+    return Mahiro.execute(model).args[0]
+
+
+@pytest.mark.parametrize(("guided", "name"), [(apg, "APG"), (rescale_cfg, "RescaleCFG"), (mahiro, "Mahiro")])
+def test_function_that_needs_an_uncond_has_no_effect_and_is_named_in_every_run(
+    sun, sample, reports, difference, guided, name
+):
+    plain = sample(sun)
+    for _ in range(2):
+        assert difference(sample(guided(sun), cfg=7.0), plain) < 1e-5
+        (finding,) = reports.pop().findings
+        assert finding.startswith(f"{name} has no effect") and "remove the node" in finding
+
+
+def test_function_that_needs_an_uncond_works_with_cfg_from_the_sampler(from_sampler, sample, reports):
+    assert not torch.equal(sample(apg(from_sampler), cfg=7.0), sample(from_sampler, cfg=7.0))
+    assert list(reports[0].findings) == []
+
+
+def test_two_functions_are_named_in_one_sentence(sun, sample, reports):
+    sample(rescale_cfg(apg(sun)))
+    assert reports[0].findings[0].startswith("RescaleCFG and APG have no effect, because they read")
+
+
+def test_function_behind_cfg_that_knows_a_run_without_cfg_by_zeros_still_does(sun, sample, difference):
+    """Perturbed-attention packs choose their formula so; a hidden CFG does not change it."""
+
+    def add(args):
+        return args["denoised"] * (1.0 if args["uncond_denoised"].any() else 0.5)
+
+    patched = sun.clone()
+    patched.set_model_sampler_post_cfg_function(add)
+    assert torch.equal(sample(cfg_override(patched, 7.0)), sample(patched))
+    assert difference(sample(patched), sample(sun)) > 0.1

@@ -1,0 +1,122 @@
+"""Regional prompts that widen the batch inside cross-attention, as attention couple does."""
+
+import pytest
+import torch
+from sun_pack.sun_core.apply import SunSettings, apply_sun
+
+UNCOND = 1
+
+
+@pytest.fixture
+def reports():
+    return []
+
+
+@pytest.fixture
+def sun(model, adapter, reports):
+    """Puts SUN on a MODEL; what it reports is in `reports`."""
+    return lambda onto=None, **settings: apply_sun(
+        model if onto is None else onto, adapter, SunSettings(**settings), report=reports.append
+    )
+
+
+def regions(model, context, mask):
+    """Give `mask` (height, width) of the picture to another prompt, by the protocol of attention couple.
+
+    This is a small pack of our own: it repeats the positive's chunks, leaves the negative's single, and sums behind.
+    """
+
+    def widen(q, k, v, extra_options):
+        chunks = extra_options["cond_or_uncond"]
+        qs, ks = [], []
+        for chunk, q_chunk, k_chunk in zip(chunks, q.chunk(len(chunks)), k.chunk(len(chunks)), strict=True):
+            qs.append(q_chunk if chunk == UNCOND else q_chunk.repeat(2, 1, 1))
+            ks.append(k_chunk if chunk == UNCOND else torch.cat([k_chunk, context.expand_as(k_chunk)]))
+        return torch.cat(qs), torch.cat(ks), torch.cat(ks)
+
+    def narrow(out, extra_options):
+        chunks = extra_options["cond_or_uncond"]
+        rows = len(out) // sum(1 if chunk == UNCOND else 2 for chunk in chunks)
+        size = extra_options["activations_shape"][2:]
+        weight = torch.nn.functional.interpolate(mask[None, None], size=tuple(size)).view(1, -1, 1)
+        parts = list(out.split(rows))
+        narrowed = []
+        for chunk in chunks:
+            part = parts.pop(0)
+            narrowed.append(part if chunk == UNCOND else part * (1 - weight) + parts.pop(0) * weight)
+        return torch.cat(narrowed)
+
+    patched = model.clone()
+    patched.set_model_attn2_patch(widen)
+    patched.set_model_attn2_output_patch(narrow)
+    return patched
+
+
+@pytest.fixture
+def left():
+    mask = torch.zeros(16, 16)
+    mask[:, :8] = 1.0
+    return mask
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("sun_first", [True, False])
+def test_region_that_is_the_whole_picture_is_as_its_prompt_alone(
+    model, sun, sample, conditioning, reference, difference, batch, sun_first
+):
+    """The region's prompt also reaches SUN's extra positive."""
+    context, everywhere = reference.io["in.pos1"], torch.ones(16, 16)
+    patched = regions(sun(), context, everywhere) if sun_first else sun(regions(model, context, everywhere))
+    alone = sample(sun(), positive=conditioning("pos1"), batch=batch)
+    assert difference(sample(patched, positive=conditioning("pos0"), batch=batch), alone) < 1e-5
+
+
+def test_negative_counts_beside_regions(model, sun, sample, conditioning, reference, reports, left, difference):
+    patched = regions(sun(), reference.io["in.pos1"], left)
+    one, other = (sample(patched, negative=conditioning(which)) for which in ("neg0", "neg1"))
+    assert difference(one, other) > 0.05
+    assert difference(one, sample(regions(model, reference.io["in.pos1"], left))) > 0.05
+    assert all(list(report.findings) == [] for report in reports)
+
+
+def test_each_image_keeps_its_own_negative_beside_regions(sun, sample, reference, left, difference):
+    context, negatives = reference.io["in.pos1"], torch.cat([reference.io["in.neg0"], reference.io["in.neg1"]])
+    patched = regions(sun(), context, left)
+    both = sample(patched, negative=[[negatives, {}]], batch=2)
+    swapped = sample(patched, negative=[[negatives.flip(0), {}]], batch=2)
+    for which in (0, 1):
+        same = sample(patched, negative=[[negatives[which : which + 1], {}]], batch=2)
+        assert difference(both[which], same[which]) < 1e-5
+        assert difference(swapped[which], same[which]) > 1e-3
+
+
+def test_masked_negatives_keep_their_places_beside_regions(sun, sample, conditioning, reference, left, difference):
+    context = reference.io["in.pos1"]
+    negative = conditioning("neg0", mask=left[None]) + conditioning("neg1", mask=1 - left[None])
+    same = regions(sun(), reference.io["in.pos0"], left)
+    assert difference(sample(same, negative=negative), sample(sun(), negative=negative)) < 1e-5
+    swapped = conditioning("neg1", mask=left[None]) + conditioning("neg0", mask=1 - left[None])
+    patched = regions(sun(), context, left)
+    assert difference(sample(patched, negative=negative), sample(patched, negative=swapped)) > 1e-2
+
+
+def test_uncond_rows_stay_plain_beside_regions(sun, sample, conditioning, reference, left, difference):
+    """With the same prompt on both sides and nothing of the negative, plain CFG is no CFG."""
+    positive = regions(sun(negative_strength=0.0, automatic=False), reference.io["in.pos1"], left)
+    without = sample(positive, cfg=1.0)
+    assert difference(sample(positive, cfg=1.0 + 1e-6), without) < 1e-4
+    assert difference(sample(positive, cfg=3.0), without) > 1e-2
+
+
+def test_batch_that_is_no_multiple_is_left_plain_and_found_in_every_run(model, sun, sample, reports):
+    def add_one(n, context, value, extra_options):
+        return tuple(torch.cat([t, t[:1]]) for t in (n, context, value))
+
+    plain, patched = model.clone(), sun()
+    for each in (plain, patched):
+        each.set_model_attn2_patch(add_one)
+        each.set_model_attn2_output_patch(lambda n, extra_options: n[:-1])
+    for _ in range(2):
+        assert torch.equal(sample(patched, batch=2), sample(plain, batch=2))
+        (finding,) = reports.pop().findings
+        assert "changes the batch (2 -> 3 rows) in a way that SUN cannot follow" in finding
