@@ -8,6 +8,7 @@ Whatever is not known to be safe runs eagerly, and says why: the same picture, l
 """
 
 import logging
+import traceback
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -35,19 +36,23 @@ SPARE_MEMORY = 2**30
 CHECKS = 2
 """Steps at which a new graph is compared with an eager forward."""
 
-_failed: list[Exception] = []
-"""Why captures failed. Their frames hold memory that CUDA's allocator cannot free outside of the capture."""
-
-_CORE_FORWARDS = (
-    openaimodel.UNetModel.forward,
-    openaimodel.UNetModel._forward,
-    openaimodel.ResBlock.forward,
-    openaimodel.ResBlock._forward,
-    comfy.ldm.modules.attention.SpatialTransformer.forward,
-    comfy.ldm.modules.attention.BasicTransformerBlock.forward,
-    comfy.ldm.modules.attention.CrossAttention.forward,
+_CORE = (
+    (openaimodel.UNetModel, "forward"),
+    (openaimodel.UNetModel, "_forward"),
+    (openaimodel.ResBlock, "forward"),
+    (openaimodel.ResBlock, "_forward"),
+    (openaimodel, "forward_timestep_embed"),
+    (openaimodel, "apply_control"),
+    (comfy.ldm.modules.attention.SpatialTransformer, "forward"),
+    (comfy.ldm.modules.attention.BasicTransformerBlock, "forward"),
+    (comfy.ldm.modules.attention.CrossAttention, "forward"),
+    (torch.nn.GroupNorm, "forward"),
 )
-"""What a U-Net's forward is made of; another pack may have put its own in their place before this is read."""
+"""What a U-Net's forward is made of. Packs put functions of their own in these places, at any time."""
+_AT_IMPORT = tuple(getattr(owner, name, None) for owner, name in _CORE)
+
+_failed: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose capture failed. After one, nothing is captured in this process: CUDA's state is not sure."""
 
 Forward = Callable[[dict[str, Tensor | None], dict[str, Any]], Tensor]
 """Evaluates the U-Net eagerly: inputs by name, transformer_options -> prediction."""
@@ -65,8 +70,9 @@ class CapturedForward:
         key: str,
         weights: ResidentWeights,
         signature: bytes,
+        eager: Tensor,
     ):
-        """Capture `forward`, which has run eagerly with the same `inputs` just before.
+        """Capture `forward`, which has just given `eager` for the same `inputs`.
 
         `sun` stands in `options` under `key`; `signature` is that of the pages that `weights` lie in.
         """
@@ -74,13 +80,19 @@ class CapturedForward:
         self.inputs = {name: None if tensor is None else tensor.clone() for name, tensor in inputs.items()}
         self.sun_tensors = [tensor.clone() for tensor in sun.tensors()]
         own = {**options, key: sun.with_tensors(iter(self.sun_tensors))}
-        x = inputs["x"]
-        assert x is not None
-        self.output = torch.empty_like(x)
+        self.output = torch.empty_like(eager)
         self.graph = torch.cuda.CUDAGraph()
         self.small = weights.copy_small()
-        with weights.replaced_small(self.small), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.output.copy_(forward(self.inputs, own))
+        stream, reserved = torch.cuda.current_stream(eager.device), torch.cuda.memory_reserved(eager.device)
+        try:
+            with weights.replaced_small(self.small), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                self.output.copy_(forward(self.inputs, own))
+        except Exception:
+            torch.cuda.set_stream(stream)  # an invalid capture ends without giving the stream back
+            _failed.append(self.graph)
+            raise
+        self.bytes = max(0, torch.cuda.memory_reserved(eager.device) - reserved)
+        """Memory that the graph holds; ComfyUI takes it for free."""
         self.checks_left = CHECKS
         self._loaded: Callable[[], SunForward | None] = lambda: None
 
@@ -113,6 +125,8 @@ class Captures:
     """What earlier runs needed: a forward that one run needs once is not worth a graph."""
     unfit: dict[Hashable, str] = field(default_factory=dict)
     """Why a forward is not captured again."""
+    layouts: dict[Hashable, int] = field(default_factory=dict)
+    """A number for each layout of keys and values."""
 
     def __deepcopy__(self, memo: dict) -> "Captures":
         """Stay the same in copies of a run's options."""
@@ -149,6 +163,10 @@ class Replays:
         self._ready_shapes: set[Hashable] = set()
         """Graphs that have this run's small weights."""
         self._weights: ResidentWeights | None = None
+        self._loaded: tuple[Any, Any] | None = None
+        """What ComfyUI had loaded when the weights were found."""
+        self._layout: tuple[SunForward, int] | None = None
+        self._have_moved = False
         self._is_off = False
         try:
             self._check_model(enabled)
@@ -172,10 +190,13 @@ class Replays:
             raise CannotCapture("capture is off in the settings")
         if model.get_additional_models_with_key("multigpu"):
             raise CannotCapture("several GPUs share the run")
+        if _failed:
+            raise CannotCapture("a capture failed before; restart ComfyUI to try again")
         unet = model.model.diffusion_model
-        here = (type(unet), type(unet).forward, type(unet)._forward)
-        if here != (openaimodel.UNetModel, *_CORE_FORWARDS[:2]) or any(
-            not function.__module__.startswith("comfy.ldm.") for function in _CORE_FORWARDS
+        now = [getattr(owner, name, None) for owner, name in _CORE]
+        if type(unet) is not openaimodel.UNetModel or any(
+            function is not before or not function.__module__.startswith(("comfy.ldm.", "torch.nn."))
+            for function, before in zip(now, _AT_IMPORT, strict=True)
         ):
             raise CannotCapture("the U-Net is not ComfyUI's own")
         if any(key.startswith("diffusion_model") for key in (*model.object_patches, *model.object_patches_backup)):
@@ -184,7 +205,7 @@ class Replays:
             raise CannotCapture("another node changes the model while it runs")
         if unet.dtype not in (torch.float16, torch.bfloat16, torch.float32):
             raise CannotCapture(f"weights in {str(unet.dtype).removeprefix('torch.')} are not captured")
-        if comfy.model_management.get_free_memory(device) < SPARE_MEMORY:
+        if self._free_memory() < SPARE_MEMORY:
             self.captures.clear()
             raise CannotCapture("there is little memory")
 
@@ -204,13 +225,16 @@ class Replays:
             return forward(inputs, options)
         self._needed.add(shape)
         comfy.model_management.throw_exception_if_processing_interrupted()
-        captured = self._ready(shape)
+        try:
+            captured = self._ready(shape)
+        except CannotCapture as reason:
+            self.why_eager = str(reason)
+            return forward(inputs, options)
         if captured is None:
             return self._eager_and_captured(forward, inputs, options, sun, key, shape)
         replayed = self._replayed(captured, inputs, sun)
         if replayed is None:
-            self.captures.drop(shape)
-            self.why_eager = "the weights moved"
+            self._drop_moved(shape)
             return forward(inputs, options)
         if not captured.checks_left:
             self.count += 1
@@ -218,24 +242,33 @@ class Replays:
         return self._checked(captured, replayed, forward(inputs, options), shape)
 
     def _ready(self, shape: Hashable) -> CapturedForward | None:
-        """Return the graph for a shape, with this run's weights; None if there is none that fits."""
+        """Return the graph for a shape, with this run's weights; None if there is none that fits.
+
+        Raises CannotCapture if the weights are not ready.
+        """
         captured = self.captures.kept.get(shape)
         if captured is None:
             return None
         self.captures.kept.move_to_end(shape)
-        if self._weights is None:
-            try:
-                self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
-            except CannotCapture as reason:
-                self.why_eager = str(reason)
-                return None
+        loaded = self._what_is_loaded()
+        if self._weights is None or loaded != self._loaded:  # another model may have pushed this one out meanwhile
+            self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
+            self._loaded, self._ready_shapes = loaded, set()
         if not captured.weights.is_where(self._weights):
-            self.captures.drop(shape)
+            self._drop_moved(shape)
             return None
         if shape not in self._ready_shapes:
             captured.take_small_weights(self._weights)
             self._ready_shapes.add(shape)
         return captured
+
+    def _drop_moved(self, shape: Hashable) -> None:
+        self.captures.drop(shape)
+        self._have_moved, self.why_eager = True, "the weights moved"
+
+    def _what_is_loaded(self) -> tuple[Any, Any]:
+        base = self.model.model
+        return (getattr(base, "model_loaded_weight_memory", None), getattr(base, "current_weight_patches_uuid", None))
 
     def _replayed(self, captured: CapturedForward, inputs: dict[str, Tensor | None], sun: SunForward) -> Tensor | None:
         assert self._weights is not None
@@ -257,22 +290,28 @@ class Replays:
         if shape not in self.captures.seen:
             self.why_eager = self.why_eager or "a forward is captured in the second run that needs it"
             return eager
+        if self._have_moved:  # the next run captures, if its weights stay
+            return eager
         try:
-            if comfy.model_management.get_free_memory(self.model.load_device) < 2 * self._memory(inputs) + SPARE_MEMORY:
+            if self._free_memory() < 2 * self._memory(inputs) + SPARE_MEMORY:
                 raise CannotCapture("there is little memory")
             self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
+            self._loaded = self._what_is_loaded()
             with pinned(self._weights.block) as signature:
                 if signature is None:
                     raise CannotCapture("weights are still being loaded")
-                captured = CapturedForward(forward, inputs, options, sun, key, self._weights, signature)
+                captured = CapturedForward(forward, inputs, options, sun, key, self._weights, signature, eager)
             replayed = self._replayed(captured, inputs, sun)
         except CannotCapture as reason:
             self.why_eager = str(reason)
             return eager
         except comfy.model_management.InterruptProcessingException:
             raise
+        except torch.cuda.OutOfMemoryError:
+            self.why_eager = "there is little memory"
+            return eager
         except Exception as error:  # whatever CUDA, torch and Triton raise
-            _failed.append(error)
+            traceback.clear_frames(error.__traceback__)  # they hold the U-Net
             logging.info(f"SUN does not capture this forward: {' '.join(str(error).split())[:200]}")
             self.captures.unfit[shape] = self.why_eager = "the forward cannot be captured"
             return eager
@@ -304,8 +343,21 @@ class Replays:
             raise CannotCapture("another node wraps the U-Net")
 
     def _shape(self, inputs: dict[str, Tensor | None], sun: SunForward) -> Hashable:
-        described = [(name, _shape_of(tensor)) for name, tensor in inputs.items()]
-        return (*described, *map(_shape_of, sun.tensors()), sun.row_count, torch.is_inference_mode_enabled())
+        if self._layout is None or self._layout[0] is not sun:
+            layout = (*map(_shape_of, sun.tensors()), sun.row_count)
+            self._layout = sun, self.captures.layouts.setdefault(layout, len(self.captures.layouts))
+        return (
+            *((name, _shape_of(tensor)) for name, tensor in inputs.items()),
+            self._layout[1],
+            comfy.ldm.modules.attention.optimized_attention,
+            torch.get_float32_matmul_precision(),
+            torch.is_inference_mode_enabled(),
+            torch.is_autocast_enabled("cuda"),
+        )
+
+    def _free_memory(self) -> float:
+        held = sum(captured.bytes for captured in self.captures.kept.values())
+        return comfy.model_management.get_free_memory(self.model.load_device) - held
 
     def _memory(self, inputs: dict[str, Tensor | None]) -> float:
         x = inputs["x"]
@@ -315,7 +367,7 @@ class Replays:
     def end(self) -> None:
         """Remember what this run needed."""
         self.captures.seen |= self._needed
-        self._weights = None
+        self._weights = self._layout = None
 
 
 def _shape_of(tensor: Tensor | None) -> Hashable:

@@ -239,7 +239,12 @@ class SunHooks:
             return executor(inputs["x"], inputs["timesteps"], inputs["context"], inputs["y"], None, options)
 
         inputs = {"x": x, "timesteps": timesteps, "context": context, "y": y}
-        return options[REPLAYS_KEY](forward, inputs, options, options[FORWARD_KEY], FORWARD_KEY)
+        replays, sun = options[REPLAYS_KEY], options[FORWARD_KEY]
+        count = replays.count
+        prediction = replays(forward, inputs, options, sun, FORWARD_KEY)
+        if replays.count > count and RECORD_KEY in options:
+            options[RECORD_KEY].acted.update(sun.layers)  # as in the forward that was captured
+        return prediction
 
     def detached(self, _: ModelPatcher, unpatches_all: bool) -> None:
         """Free the CUDA graphs of a MODEL that leaves its device."""

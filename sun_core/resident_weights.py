@@ -24,6 +24,8 @@ class ResidentWeights:
     """Addresses of the large ones."""
     small: list[tuple[dict[str, Any], str]]
     """The small ones: a module's parameters or buffers, and a name in them."""
+    modules: tuple[Any, ...] = ()
+    """The kind of each module, and how it pads."""
     block: Any = None
     """The range of ComfyUI's dynamic VRAM that holds the rest, None without dynamic VRAM."""
 
@@ -50,7 +52,8 @@ class ResidentWeights:
     def is_where(self, other: "ResidentWeights") -> bool:
         """Say whether the large weights lie where the others lay, and the small ones are of the same kind."""
         mine, others = ([(t.shape, t.dtype) for t in weights.small_tensors()] for weights in (self, other))
-        return self.pointers == other.pointers and self.block == other.block and mine == others
+        kept = (self.pointers, self.modules, self.block) == (other.pointers, other.modules, other.block)
+        return kept and mine == others
 
 
 def resident_weights(unet: nn.Module, device: torch.device) -> ResidentWeights:
@@ -58,9 +61,10 @@ def resident_weights(unet: nn.Module, device: torch.device) -> ResidentWeights:
     pointers: list[int] = []
     small: list[tuple[dict[str, Any], str]] = []
     ranges: list[Any] = []
+    kinds: list[Any] = []
     for module in unet.modules():
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-            raise CannotCapture("another node changes the U-Net's modules")
+        _check_module(module)
+        kinds.append((type(module), getattr(module, "padding_mode", None)))
         if getattr(module, "weight_function", None) or getattr(module, "bias_function", None):
             raise CannotCapture("weights are patched while the model runs")
         streamed: tuple[str, ...] = ()
@@ -73,13 +77,28 @@ def resident_weights(unet: nn.Module, device: torch.device) -> ResidentWeights:
             for name, tensor in owner.items():
                 if tensor is None or name in streamed:
                     continue
+                if type(tensor) not in (Tensor, nn.Parameter):
+                    raise CannotCapture("weights are quantised by another pack")
                 if tensor.device != device:
                     raise CannotCapture("the model is only partly on the GPU")
                 if tensor.nbytes <= SMALL:
                     small.append((owner, name))
                 else:
                     pointers.append(tensor.data_ptr())
-    return ResidentWeights(tuple(pointers), small, _block(ranges))
+    return ResidentWeights(tuple(pointers), small, tuple(kinds), _block(ranges))
+
+
+def _check_module(module: nn.Module) -> None:
+    """Raise CannotCapture if another pack may have changed what a module does."""
+    changed = (
+        name
+        for name, value in vars(module).items()
+        if callable(value) and not isinstance(value, nn.Module) and not name.endswith("_lowvram_function")
+    )
+    if module._forward_hooks or module._forward_pre_hooks or any(changed):
+        raise CannotCapture("another node changes the U-Net's modules")
+    if not type(module).__module__.startswith(("comfy.", "torch.nn.")):
+        raise CannotCapture("another pack brings modules of its own")
 
 
 def _block(ranges: list[tuple[Any, int, int]]) -> Any:
