@@ -11,32 +11,34 @@ the offsets, with the same weights:
 - ControlNets, hooks and pooled outputs of a negative say nothing about its words and play no part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from .adapter import SunLayer
 from .errors import SunError
+
+Project = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Makes K and V, each (rows, tokens, hidden_dim), of a context (rows, tokens, context_dim)."""
 
 
 class CachedContext:
-    """A context (rows, tokens, context_dim) and the keys and values that adapter layers made of it so far."""
+    """A context (rows, tokens, context_dim) and the keys and values that layers made of it so far."""
 
     def __init__(self, context: Tensor):
         self.context = context
         self._kv: dict[tuple, tuple[Tensor, Tensor]] = {}
 
-    def keys_values(self, number: str, layer: SunLayer, branch: str, like: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Return K and V of a branch of layer `number`, made at first use: (1 or rows, tokens, hidden_dim).
+    def keys_values(self, number: str, project: Project, like: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Return K and V of layer `number`, made by `project` at first use: (1 or rows, tokens, hidden_dim).
 
         They are in the dtype and on the device of `like`; a context of one row stays one row.
         """
         key = (number, like.device, like.dtype)
         if key not in self._kv:
-            self._kv[key] = layer.keys_values(branch, self.context.to(like))
+            self._kv[key] = project(self.context.to(like))
         k, v = self._kv[key]
         return (k, v) if len(k) in (1, rows) else (repeat_rows(k, rows), repeat_rows(v, rows))
 

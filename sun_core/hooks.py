@@ -20,10 +20,10 @@ from torch import Tensor
 from .adapter import SunAdapter
 from .attention_patch import FORWARD_KEY, install
 from .automatic import automatic_settings
+from .branches import AdapterBranches, Strengths
 from .capture import COMPILE_KEY, Captures, Replays
 from .conditioning import area_as_mask, negative_entries
 from .errors import SunError
-from .forward import Strengths
 from .layers import cross_attention_layers
 from .run import RunReport, SunRun
 
@@ -135,14 +135,13 @@ class SunHooks:
             run.forget()
 
     def _new_run(self, guider: Any, negative_conds: list[dict], noise: Tensor, model_options: dict) -> SunRun:
-        adapters = _adapters_by_device(guider.model_patcher)
-        context_dim = next(iter(adapters.values())).layout.context_dim
+        strengths = Strengths(self.settings.negative_strength, self.settings.positive_strength)
+        source = AdapterBranches(_adapters_by_device(guider.model_patcher), strengths)
         percent_to_sigma = guider.inner_model.model_sampling.percent_to_sigma
         return SunRun(
-            adapters,
-            negative_entries(negative_conds, context_dim, noise.shape[2:]),
+            source,
+            negative_entries(negative_conds, source.context_dim, noise.shape[2:]),
             plain_names=_give_negatives_of_guider_own_uuids(guider),
-            strengths=Strengths(self.settings.negative_strength, self.settings.positive_strength),
             sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
             contexts_can_change=_contexts_can_change(model_options),

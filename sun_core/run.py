@@ -2,16 +2,16 @@
 
 import logging
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from .adapter import SunAdapter
+from .branches import BranchSource
 from .conditioning import CachedContext, NegativeEntry, has_places
-from .forward import Strengths, SunForward, layers_of
+from .forward import SunForward
 
 
 @cache
@@ -24,14 +24,13 @@ def _warn_of_unknown_rows(names: int, rows: int) -> None:
 
 @dataclass
 class SunRun:
-    """One sampling run: adapters, negatives, and what was computed for its forwards so far, which `forget` frees."""
+    """One sampling run: negatives, and what was computed for its forwards so far, which `forget` frees."""
 
-    adapters: Mapping[torch.device, SunAdapter]
-    """The adapter on each device that the run uses."""
+    source: BranchSource
+    """What makes the branches of the layers."""
     negatives: Sequence[NegativeEntry]
     plain_names: frozenset[Hashable] = frozenset()
     """Names of conditioning entries whose rows are left plain: the sampler's negatives."""
-    strengths: Strengths = field(default_factory=Strengths)
     sigma_start: float = float("inf")
     sigma_end: float = 0.0
     contexts_can_change: bool = True
@@ -67,8 +66,10 @@ class SunRun:
         if len(x) % len(names) or len(context) != len(x):
             _warn_of_unknown_rows(len(names), len(x))
             return None
-        chunks = zip(names, context.split(len(x) // len(names)), is_sun, strict=True)
-        positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
+        positives = []
+        if self.source.reads_positives:
+            chunks = zip(names, context.split(len(x) // len(names)), is_sun, strict=True)
+            positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
         key = (is_sun, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype)
         if key not in self._forwards:
             self._forwards[key] = self._new_forward(x, positives, negatives, is_sun, dtype)
@@ -82,12 +83,11 @@ class SunRun:
         is_sun: Sequence[bool],
         dtype: torch.dtype,
     ) -> SunForward:
-        adapter = self.adapters[x.device] if len(self.adapters) > 1 else next(iter(self.adapters.values()))
         chunk_rows = len(x) // len(is_sun)
         like = torch.empty(0, dtype=dtype, device=x.device)
         sun_rows = [row for row in range(len(x)) if is_sun[row // chunk_rows]]
         return SunForward(
-            layers=layers_of(adapter, negatives, positives, self.strengths, chunk_rows, x.shape[2:], like),
+            layers=self.source.layers(negatives, positives, sum(is_sun), chunk_rows, x.shape[2:], like),
             row_count=len(x),
             rows=None if all(is_sun) else torch.tensor(sun_rows, device=x.device),
             masked=negatives if has_places(negatives, x.shape[2:]) else (),

@@ -1,0 +1,141 @@
+"""Where the branches of the layers come from: what a run gives each layer beside the text.
+
+An adapter has weights of its own for keys and values, and adds offsets (attention.py). Without one, the layers' own
+frozen weights read the negative, and normalized attention guidance combines the two (nag.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .adapter import EXTRA_POSITIVE, NEGATIVE, SunAdapter
+from .conditioning import CachedContext, NegativeEntry, entry_shares, has_places
+from .forward import Combine, LayerBranches, Offsets
+
+
+class BranchSource(Protocol):
+    """Makes the branches of all layers of a U-Net."""
+
+    reads_positives: bool
+    """Whether there are branches for the positive."""
+    follows_weights: bool
+    """Whether the branches depend on the U-Net's weights, which hooks may change between steps."""
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the text that the layers read."""
+        ...
+
+    def layers(
+        self,
+        negatives: Sequence[NegativeEntry],
+        positives: Sequence[CachedContext],
+        chunks: int,
+        chunk_rows: int,
+        latent_size: Sequence[int],
+        like: Tensor,
+    ) -> dict[int, LayerBranches]:
+        """Make the branches of each layer, by number, in the dtype and on the device of `like`.
+
+        positives: c+ of each of the `chunks` chunks of `chunk_rows` rows, if the source reads them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Factors of the two terms."""
+
+    negative: float = 1.0
+    positive: float = 1.0
+
+
+@dataclass(frozen=True)
+class AdapterBranches:
+    """The branches of an adapter, of which each device has its own copy."""
+
+    adapters: Mapping[torch.device, SunAdapter]
+    strengths: Strengths = Strengths()
+    reads_positives = True
+    follows_weights = False
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the text that the adapter reads."""
+        return next(iter(self.adapters.values())).layout.context_dim
+
+    def layers(
+        self,
+        negatives: Sequence[NegativeEntry],
+        positives: Sequence[CachedContext],
+        chunks: int,
+        chunk_rows: int,
+        latent_size: Sequence[int],
+        like: Tensor,
+    ) -> dict[int, LayerBranches]:
+        """Make the branches of all layers of the adapter; arguments as in BranchSource."""
+        adapter = of_device(self.adapters, like.device)
+        return layers_of(adapter, negatives, positives, self.strengths, chunk_rows, latent_size, like)
+
+
+def of_device(per_device: Mapping[torch.device, Any], device: torch.device) -> Any:
+    """Return what stands under `device`; a run on a single device may name it otherwise."""
+    return per_device[device] if len(per_device) > 1 else next(iter(per_device.values()))
+
+
+def layers_of(
+    adapter: SunAdapter,
+    negatives: Sequence[NegativeEntry],
+    positives: Sequence[CachedContext],
+    strengths: Strengths,
+    chunk_rows: int,
+    latent_size: Sequence[int],
+    like: Tensor,
+) -> dict[int, LayerBranches]:
+    """Make the branches of all layers of `adapter`, in the dtype and on the device of `like`.
+
+    positives: c+ of each chunk of `chunk_rows` rows. Every negative entry is one branch, and the extra positive one.
+    """
+    shares = [1.0] * len(negatives) if has_places(negatives, latent_size) else entry_shares(negatives)
+    scales, shift = _scales_and_shift(adapter, shares, strengths, like)
+    sizes = [layer.hidden_dim for layer in adapter.values()]
+    layers = {}
+    for number, scale, beta in zip(adapter, scales.split(sizes, dim=-1), shift.split(sizes), strict=True):
+        layer = adapter[number]
+        negative, extra_positive = (partial(layer.keys_values, branch) for branch in (NEGATIVE, EXTRA_POSITIVE))
+        branches = [[entry.keys_values(number, negative, like, chunk_rows)] * len(positives) for entry in negatives]
+        if adapter.layout.extra_positive:
+            branches.append([c.keys_values(number, extra_positive, like, chunk_rows) for c in positives])
+        layers[int(number)] = _layer(branches, Offsets(scale, beta), chunk_rows)
+    return layers
+
+
+def _layer(branches: Sequence[Sequence[tuple[Tensor, Tensor]]], combine: Combine, chunk_rows: int) -> LayerBranches:
+    keys, values = ([[kv[which] for kv in pieces] for pieces in branches] for which in (0, 1))
+    return LayerBranches(keys, values, combine, chunk_rows)
+
+
+def _scales_and_shift(
+    adapter: SunAdapter, shares: Sequence[float], strengths: Strengths, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the scales of all branches and the shift, of all layers side by side, in few operations.
+
+    Returns: (branches, 1, 1, channels of all layers), fp32; (channels of all layers,), in the dtype of `like`.
+    """
+
+    def side_by_side(branch: str, which: str) -> Tensor:
+        return torch.cat([adapter[number].per_channel(branch, which) for number in adapter]).to(
+            like.device, torch.float
+        )
+
+    alpha, beta = (side_by_side(NEGATIVE, which) for which in ("alpha", "beta"))
+    scales = [alpha * (-strengths.negative * share) for share in shares]
+    shift = beta * -strengths.negative
+    if adapter.layout.extra_positive:
+        scales.append(side_by_side(EXTRA_POSITIVE, "alpha") * strengths.positive)
+        shift = torch.add(shift, side_by_side(EXTRA_POSITIVE, "beta"), alpha=strengths.positive)
+    return torch.stack(scales)[:, None, None], shift.to(like.dtype)
