@@ -10,11 +10,17 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .adapter import EXTRA_POSITIVE, NEGATIVE, SunAdapter
 from .conditioning import CachedContext, NegativeEntry, entry_shares, has_places
 from .forward import Combine, LayerBranches, Offsets
+from .layers import CrossAttentionLayer, cross_attention_layers
+from .nag import Guidance, NagSettings
+
+SUN = "sun"
+"""Our key among a ModelPatcher's wrappers, callbacks and additional models."""
 
 
 class BranchSource(Protocol):
@@ -63,6 +69,12 @@ class AdapterBranches:
     reads_positives = True
     follows_weights = False
 
+    @classmethod
+    def on(cls, model: ModelPatcher, strengths: Strengths) -> "AdapterBranches":
+        """Take the adapter that is on `model`."""
+        adapters = {p.load_device: p.get_additional_models_with_key(SUN)[0].model for p in _of_all_devices(model)}
+        return cls(adapters, strengths)
+
     @property
     def context_dim(self) -> int:
         """Width of the text that the adapter reads."""
@@ -78,13 +90,64 @@ class AdapterBranches:
         like: Tensor,
     ) -> dict[int, LayerBranches]:
         """Make the branches of all layers of the adapter; arguments as in BranchSource."""
-        adapter = of_device(self.adapters, like.device)
+        adapter = _of_device(self.adapters, like.device)
         return layers_of(adapter, negatives, positives, self.strengths, chunk_rows, latent_size, like)
 
 
-def of_device(per_device: Mapping[torch.device, Any], device: torch.device) -> Any:
+def _of_all_devices(model: ModelPatcher) -> list[ModelPatcher]:
+    """Return `model` and its clones on other GPUs (ComfyUI 0.33), each with weights of its own."""
+    return [model, *model.get_additional_models_with_key("multigpu")]
+
+
+def _of_device(per_device: Mapping[torch.device, Any], device: torch.device) -> Any:
     """Return what stands under `device`; a run on a single device may name it otherwise."""
     return per_device[device] if len(per_device) > 1 else next(iter(per_device.values()))
+
+
+@dataclass(frozen=True)
+class OwnBranches:
+    """The negative as the U-Net's own layers read it, LoRAs included; each device has its own copy of the U-Net."""
+
+    attentions: Mapping[torch.device, Sequence[CrossAttentionLayer]]
+    settings: NagSettings
+    reads_positives = False
+    follows_weights = True
+
+    @classmethod
+    def on(cls, model: ModelPatcher, settings: NagSettings) -> "OwnBranches":
+        """Take the cross-attention of `model`."""
+        attentions = {p.load_device: cross_attention_layers(p.model.diffusion_model) for p in _of_all_devices(model)}
+        return cls(attentions, settings)
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the text that the U-Net reads."""
+        return next(iter(self.attentions.values()))[0].context_dim
+
+    def layers(
+        self,
+        negatives: Sequence[NegativeEntry],
+        positives: Sequence[CachedContext],
+        chunks: int,
+        chunk_rows: int,
+        latent_size: Sequence[int],
+        like: Tensor,
+    ) -> dict[int, LayerBranches]:
+        """Make the branches of all layers of the U-Net; arguments as in BranchSource."""
+        guidance = Guidance(self.settings, torch.tensor(entry_shares(negatives)).to(like)[:, None, None, None])
+        layers = {}
+        for layer in _of_device(self.attentions, like.device):
+            project = partial(_own_keys_values, layer.attention)
+            branches = [
+                [entry.keys_values(str(layer.number), project, like, chunk_rows)] * chunks for entry in negatives
+            ]
+            layers[layer.number] = _layer(branches, guidance, chunk_rows)
+        return layers
+
+
+def _own_keys_values(attention: Any, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Call the layers, whose weights may be offloaded, quantised or patched as they are called."""
+    return attention.to_k(context), attention.to_v(context)
 
 
 def layers_of(

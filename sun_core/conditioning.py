@@ -1,7 +1,7 @@
 """What a run's negative conditioning means to SUN.
 
 ComfyUI predicts once per entry of a conditioning and averages the predictions; SUN attends once per entry and averages
-the offsets, with the same weights:
+the offsets, or without an adapter the attentions, with the same weights:
 
 - combined entries all count, each with its own strength;
 - a mask or an area weighs an entry at each place of the picture; where no entry reaches, all count as if unmasked,
@@ -84,7 +84,7 @@ def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequenc
     context = cond["model_conds"]["c_crossattn"].cond
     if context.shape[-1] != context_dim:
         raise SunError(
-            f"The negative prompt was encoded {context.shape[-1]} wide, but this SUN adapter reads {context_dim}; "
+            f"The negative prompt was encoded {context.shape[-1]} wide, but this MODEL reads {context_dim}; "
             "encode it with the CLIP of the checkpoint that is connected."
         )
     return NegativeEntry(

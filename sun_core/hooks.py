@@ -6,8 +6,7 @@ where it takes no part in the batch) and puts the SunRun into the run's own opti
 """
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
 from math import inf
 from typing import Any
 
@@ -17,45 +16,31 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from .adapter import SunAdapter
 from .attention_patch import FORWARD_KEY, install
-from .automatic import automatic_settings
-from .branches import AdapterBranches, Strengths
+from .branches import SUN
 from .capture import COMPILE_KEY, Captures, Replays
 from .conditioning import area_as_mask, negative_entries
 from .errors import SunError
 from .layers import cross_attention_layers
 from .run import RunReport, SunRun
+from .settings import Settings
 
-SUN = "sun"
-"""Our key among a ModelPatcher's wrappers, callbacks and additional models."""
+IDLE = "sun_idle"
+"""The key of the wrapper of a node that does nothing."""
 RUN_KEY, REPLAYS_KEY = "sun_run", "sun_replays"
 """Where transformer_options hold the run's SunRun and its Replays."""
 
+ADAPTER_READS_THE_NEGATIVE = (
+    "Negative Prompt at CFG 1 does nothing here: the SUN adapter on this MODEL reads the negative prompt already."
+)
+
 Report = Callable[[RunReport], None]
-
-
-@dataclass(frozen=True)
-class SunSettings:
-    """How an adapter works on a MODEL. Percents are of the sampling schedule, as everywhere in ComfyUI."""
-
-    negative_strength: float = 1.0
-    positive_strength: float = 1.0
-    start_percent: float = 0.0
-    end_percent: float = 1.0
-    automatic: bool = True
-    """CFG 1, trailing sigmas and a deterministic sampler, whatever the sampler says."""
-
-    @property
-    def is_off(self) -> bool:
-        """Whether the MODEL samples as if SUN were not there: at strength 0."""
-        return self.negative_strength == 0 and self.positive_strength == 0
 
 
 class SunHooks:
     """The wrappers of one patched MODEL; its clones share them."""
 
-    def __init__(self, settings: SunSettings, negative: list | None, report: Report, may_capture: Callable[[], bool]):
+    def __init__(self, settings: Settings, negative: list | None, report: Report, may_capture: Callable[[], bool]):
         """`negative` (CONDITIONING) takes the place of the sampler's own; `report` is told what each run did.
 
         `may_capture` is asked at each run whether forwards may be captured as CUDA graphs.
@@ -79,14 +64,14 @@ class SunHooks:
         if not self.negative and not guider.conds.get("negative"):
             raise SunError(
                 f"SUN needs a negative prompt, which may be empty, and {_node_of(guider)} has none; use KSampler "
-                "or CFGGuider, or connect one to the negative input of Apply SUN Adapter."
+                f"or CFGGuider, or connect one to the negative input of {self.settings.node}."
             )
-        steps = len(sigmas) - 1
+        run = RunReport(len(sigmas) - 1, enough_steps=self.settings.enough_steps)
         if not self.settings.automatic:
-            return self._reported(RunReport(steps), executor, noise, latent, sampler, sigmas, *args, **kwargs)
+            return self._reported(run, executor, noise, latent, sampler, sigmas, *args, **kwargs)
         _turn_negative_areas_of_guider_into_masks(guider, noise)
-        with automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, changes):
-            return self._reported(RunReport(steps, changes), executor, noise, latent, sampler, sigmas, *args, **kwargs)
+        with self.settings.automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, run.changes):
+            return self._reported(run, executor, noise, latent, sampler, sigmas, *args, **kwargs)
 
     def _reported(self, run: RunReport, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         outer, self.running = self.running, run
@@ -135,8 +120,7 @@ class SunHooks:
             run.forget()
 
     def _new_run(self, guider: Any, negative_conds: list[dict], noise: Tensor, model_options: dict) -> SunRun:
-        strengths = Strengths(self.settings.negative_strength, self.settings.positive_strength)
-        source = AdapterBranches(_adapters_by_device(guider.model_patcher), strengths)
+        source = self.settings.source(guider.model_patcher)
         percent_to_sigma = guider.inner_model.model_sampling.percent_to_sigma
         return SunRun(
             source,
@@ -164,7 +148,8 @@ class SunHooks:
         if run is not None and c_crossattn is not None:
             names = transformer_options.get("uuids", (None,))
             run.evaluations += 1
-            transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, t, _compute_dtype(executor.class_obj))
+            dtype, weights = _compute_dtype(executor.class_obj), _hooked_weights(executor.class_obj)
+            transformer_options[FORWARD_KEY] = run.forward(x, c_crossattn, names, t, dtype, weights)
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
     def diffusion_model(
@@ -195,19 +180,44 @@ class SunHooks:
             self.captures.clear()
 
 
+class IdleHook:
+    """The wrapper of a Negative Prompt at CFG 1 on a MODEL with an adapter: it reports that it does nothing."""
+
+    def __init__(self, report: Report):
+        self.report = report
+
+    def __deepcopy__(self, memo: dict) -> "IdleHook":
+        """Stay the same in copies of a run's options."""
+        return self
+
+    def outer_sample(
+        self, executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Sample, and report."""
+        samples = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+        self.report(RunReport(len(sigmas) - 1, note=ADAPTER_READS_THE_NEGATIVE))
+        return samples
+
+
 def _contexts_can_change(model_options: dict[str, Any]) -> bool:
     """Say whether something on the MODEL may give an entry another context from step to step.
 
     ComfyUI itself does so in context windows only; what other packs put around an evaluation is not known.
     """
     wrappers = model_options["transformer_options"].get("wrappers", {})
-    foreign = any(key not in (SUN, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
+    foreign = any(key not in (SUN, IDLE, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
     return foreign or "context_handler" in model_options or "model_function_wrapper" in model_options
 
 
 def _compute_dtype(base_model: Any) -> torch.dtype:
     """Return what ComfyUI computes a U-Net in, as its BaseModel.apply_model decides."""
     return base_model.manual_cast_dtype or base_model.get_dtype()
+
+
+def _hooked_weights(base_model: Any) -> Hashable:
+    """Say which weights ComfyUI's hooks (LoRAs of a conditioning) have given a U-Net."""
+    hooks = base_model.current_patcher.current_hooks
+    return None if hooks is None else frozenset((hook.hook_ref, hook.strength) for hook in hooks.hooks)
 
 
 def _node_of(guider: Any) -> str:
@@ -231,12 +241,6 @@ def _give_negatives_of_guider_own_uuids(guider: Any) -> frozenset:
             guider.conds[name] = [{**cond, "uuid": uuid.uuid4()} for cond in conds]
             uuids |= {cond["uuid"] for cond in guider.conds[name]}
     return frozenset(uuids)
-
-
-def _adapters_by_device(model: ModelPatcher) -> dict[torch.device, SunAdapter]:
-    """Find the adapter on the MODEL's device and those of its multi-GPU clones (ComfyUI 0.33), each with its copy."""
-    patchers = [model, *model.get_additional_models_with_key("multigpu")]
-    return {patcher.load_device: patcher.get_additional_models_with_key(SUN)[0].model for patcher in patchers}
 
 
 def _processed(

@@ -37,6 +37,8 @@ class SunRun:
     """Whether an entry's context may change from step to step, as context windows let it: then each is compared."""
     evaluations: int = 0
     """Forwards of the U-Net so far."""
+    _weights: Hashable = None
+    """Which weights the U-Net had in the last forward."""
     _positives: dict[Hashable, CachedContext] = field(default_factory=dict)
     _forwards: dict[Hashable, SunForward] = field(default_factory=dict)
 
@@ -47,13 +49,23 @@ class SunRun:
         return any(end > 0 or start < float("inf") for start, end in ranges)
 
     def forward(
-        self, x: Tensor, context: Tensor, names: Sequence[Hashable], sigma: Tensor, dtype: torch.dtype
+        self,
+        x: Tensor,
+        context: Tensor,
+        names: Sequence[Hashable],
+        sigma: Tensor,
+        dtype: torch.dtype,
+        weights: Hashable = None,
     ) -> SunForward | None:
         """Return what the next forward needs, None if SUN has nothing to do in it.
 
         x: (rows, channels, height, width); context: (rows, tokens, context_dim), c+ of the rows that SUN works on;
-        names: which conditioning entry each chunk of rows is of; sigma: (rows,); dtype: what the U-Net computes in.
+        names: which conditioning entry each chunk of rows is of; sigma: (rows,); dtype: what the U-Net computes in;
+        weights: another value if hooks gave the U-Net other weights.
         """
+        if self.source.follows_weights and weights != self._weights:
+            self.forget()
+            self._weights = weights
         negatives = self.negatives
         if self.has_ranges:  # reading sigma waits for the device
             level = float(sigma[0])
@@ -112,15 +124,13 @@ class SunRun:
             entry.forget()
 
 
-ENOUGH_STEPS = 4
-"""What SUN adapters are distilled for."""
-
-
 @dataclass
 class RunReport:
     steps: int
     changes: Sequence[str] = ()
     """What the automatic settings overrode, such as "CFG 7 -> 1"."""
+    enough_steps: int | None = None
+    """How many steps the adapter is distilled for; None without one."""
     evaluations: int = 0
     """Forwards of the U-Net."""
     replayed: int = 0
@@ -129,6 +139,8 @@ class RunReport:
     """Why the last of the other forwards was not one."""
     seconds: float = 0.0
     """Of sampling, once the models are loaded."""
+    note: str | None = None
+    """Why the node of this report did nothing."""
     _started: float = field(default=0.0, repr=False)
 
     def start(self) -> None:
@@ -138,7 +150,10 @@ class RunReport:
         self.seconds = time.perf_counter() - self._started
 
     def __str__(self) -> str:
-        hint = f" ({ENOUGH_STEPS} are enough)" if self.steps > 2 * ENOUGH_STEPS else ""
+        if self.note:
+            return self.note
+        is_too_much = self.enough_steps is not None and self.steps > 2 * self.enough_steps
+        hint = f" ({self.enough_steps} are enough)" if is_too_much else ""
         parts = [_count(self.steps, "step") + hint, _count(self.evaluations, "evaluation"), f"{self.seconds:.1f} s"]
         if self.replayed:
             parts.append(f"{self.replayed} replayed")
