@@ -5,8 +5,8 @@ import copy
 import comfy.ldm.modules.attention
 import pytest
 import torch
-from sun_pack.sun_core.apply import SunSettings, apply_sun
-from sun_pack.sun_core.attention_patch import SunAttention
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.attention_patch import SunAttention, _warn_of_rows
 
 ALWAYS = {"sigma_start": 1e9, "sigma_end": 0.0}
 
@@ -48,10 +48,12 @@ def other_delta(out, q, k, v, extra_options, **kwargs):
     return -0.3 * q
 
 
-@pytest.fixture
-def sun(model, adapter):
-    """Puts SUN on a MODEL; on the reference MODEL unless told otherwise."""
-    return lambda onto=None: apply_sun(model if onto is None else onto, adapter, SunSettings())
+@pytest.fixture(params=["adapter", "no adapter"])
+def sun(request, model, adapter):
+    """Puts SUN on a MODEL, with an adapter and without; on the reference MODEL unless told otherwise."""
+    if request.param == "adapter":
+        return lambda onto=None: apply_sun(model if onto is None else onto, adapter, SunSettings())
+    return lambda onto=None: apply_negative(model if onto is None else onto, NegativeSettings())
 
 
 @pytest.mark.parametrize("key", [("input", 4), ("middle", 0), ("input", 4, 0)])
@@ -119,6 +121,7 @@ def test_neighbours_work_on_without_suns_strength(model, adapter, sample, differ
 
 def test_neighbour_that_changes_the_batch_leaves_cross_attention_plain_and_is_named(model, sun, sample, caplog):
     """Regional prompting packs give cross-attention several rows for one."""
+    _warn_of_rows.cache_clear()
 
     def double(n, context, value, extra_options):
         return tuple(torch.cat([t, t]) for t in (n, context, value))
