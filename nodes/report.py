@@ -9,7 +9,7 @@ from ..sun_core.run import RunReport
 
 RUN_EVENT = "sun.run"
 """The event for the page: {"node": id, "text": what the run did, "changes": what the automatic settings overrode,
-"steps", "evaluations", "seconds"}."""
+"steps", "evaluations", "seconds", "idle": whether the node did nothing because the MODEL has an adapter}."""
 
 
 def run_report(node_id: str | None) -> Callable[[RunReport], None]:
@@ -20,6 +20,7 @@ def run_report(node_id: str | None) -> Callable[[RunReport], None]:
         server = getattr(PromptServer, "instance", None)
         if server is not None and node_id is not None:
             counts = {"steps": run.steps, "evaluations": run.evaluations, "seconds": run.seconds}
+            counts["idle"] = run.note is not None
             told = {"node": node_id, "text": str(run), "changes": ", ".join(run.changes), **counts}
             server.send_sync(RUN_EVENT, told, server.client_id)
 
