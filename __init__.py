@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from .nodes.apply import SUNApply, SUNSpeedUp
+from .nodes.negative import SUNNegative
 from .nodes.routes import register_routes
 from .nodes.sample import SUNSampler, SUNScheduler
 from .nodes.templates import register_template
@@ -23,6 +24,7 @@ class SunExtension(ComfyExtension):
             SUNAdapterInfo,
             SUNTrain,
             SUNSaveAdapter,
+            SUNNegative,
         ]
 
 

@@ -10,7 +10,7 @@ from ..sun_core.run import RunReport
 RUN_EVENT = "sun.run"
 """The event for the page: {"node": id, "text": what the run did, "changes": what the automatic settings overrode,
 "findings": a list of sentences, each what makes the picture another one than asked for and its remedy, "steps",
-"evaluations", "seconds"}."""
+"evaluations", "seconds", "idle": whether the node did nothing because the MODEL has an adapter}."""
 
 
 def run_report(node_id: str | None) -> Callable[[RunReport], None]:
@@ -21,6 +21,7 @@ def run_report(node_id: str | None) -> Callable[[RunReport], None]:
         server = getattr(PromptServer, "instance", None)
         if server is not None and node_id is not None:
             counts = {"steps": run.steps, "evaluations": run.evaluations, "seconds": run.seconds}
+            counts["idle"] = run.note is not None
             said = {"changes": ", ".join(run.changes), "findings": list(run.findings)}
             told = {"node": node_id, "text": str(run), **said, **counts}
             server.send_sync(RUN_EVENT, told, server.client_id)

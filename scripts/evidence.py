@@ -3,6 +3,7 @@
     python3 scripts/evidence.py --train NAME  # train a peer or an ablation; `all` for each in turn
     python3 scripts/evidence.py               # results.json, the tables in benchmarks/README.md, curves and grid
     python3 scripts/evidence.py --tune        # find the peers' best settings again
+    python3 scripts/evidence.py --negative    # benchmarks/negative.json: a negative prompt without an adapter
 
 Measuring needs the weights of every peer and ablation: one LCM-LoRA ships, the first command makes the others under
 build/evidence. Training resumes where it stopped; measuring keeps what it has drawn with files that have not changed.
@@ -22,6 +23,7 @@ def arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--train", metavar="NAME", help="a name from RUNS in workshop/evidence/runs.py, or `all`")
     what.add_argument("--tune", action="store_true", help="write settings.json again")
+    what.add_argument("--negative", action="store_true", help="write negative.json again, of 200 prompts")
     parser.add_argument("--count", type=int, default=500, help="prompts of each kind (default: 500)")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="default: one for each core")
     return parser.parse_args()
@@ -34,6 +36,10 @@ def main() -> int:
         train(chosen.train, chosen.processes)
     elif chosen.tune:
         tune(chosen.processes)
+    elif chosen.negative:
+        from workshop.evidence import negative
+
+        negative.write()
     else:
         measure(chosen.count, chosen.processes)
     return 0

@@ -1,4 +1,4 @@
-"""Puts a SUN adapter on a ComfyUI MODEL: a MODEL in, a MODEL out."""
+"""Puts a SUN adapter, or a negative prompt without one, on a ComfyUI MODEL: a MODEL in, a MODEL out."""
 
 import logging
 from collections.abc import Callable
@@ -8,9 +8,12 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from .adapter import SunAdapter, check_fit
 from .attention_patch import install, separate_attentions
-from .hooks import Report, SunHooks, SunSettings
-from .layers import cross_attention_layers
-from .neighbours import SUN
+from .branches import SUN
+from .errors import SunError
+from .hooks import IdleHook, Report, SunHooks
+from .layers import CrossAttentionLayer, cross_attention_layers
+from .neighbours import IDLE
+from .settings import NegativeSettings, SunSettings
 
 
 def apply_sun(
@@ -25,15 +28,46 @@ def apply_sun(
 
     `negative` (CONDITIONING) takes the place of the sampler's own. `report` is told what each run did;
     `may_capture` is asked at each run whether forwards may be captured as CUDA graphs.
-    A MODEL that has a SUN adapter already gets this one in its place.
+    A MODEL that has a SUN adapter already gets this one in its place, and so does one with `apply_negative`.
     Raises SunError if adapter and MODEL do not fit.
     """
     layers = cross_attention_layers(model.model.diffusion_model)
     check_fit(adapter, layers)
-    patched = model.clone()
+    patched = _with_hooks(model, layers, SunHooks(settings, negative, report, may_capture))
     patched.set_additional_models(SUN, [_adapter_patcher(adapter, model)])
+    former = _hooks_on(model)
+    if former is not None and isinstance(former.settings, NegativeSettings):
+        _let_idle(patched, former.report)
+    return patched
+
+
+def apply_negative(
+    model: ModelPatcher,
+    settings: NegativeSettings,
+    negative: list | None = None,
+    report: Report = logging.info,
+    may_capture: Callable[[], bool] = lambda: True,
+) -> ModelPatcher:
+    """Return a clone of `model` on which the negative prompt counts at CFG 1, by normalized attention guidance.
+
+    Arguments as in `apply_sun`. It needs no adapter; on a MODEL that has one, the adapter reads the negative, and
+    `report` is told so. Raises SunError on a MODEL that has no U-Net with cross-attention.
+    """
+    layers = cross_attention_layers(model.model.diffusion_model)
+    if not layers:
+        raise SunError(
+            f"This MODEL is {type(model.model).__name__}, which is no U-Net with cross-attention, so Negative Prompt "
+            "at CFG 1 has no place in it; connect a Stable Diffusion 1.x, 2.x or SDXL checkpoint, or one based on them."
+        )
+    if has_sun(model):
+        return _let_idle(model.clone(), report)
+    return _with_hooks(model, layers, SunHooks(settings, negative, report, may_capture))
+
+
+def _with_hooks(model: ModelPatcher, layers: list[CrossAttentionLayer], hooks: SunHooks) -> ModelPatcher:
+    """Return a clone of `model` with these hooks in place of others of ours."""
+    patched = model.clone()
     install(patched.model_options["transformer_options"], layers)
-    hooks = SunHooks(settings, negative, report, may_capture)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, hooks.outer_sample),
         (WrappersMP.SAMPLER_SAMPLE, hooks.sampler_sample),
@@ -45,6 +79,19 @@ def apply_sun(
     for call, callback in ((CallbacksMP.ON_CLONE, _separate_clone), (CallbacksMP.ON_DETACH, hooks.detached)):
         patched.remove_callbacks_with_key(call, SUN)
         patched.add_callback_with_key(call, SUN, callback)
+    return patched
+
+
+def _hooks_on(model: ModelPatcher) -> SunHooks | None:
+    """Return our hooks on `model`."""
+    wrappers = model.get_wrappers(WrappersMP.OUTER_SAMPLE, SUN)
+    return wrappers[0].__self__ if wrappers else None
+
+
+def _let_idle(patched: ModelPatcher, report: Report) -> ModelPatcher:
+    """Let `report` be told, in each run of `patched`, that the adapter reads the negative."""
+    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, IDLE)
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, IDLE, IdleHook(report).outer_sample)
     return patched
 
 

@@ -28,21 +28,28 @@ def automatic_settings(guider: Any, sampler: Any, sigmas: Tensor) -> Iterator[tu
 
     sigmas: (steps + 1,), of which first, last and number are kept.
     """
-    scales = {name: vars(guider)[name] for name in _GUIDANCE_SCALES if name in vars(guider)}
-    changes = [f"CFG {scale:g} -> 1" for scale in sorted({*scales.values()} - {1.0})]
     model_sampling = guider.model_patcher.get_model_object("model_sampling")
     if _is_whole_ddim_uniform(sigmas, model_sampling):
         trailing = trailing_sigmas(model_sampling.sigmas, len(sigmas) - 1).to(sigmas)
     else:
         trailing = trailing_between(sigmas, model_sampling.sigmas)
+    changes = []
     if not _is_deterministic(sampler):
         changes.append(f"sampler {_name(sampler)} -> euler")
         sampler = comfy.samplers.ksampler("euler")
     if not trailing.equal(sigmas):
         changes.append(_TRAILING)
+    with no_guidance(guider) as of_guidance:
+        yield sampler, trailing, of_guidance + changes
+
+
+@contextmanager
+def no_guidance(guider: Any) -> Iterator[list[str]]:
+    """Set `guider` to CFG 1 for the time of a run; give what was changed."""
+    scales = {name: vars(guider)[name] for name in _GUIDANCE_SCALES if name in vars(guider)}
     vars(guider).update(dict.fromkeys(scales, 1.0))
     try:
-        yield sampler, trailing, changes
+        yield [f"CFG {scale:g} -> 1" for scale in sorted({*scales.values()} - {1.0})]
     finally:
         vars(guider).update(scales)
 

@@ -1,7 +1,7 @@
 """What a run's negative conditioning means to SUN.
 
 ComfyUI predicts once per entry of a conditioning and averages the predictions; SUN attends once per entry and averages
-the offsets, with the same weights:
+the offsets, or without an adapter the attentions, with the same weights:
 
 - combined entries all count, each with its own strength;
 - a mask or an area weighs an entry at each place of the picture; if no entry reaches a place, all count there as if
@@ -11,32 +11,34 @@ the offsets, with the same weights:
 - ControlNets, hooks and pooled outputs of a negative say nothing about its words and play no part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from .adapter import SunLayer
 from .errors import SunError
+
+Project = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Makes K and V, each (rows, tokens, hidden_dim), of a context (rows, tokens, context_dim)."""
 
 
 class CachedContext:
-    """A context (rows, tokens, context_dim) and the keys and values that adapter layers made of it so far."""
+    """A context (rows, tokens, context_dim) and the keys and values that layers made of it so far."""
 
     def __init__(self, context: Tensor):
         self.context = context
         self._kv: dict[tuple, tuple[Tensor, Tensor]] = {}
 
-    def keys_values(self, number: str, layer: SunLayer, branch: str, like: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Return K and V of a branch of layer `number`, made at first use: (1 or rows, tokens, hidden_dim).
+    def keys_values(self, number: str, project: Project, like: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Return K and V of layer `number`, made by `project` at first use: (1 or rows, tokens, hidden_dim).
 
         They are in the dtype and on the device of `like`; a context of one row stays one row.
         """
         key = (number, like.device, like.dtype)
         if key not in self._kv:
-            self._kv[key] = layer.keys_values(branch, self.context.to(like))
+            self._kv[key] = project(self.context.to(like))
         k, v = self._kv[key]
         return (k, v) if len(k) in (1, rows) else (repeat_rows(k, rows), repeat_rows(v, rows))
 
@@ -105,7 +107,7 @@ def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequenc
     context = cond["model_conds"]["c_crossattn"].cond
     if context.shape[-1] != context_dim:
         raise SunError(
-            f"The negative prompt was encoded {context.shape[-1]} wide, but this SUN adapter reads {context_dim}; "
+            f"The negative prompt was encoded {context.shape[-1]} wide, but this MODEL reads {context_dim}; "
             "encode it with the CLIP of the checkpoint that is connected."
         )
     return NegativeEntry(

@@ -1,15 +1,14 @@
-"""One forward of the U-Net with SUN: which rows it works on, and what each layer adds there."""
+"""One forward of the U-Net with SUN: which rows it works on, and what each layer makes of its branches there."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .adapter import EXTRA_POSITIVE, NEGATIVE, SunAdapter
 from .attention import add_offsets
-from .conditioning import CachedContext, NegativeEntry, entry_shares, entry_weights, has_places
+from .conditioning import NegativeEntry, entry_weights
 from .fused_offsets import add_offsets_fused, can_fuse
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -22,16 +21,56 @@ Pieces = Sequence[Tensor]
 """Keys or values of one branch, one piece for each chunk of rows: (1 or chunk_rows, tokens, channels)."""
 
 
+class Combine(Protocol):
+    """Makes the layer's result, before `to_out`, of what the text and all branches attended to."""
+
+    def __call__(self, attended: Tensor, weights: Tensor | None) -> Tensor:
+        """(1 + branches, rows, tokens, channels), text first -> (rows, tokens, channels).
+
+        weights: where each branch counts, (branches, rows, tokens, 1) in the dtype of `attended`; None for everywhere.
+        """
+        ...
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors in the order that `with_tensors` takes."""
+        ...
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> "Combine":
+        """Return the same with other tensors."""
+        ...
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """Adds the offsets of all branches to the text: how an adapter counts."""
+
+    scales: Tensor
+    """Signed strength * alpha of each branch: (branches, 1, 1, channels), fp32."""
+    shift: Tensor
+    """Sum of signed strength * beta: (channels,)."""
+
+    def __call__(self, attended: Tensor, weights: Tensor | None) -> Tensor:
+        """Combine as `attention.add_offsets` does; shapes as in Combine."""
+        if weights is None and can_fuse(attended, self.scales):
+            return add_offsets_fused(attended, self.scales, self.shift)
+        return add_offsets(attended, self.scales, self.shift.to(attended.dtype), weights)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors in the order that `with_tensors` takes."""
+        return [self.scales, self.shift]
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> "Offsets":
+        """Return the same with other tensors."""
+        return Offsets(next(tensors), next(tensors))
+
+
 @dataclass(frozen=True)
 class LayerBranches:
     """The branches of one layer: what they attend to, and how they count. It does not change between steps."""
 
     keys: Sequence[Pieces]
     values: Sequence[Pieces]
-    scales: Tensor
-    """Signed strength * alpha of each branch: (branches, 1, 1, channels), fp32."""
-    shift: Tensor
-    """Sum of signed strength * beta: (channels,)."""
+    combine: Combine
     chunk_rows: int
     project_text: Project | None = None
     """What makes K and V of the last branch, if that branch attends to the text."""
@@ -57,14 +96,14 @@ class LayerBranches:
     def tensors(self) -> list[Tensor]:
         """Return all tensors in the order that `with_tensors` takes."""
         pieces = [piece for of_branch in (*self.keys, *self.values) for piece in of_branch]
-        return [*pieces, self.scales, self.shift]
+        return [*pieces, *self.combine.tensors()]
 
     def with_tensors(self, tensors: Iterator[Tensor]) -> "LayerBranches":
         """Return the same branches on other tensors."""
         keys, values = (
             [[next(tensors) for _ in pieces] for pieces in of_branches] for of_branches in (self.keys, self.values)
         )
-        return LayerBranches(keys, values, next(tensors), next(tensors), self.chunk_rows)
+        return LayerBranches(keys, values, self.combine.with_tensors(tensors), self.chunk_rows)
 
     def _pieces(self, of_branches: Sequence[Pieces]) -> list[Tensor]:
         rows = self.chunk_rows
@@ -114,10 +153,7 @@ class SunForward:
         return replace(self, layers=layers, _weights={})
 
     def _combined(self, layer: LayerBranches, attended: Tensor, grid: Sequence[int]) -> Tensor:
-        if not self.masked and can_fuse(attended, layer.scales):
-            return add_offsets_fused(attended, layer.scales, layer.shift)
-        weights = self._branch_weights(attended, grid) if self.masked else None
-        return add_offsets(attended, layer.scales, layer.shift.to(attended.dtype), weights)
+        return layer.combine(attended, self._branch_weights(attended, grid) if self.masked else None)
 
     def _branch_weights(self, attended: Tensor, grid: Sequence[int]) -> Tensor:
         """Where each branch counts: (branches, rows, tokens, 1); the extra positive counts everywhere."""
@@ -129,64 +165,3 @@ class SunForward:
             others = attended.shape[0] - 1 - len(weights)
             self._weights[key] = torch.cat([weights, torch.ones_like(weights[:1]).repeat(others, 1, 1, 1)]).to(attended)
         return self._weights[key]
-
-
-@dataclass(frozen=True)
-class Strengths:
-    """Factors of the two terms."""
-
-    negative: float = 1.0
-    positive: float = 1.0
-
-
-def layers_of(
-    adapter: SunAdapter,
-    negatives: Sequence[NegativeEntry],
-    positives: Sequence[CachedContext],
-    strengths: Strengths,
-    chunk_rows: int,
-    latent_size: Sequence[int],
-    like: Tensor,
-) -> dict[int, LayerBranches]:
-    """Make the branches of all layers of `adapter`, in the dtype and on the device of `like`.
-
-    positives: c+ of each chunk of `chunk_rows` rows. Every negative entry is one branch, and the extra positive one.
-    """
-    shares = [1.0] * len(negatives) if has_places(negatives, latent_size) else entry_shares(negatives)
-    scales, shift = _scales_and_shift(adapter, shares, strengths, like)
-    sizes = [layer.hidden_dim for layer in adapter.values()]
-    layers = {}
-    for number, scale, beta in zip(adapter, scales.split(sizes, dim=-1), shift.split(sizes), strict=True):
-        layer = adapter[number]
-        branches = [
-            [entry.keys_values(number, layer, NEGATIVE, like, chunk_rows)] * len(positives) for entry in negatives
-        ]
-        if adapter.layout.extra_positive:
-            branches.append([c.keys_values(number, layer, EXTRA_POSITIVE, like, chunk_rows) for c in positives])
-        keys = [[k for k, _ in pieces] for pieces in branches]
-        values = [[v for _, v in pieces] for pieces in branches]
-        project = partial(layer.keys_values, EXTRA_POSITIVE) if adapter.layout.extra_positive else None
-        layers[int(number)] = LayerBranches(keys, values, scale, beta, chunk_rows, project)
-    return layers
-
-
-def _scales_and_shift(
-    adapter: SunAdapter, shares: Sequence[float], strengths: Strengths, like: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the scales of all branches and the shift, of all layers side by side, in few operations.
-
-    Returns: (branches, 1, 1, channels of all layers), fp32; (channels of all layers,), in the dtype of `like`.
-    """
-
-    def side_by_side(branch: str, which: str) -> Tensor:
-        return torch.cat([adapter[number].per_channel(branch, which) for number in adapter]).to(
-            like.device, torch.float
-        )
-
-    alpha, beta = (side_by_side(NEGATIVE, which) for which in ("alpha", "beta"))
-    scales = [alpha * (-strengths.negative * share) for share in shares]
-    shift = beta * -strengths.negative
-    if adapter.layout.extra_positive:
-        scales.append(side_by_side(EXTRA_POSITIVE, "alpha") * strengths.positive)
-        shift = torch.add(shift, side_by_side(EXTRA_POSITIVE, "beta"), alpha=strengths.positive)
-    return torch.stack(scales)[:, None, None], shift.to(like.dtype)

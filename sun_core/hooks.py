@@ -6,9 +6,8 @@ where it takes no part in the batch) and puts the SunRun into the run's own opti
 """
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -19,18 +18,16 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from .adapter import SunAdapter
 from .attention_patch import FORWARD_KEY, install, record_contexts
-from .automatic import automatic_settings, findings_of_part
+from .automatic import findings_of_part
+from .branches import SUN
 from .capture import Captures, Replays
 from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
-from .forward import Strengths
 from .guidance import Guidance
 from .layers import cross_attention_layers
 from .measures import RECORD_KEY, ForwardRecord, Measures
 from .neighbours import (
-    SUN,
     caches,
     contexts_can_change,
     is_compiled,
@@ -39,34 +36,22 @@ from .neighbours import (
     with_first_wrapper,
 )
 from .run import RunReport, SunRun
+from .settings import Settings
 
 RUN_KEY, REPLAYS_KEY = "sun_run", "sun_replays"
 """Where transformer_options hold the run's SunRun and its Replays."""
 
+ADAPTER_READS_THE_NEGATIVE = (
+    "Negative Prompt at CFG 1 does nothing here: the SUN adapter on this MODEL reads the negative prompt already."
+)
+
 Report = Callable[[RunReport], None]
-
-
-@dataclass(frozen=True)
-class SunSettings:
-    """How an adapter works on a MODEL. Percents are of the sampling schedule, as everywhere in ComfyUI."""
-
-    negative_strength: float = 1.0
-    positive_strength: float = 1.0
-    start_percent: float = 0.0
-    end_percent: float = 1.0
-    automatic: bool = True
-    """CFG 1, trailing sigmas and a deterministic sampler, whatever the sampler says."""
-
-    @property
-    def is_off(self) -> bool:
-        """Whether the MODEL samples as if SUN were not there: at strength 0."""
-        return self.negative_strength == 0 and self.positive_strength == 0
 
 
 class SunHooks:
     """The wrappers of one patched MODEL; its clones share them."""
 
-    def __init__(self, settings: SunSettings, negative: list | None, report: Report, may_capture: Callable[[], bool]):
+    def __init__(self, settings: Settings, negative: list | None, report: Report, may_capture: Callable[[], bool]):
         """`negative` (CONDITIONING) takes the place of the sampler's own; `report` is told what each run did.
 
         `may_capture` is asked at each run whether forwards may be captured as CUDA graphs.
@@ -88,14 +73,14 @@ class SunHooks:
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         guider = executor.class_obj
         if not self.negative:
-            _check_negative(guider)
-        steps = len(sigmas) - 1
+            _check_negative(guider, self.settings.node)
+        run = RunReport(len(sigmas) - 1, enough_steps=self.settings.enough_steps)
         if not self.settings.automatic:
-            return self._reported(RunReport(steps), executor, noise, latent, sampler, sigmas, *args, **kwargs)
+            return self._reported(run, executor, noise, latent, sampler, sigmas, *args, **kwargs)
         _turn_negative_areas_of_guider_into_masks(guider, noise)
-        with automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, changes):
-            report = RunReport(steps, changes, findings_of_part(sigmas, changes))
-            return self._reported(report, executor, noise, latent, sampler, sigmas, *args, **kwargs)
+        with self.settings.automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, run.changes):
+            run.findings = findings_of_part(sigmas, run.changes)
+            return self._reported(run, executor, noise, latent, sampler, sigmas, *args, **kwargs)
 
     def _reported(self, run: RunReport, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         outer, self.running = self.running, run
@@ -176,20 +161,18 @@ class SunHooks:
             guider.model_options = options
 
     def _new_run(self, guider: Any, negative_conds: list[dict], noise: Tensor, model_options: dict) -> SunRun:
-        adapters = _adapters_by_device(guider.model_patcher)
-        context_dim = next(iter(adapters.values())).layout.context_dim
+        source = self.settings.source(guider.model_patcher)
         percent_to_sigma = guider.inner_model.model_sampling.percent_to_sigma
         return SunRun(
-            adapters,
-            negative_entries(negative_conds, context_dim, noise.shape[2:]),
+            source,
+            negative_entries(negative_conds, source.context_dim, noise.shape[2:]),
             plain_names=_give_negatives_of_guider_own_uuids(guider),
-            strengths=Strengths(self.settings.negative_strength, self.settings.positive_strength),
             sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
             images=len(noise),
             contexts_can_change=contexts_can_change(model_options),
             is_compiled=is_compiled(guider.model_patcher.model.diffusion_model, model_options),
-            measures=Measures(layers=len(next(iter(adapters.values())))),
+            measures=Measures(layers=source.layer_count),
         )
 
     def apply_model(
@@ -209,8 +192,8 @@ class SunHooks:
         if run is None or c_crossattn is None:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         names = transformer_options.get("uuids", (None,))
-        dtype, window = _compute_dtype(executor.class_obj), window_of(transformer_options)
-        forward = run.forward(x, c_crossattn, names, t, dtype, window)
+        dtype, weights = _compute_dtype(executor.class_obj), _hooked_weights(executor.class_obj)
+        forward = run.forward(x, c_crossattn, names, t, dtype, window_of(transformer_options), weights)
         record = ForwardRecord()
         transformer_options |= {FORWARD_KEY: forward, RECORD_KEY: record}
         prediction = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
@@ -252,9 +235,34 @@ class SunHooks:
             self.captures.clear()
 
 
+class IdleHook:
+    """The wrapper of a Negative Prompt at CFG 1 on a MODEL with an adapter: it reports that it does nothing."""
+
+    def __init__(self, report: Report):
+        self.report = report
+
+    def __deepcopy__(self, memo: dict) -> "IdleHook":
+        """Stay the same in copies of a run's options."""
+        return self
+
+    def outer_sample(
+        self, executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Sample, and report."""
+        samples = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+        self.report(RunReport(len(sigmas) - 1, note=ADAPTER_READS_THE_NEGATIVE))
+        return samples
+
+
 def _compute_dtype(base_model: Any) -> torch.dtype:
     """Return what ComfyUI computes a U-Net in, as its BaseModel.apply_model decides."""
     return base_model.manual_cast_dtype or base_model.get_dtype()
+
+
+def _hooked_weights(base_model: Any) -> Hashable:
+    """Say which weights ComfyUI's hooks (LoRAs of a conditioning) have given a U-Net."""
+    hooks = base_model.current_patcher.current_hooks
+    return None if hooks is None else frozenset((hook.hook_ref, hook.strength) for hook in hooks.hooks)
 
 
 def _node_of(guider: Any) -> str:
@@ -262,8 +270,8 @@ def _node_of(guider: Any) -> str:
     return {"Guider_Basic": "BasicGuider"}.get(type(guider).__name__, type(guider).__name__)
 
 
-def _check_negative(guider: Any) -> None:
-    """Raise SunError if a guider has no negative prompt."""
+def _check_negative(guider: Any, node: str) -> None:
+    """Raise SunError if a guider has no negative prompt; `node` is the one with an input for it."""
     if guider.conds.get("negative"):
         return
     if "negative" in guider.conds:
@@ -273,7 +281,7 @@ def _check_negative(guider: Any) -> None:
         )
     raise SunError(
         f"SUN needs a negative prompt, which may be empty, and {_node_of(guider)} has none; use KSampler or CFGGuider, "
-        "or connect one to the negative input of Apply SUN Adapter."
+        f"or connect one to the negative input of {node}."
     )
 
 
@@ -307,12 +315,6 @@ def _unused_prompts(guider: Any, run: SunRun) -> list[str]:
 
 def _names(guider: Any, name: str) -> frozenset:
     return frozenset(cond["uuid"] for cond in guider.conds.get(name, ()))
-
-
-def _adapters_by_device(model: ModelPatcher) -> dict[torch.device, SunAdapter]:
-    """Find the adapter on the MODEL's device and those of its multi-GPU clones (ComfyUI 0.33), each with its copy."""
-    patchers = [model, *model.get_additional_models_with_key("multigpu")]
-    return {patcher.load_device: patcher.get_additional_models_with_key(SUN)[0].model for patcher in patchers}
 
 
 def _processed(

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from .branches import SUN
 from .capture import COMPILE_KEY
 
-SUN = "sun"
-"""Our key among a ModelPatcher's wrappers, callbacks and additional models."""
+IDLE = "sun_idle"
+"""The key of the wrapper of a node that does nothing."""
 
 
 def contexts_can_change(model_options: dict[str, Any]) -> bool:
@@ -18,7 +19,7 @@ def contexts_can_change(model_options: dict[str, Any]) -> bool:
     ComfyUI itself does so in context windows only; what other packs put around an evaluation is not known.
     """
     wrappers = model_options["transformer_options"].get("wrappers", {})
-    foreign = any(key not in (SUN, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
+    foreign = any(key not in (SUN, IDLE, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
     return foreign or "context_handler" in model_options or "model_function_wrapper" in model_options
 
 
@@ -55,4 +56,4 @@ def caches(transformer_options: dict[str, Any]) -> str:
     wrappers = transformer_options["wrappers"]
     kinds = (WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
     keys = {key: None for kind in kinds for key in wrappers.get(kind, {})}
-    return ", ".join(str(key) for key in keys if key not in (None, SUN, COMPILE_KEY))
+    return ", ".join(str(key) for key in keys if key not in (None, SUN, IDLE, COMPILE_KEY))

@@ -1,28 +1,27 @@
 """What the steps of one sampling run share, and what the run reports."""
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .adapter import SunAdapter
+from .branches import BranchSource
 from .conditioning import CachedContext, NegativeEntry, has_places
-from .forward import Strengths, SunForward, layers_of
+from .forward import SunForward
 from .measures import ForwardRecord, Measures
 
 
 @dataclass
 class SunRun:
-    """One sampling run: adapters, negatives, and what was computed for its forwards so far, which `forget` frees."""
+    """One sampling run: negatives, and what was computed for its forwards so far, which `forget` frees."""
 
-    adapters: Mapping[torch.device, SunAdapter]
-    """The adapter on each device that the run uses."""
+    source: BranchSource
+    """What makes the branches of the layers."""
     negatives: Sequence[NegativeEntry]
     plain_names: frozenset[Hashable] = frozenset()
     """Names of conditioning entries whose rows are left plain: the sampler's negatives."""
-    strengths: Strengths = field(default_factory=Strengths)
     sigma_start: float = float("inf")
     sigma_end: float = 0.0
     images: int = 1
@@ -35,6 +34,8 @@ class SunRun:
     """Names of the entries that were evaluated."""
     measures: Measures = field(default_factory=Measures)
     """What was counted so far."""
+    _weights: Hashable = None
+    """Which weights the U-Net had in the last forward."""
     _positives: dict[Hashable, CachedContext] = field(default_factory=dict)
     _window: Sequence[int] | None = None
     _in_window: dict[int, NegativeEntry] = field(default_factory=dict)
@@ -55,13 +56,18 @@ class SunRun:
         sigma: Tensor,
         dtype: torch.dtype,
         window: Sequence[int] | None = None,
+        weights: Hashable = None,
     ) -> SunForward | None:
         """Return what the next forward needs, None if SUN has nothing to do in it.
 
         x: (rows, channels, height, width); context: (rows, tokens, context_dim), c+ of the rows that SUN works on;
         names: which conditioning entry each chunk of rows is of; sigma: (rows,); dtype: what the U-Net computes in;
-        window: which images the rows of a chunk are, None for all.
+        window: which images the rows of a chunk are, None for all; weights: another value if hooks gave the U-Net
+        other weights.
         """
+        if self.source.follows_weights and weights != self._weights:
+            self.forget()
+            self._weights = weights
         negatives = self.negatives
         if self.has_ranges:  # reading sigma waits for the device
             level = float(sigma[0])
@@ -76,8 +82,10 @@ class SunRun:
         if len(x) % len(names) or len(context) != len(x):
             self.measures.unplaced.add((len(names), len(x)))
             return None
-        chunks = zip(names, context.split(len(x) // len(names)), is_sun, strict=True)
-        positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
+        positives = []
+        if self.source.reads_positives:
+            chunks = zip(names, context.split(len(x) // len(names)), is_sun, strict=True)
+            positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
         key = (is_sun, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype)
         if key not in self._forwards:
             self._forwards[key] = self._new_forward(x, positives, negatives, is_sun, dtype)
@@ -102,12 +110,11 @@ class SunRun:
         is_sun: Sequence[bool],
         dtype: torch.dtype,
     ) -> SunForward:
-        adapter = self.adapters[x.device] if len(self.adapters) > 1 else next(iter(self.adapters.values()))
         chunk_rows = len(x) // len(is_sun)
         like = torch.empty(0, dtype=dtype, device=x.device)
         sun_rows = [row for row in range(len(x)) if is_sun[row // chunk_rows]]
         return SunForward(
-            layers=layers_of(adapter, negatives, positives, self.strengths, chunk_rows, x.shape[2:], like),
+            layers=self.source.layers(negatives, positives, sum(is_sun), chunk_rows, x.shape[2:], like),
             row_count=len(x),
             rows=None if all(is_sun) else torch.tensor(sun_rows, device=x.device),
             masked=negatives if has_places(negatives, x.shape[2:]) else (),
@@ -141,10 +148,6 @@ class SunRun:
             entry.forget()
 
 
-ENOUGH_STEPS = 4
-"""What SUN adapters are distilled for."""
-
-
 @dataclass
 class RunReport:
     steps: int
@@ -152,6 +155,8 @@ class RunReport:
     """What the automatic settings overrode, such as "CFG 7 -> 1"."""
     findings: Sequence[str] = ()
     """What makes the picture another one than the artist asked for: a sentence with its remedy each."""
+    enough_steps: int | None = None
+    """How many steps the adapter is distilled for; None without one."""
     evaluations: int = 0
     """Forwards of the U-Net."""
     replayed: int = 0
@@ -160,6 +165,8 @@ class RunReport:
     """Why the last of the other forwards was not one."""
     seconds: float = 0.0
     """Of sampling, once the models are loaded."""
+    note: str | None = None
+    """Why the node of this report did nothing."""
     _started: float = field(default=0.0, repr=False)
 
     def start(self) -> None:
@@ -169,7 +176,10 @@ class RunReport:
         self.seconds = time.perf_counter() - self._started
 
     def __str__(self) -> str:
-        hint = f" ({ENOUGH_STEPS} are enough)" if self.steps > 2 * ENOUGH_STEPS else ""
+        if self.note:
+            return self.note
+        is_too_much = self.enough_steps is not None and self.steps > 2 * self.enough_steps
+        hint = f" ({self.enough_steps} are enough)" if is_too_much else ""
         parts = [_count(self.steps, "step") + hint, _count(self.evaluations, "evaluation"), f"{self.seconds:.1f} s"]
         if self.replayed:
             parts.append(f"{self.replayed} replayed")

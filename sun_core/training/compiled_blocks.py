@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..attention import add_offsets
 from ..attention_patch import FORWARD_KEY
-from ..forward import SunForward
+from ..forward import Offsets, SunForward
 from ..layers import cross_attention_layers
 
 KINDS_OF_BLOCKS = 128
@@ -123,9 +123,10 @@ def _transformer_forward(
             _let_rows_change(x, context)
             return compiled(block, x, context, [], [], None, None)
         layer = sun.layers[number]
+        assert isinstance(layer.combine, Offsets), "an adapter is trained"
         keys, values = ([pieces[0].expand(len(x), -1, -1) for pieces in kv] for kv in (layer.keys, layer.values))
         _let_rows_change(x, context, *keys, *values)
-        return compiled(block, x, context, keys, values, layer.scales, layer.shift)
+        return compiled(block, x, context, keys, values, layer.combine.scales, layer.combine.shift)
 
     return forward
 
@@ -152,7 +153,7 @@ def transformer_block(
     """Evaluate a transformer block as ComfyUI's own forward does without patches, with SUN if there are branches.
 
     x: (rows, tokens, channels); context: (rows, tokens, context_dim); keys and values of each branch, (rows, tokens,
-    channels); scales and shift as in LayerBranches.
+    channels); scales and shift as in Offsets.
     """
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

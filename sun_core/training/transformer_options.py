@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..adapter import SunAdapter
 from ..attention_patch import FORWARD_KEY, install
+from ..branches import Strengths, layers_of
 from ..conditioning import CachedContext, NegativeEntry
-from ..forward import Strengths, SunForward, layers_of
+from ..forward import SunForward
 from ..layers import cross_attention_layers
 
 

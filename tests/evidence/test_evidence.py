@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
-import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from workshop.comfyui import start_comfyui
 
 start_comfyui("--cpu")  # makes sun_core importable
 
-from workshop.evidence import nag, report  # noqa: E402
+from workshop.evidence import report  # noqa: E402
 from workshop.evidence.frechet import bootstrap_interval, frechet_distance, wilson_interval  # noqa: E402
 
 
@@ -62,28 +61,6 @@ def test_bootstrap_interval_of_a_mean_is_that_of_the_central_limit():
     low, high = bootstrap_interval(lambda rows: values[rows].mean(), len(values), repeats=2000)
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.07)  # 2000 draws: 1.6 % of standard error
     assert (high + low) / 2 == pytest.approx(values.mean())
-
-
-def test_normalized_attention_guidance_of_scale_1_changes_nothing():
-    positive, negative = torch.randn(2, 2, 5, 8, generator=torch.Generator().manual_seed(0)).unbind()
-    found = nag.normalized_attention_guidance(positive, negative, nag.NagSettings(scale=1.0))
-    torch.testing.assert_close(found, positive)
-
-
-def test_normalized_attention_guidance_limits_each_token_to_tau_times_its_norm():
-    positive, negative = torch.randn(2, 2, 5, 8, generator=torch.Generator().manual_seed(0)).unbind()
-    settings = nag.NagSettings(scale=50.0, tau=2.0, alpha=1.0)
-    found = nag.normalized_attention_guidance(positive, negative, settings)
-    torch.testing.assert_close(found.abs().sum(-1), 2.0 * positive.abs().sum(-1))
-
-
-def test_nag_reads_the_samplers_negative_at_cfg_1(model, sample, conditioning, difference):
-    plain = sample(model)
-    torch.testing.assert_close(sample(nag.apply_nag(model, nag.NagSettings(scale=1.0))), plain, atol=1e-5, rtol=1e-4)
-    guided = nag.apply_nag(model, nag.NagSettings(scale=4.0, alpha=1.0))
-    one, other = (sample(guided, negative=conditioning(name)) for name in ("neg0", "pos1"))
-    assert difference(one, plain) > 0.01
-    assert difference(one, other) > 0.01
 
 
 def test_the_readme_shows_what_was_measured():

@@ -11,7 +11,7 @@ import pytest
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from safetensors.torch import load_file
 from sun_pack.sun_core.adapter import load_adapter
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from workshop.comfyui import start_comfyui
@@ -90,3 +90,20 @@ def test_the_lcm_lora_draws_what_was_asked_for_in_4_steps(storybook, judge):
     (model,) = ModelSamplingDiscrete().patch(lora, "lcm", False)
     pictures = storybook.draw(model, Way("LCM-LoRA", 4, 1.0, "lcm", "normal"), PROMPTS, EMPTY, SEED)
     assert right(judge, pictures) >= 0.8 * COUNT
+
+
+def test_a_negative_colour_is_avoided_with_the_lcm_lora_and_no_adapter(storybook, judge):
+    """At its defaults, in 4 steps of the sampler `lcm`; scripts/evidence.py --negative measures 200 prompts."""
+    texts = [caption(Scene(subject, None, place)) for subject in SUBJECTS for place in (*PLACES,)[:1]]
+    lora, _ = comfy.sd.load_lora_for_models(storybook.model, None, load_file(LCM_LORA), 1.0, 0.0)
+    (plain,) = ModelSamplingDiscrete().patch(lora, "lcm", False)
+    guided, way = apply_negative(plain, NegativeSettings()), Way("LCM-LoRA", 4, 1.0, "lcm", "normal")
+    before = judge.name(storybook.draw(plain, way, texts, [""] * len(texts), SEED))
+
+    def again(model):
+        return judge.name(storybook.draw(model, way, texts, [scene.colour for scene in before], SEED))
+
+    pairs = list(zip(before, again(guided), strict=True))
+    assert [scene.colour for scene in again(plain)] == [scene.colour for scene in before], "without it nothing counts"
+    assert sum(a.colour == b.colour for a, b in pairs) <= 0.1 * len(texts)
+    assert sum(a.subject == b.subject for a, b in pairs) >= 0.9 * len(texts)

@@ -14,9 +14,11 @@ from sun_pack.nodes import adapter_folder
 from sun_pack.nodes.adapter_folder import RELEASED_ADAPTER, adapter_named
 from sun_pack.nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from sun_pack.nodes.apply import SUNApply, SUNSpeedUp
+from sun_pack.nodes.negative import SUNNegative
 from sun_pack.nodes.sample import SUNSampler, SUNScheduler
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.nag import NagSettings
 
 PROMISED_INPUTS = {
     "SUNSpeedUp": ["model", "adapter_name", "strength", "settings"],
@@ -56,6 +58,7 @@ PROMISED_INPUTS = {
         "sun_adapter",
     ],
     "SUNSaveAdapter": ["sun_adapter", "filename_prefix"],
+    "SUNNegative": ["model", "scale", "tau", "alpha", "start_percent", "end_percent", "cfg", "negative"],
 }
 PROMISED_OUTPUTS = {
     "SUNSpeedUp": ["MODEL"],
@@ -66,6 +69,7 @@ PROMISED_OUTPUTS = {
     "SUNAdapterInfo": ["STRING"],
     "SUNTrain": ["SUN_ADAPTER", "IMAGE"],
     "SUNSaveAdapter": [],
+    "SUNNegative": ["MODEL"],
 }
 
 
@@ -134,6 +138,12 @@ def test_widgets_have_the_promised_defaults():
             ("SUNSampler", "denoise"): 1.0,
             ("SUNScheduler", "steps"): 4,
             ("SUNScheduler", "denoise"): 1.0,
+            ("SUNNegative", "scale"): 3.0,
+            ("SUNNegative", "tau"): 5.0,
+            ("SUNNegative", "alpha"): 0.5,
+            ("SUNNegative", "start_percent"): 0.0,
+            ("SUNNegative", "end_percent"): 1.0,
+            ("SUNNegative", "cfg"): "automatic",
         }.items()
     )
 
@@ -175,6 +185,34 @@ def test_apply_takes_a_negative_of_its_own(model, adapter, sample, conditioning)
     )
     expected = apply_sun(model, adapter, SunSettings(), negative=conditioning("neg1"))
     assert torch.equal(sample(applied), sample(expected))
+
+
+NEGATIVE_DEFAULTS = {"scale": 3.0, "tau": 5.0, "alpha": 0.5, "start_percent": 0.0, "end_percent": 1.0}
+
+
+@pytest.mark.parametrize(("cfg", "rows"), [("automatic", [1, 1]), ("from sampler", [2, 2])])
+def test_negative_decides_who_sets_cfg(model, sample, evaluations, cfg, rows):
+    (negative,) = execute(SUNNegative, model=model, **NEGATIVE_DEFAULTS, cfg=cfg)
+    sample(negative, cfg=7.0, steps=2)
+    assert evaluations == rows
+
+
+def test_negative_hands_every_setting_on(model, sample, conditioning):
+    inputs = {"scale": 4.0, "tau": 2.0, "alpha": 0.3, "start_percent": 0.1, "end_percent": 0.9}
+    (negative,) = execute(SUNNegative, model=model, **inputs, cfg="automatic", negative=conditioning("neg1"))
+    settings = NegativeSettings(NagSettings(4.0, 2.0, 0.3), 0.1, 0.9)
+    assert torch.equal(sample(negative), sample(apply_negative(model, settings, conditioning("neg1"))))
+
+
+def test_search_for_speed_up_finds_the_speed_up_alone():
+    """ComfyUI searches titles and aliases, and the first to fit is the first in the list."""
+    for words in ("speed up", "faster", "4 steps"):
+        found = [
+            schema.node_id
+            for schema in (node.GET_SCHEMA() for node in node_list())
+            if any(words in name.lower() for name in (*getattr(schema, "search_aliases", ()), schema.display_name))
+        ]
+        assert "SUNNegative" not in found
 
 
 @pytest.fixture

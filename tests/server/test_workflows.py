@@ -13,7 +13,7 @@ from .conftest import difference, example, pixels, render
 
 NODES = {
     *("SUNSpeedUp", "SUNLoadAdapter", "SUNApply", "SUNSampler", "SUNScheduler", "SUNAdapterInfo"),
-    *("SUNTrain", "SUNSaveAdapter"),
+    *("SUNTrain", "SUNSaveAdapter", "SUNNegative"),
 }
 
 

@@ -1,15 +1,25 @@
 """The negative prompt: whose it is, and what combined, masked, ranged and long ones mean."""
 
+import functools
+
 import comfy.samplers
 import pytest
 import torch
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 from sun_pack.sun_core.errors import SunError
 
 
+@pytest.fixture(params=["adapter", "no adapter"])
+def with_sun(request, model, adapter):
+    """Puts SUN on the reference MODEL, with an adapter and without: `with_sun(negative=...)`."""
+    if request.param == "adapter":
+        return functools.partial(apply_sun, model, adapter, SunSettings())
+    return functools.partial(apply_negative, model, NegativeSettings())
+
+
 @pytest.fixture
-def sun(model, adapter):
-    return apply_sun(model, adapter, SunSettings())
+def sun(with_sun):
+    return with_sun()
 
 
 @pytest.fixture
@@ -46,9 +56,9 @@ def test_every_sampler_node_uses_its_own_negative_at_cfg_1(sun, sample, custom, 
     assert not torch.equal(sample(sun), sample(sun, negative=conditioning("neg1")))
 
 
-def test_explicit_negative_takes_the_place_of_the_samplers(model, adapter, sample, conditioning):
-    explicit = apply_sun(model, adapter, SunSettings(), negative=conditioning("neg1"))
-    expected = sample(apply_sun(model, adapter, SunSettings()), negative=conditioning("neg1"))
+def test_explicit_negative_takes_the_place_of_the_samplers(with_sun, sample, conditioning):
+    explicit = with_sun(negative=conditioning("neg1"))
+    expected = sample(with_sun(), negative=conditioning("neg1"))
     assert torch.equal(sample(explicit, negative=conditioning("neg0")), expected)
 
 
@@ -67,19 +77,19 @@ def test_guider_without_negative_is_told_to_get_one(sun, conditioning):
         basic_guider(sun, conditioning("pos0"))
 
 
-def test_empty_list_of_negatives_is_told_from_a_guider_without_one(sun, sample):
+def test_empty_list_of_negatives_is_told_from_a_guider_without_one(with_sun, sample):
     with pytest.raises(SunError, match="conditioning that the sampler got is an empty list; connect a CLIP Text Enc"):
-        sample(sun, negative=[])
+        sample(with_sun(), negative=[])
 
 
-def test_guider_without_negative_works_with_an_explicit_one(model, adapter, sample, conditioning):
-    explicit = apply_sun(model, adapter, SunSettings(), negative=conditioning("neg0"))
-    expected = sample(apply_sun(model, adapter, SunSettings()), negative=conditioning("neg0"))
+def test_guider_without_negative_works_with_an_explicit_one(with_sun, sample, conditioning):
+    explicit = with_sun(negative=conditioning("neg0"))
+    expected = sample(with_sun(), negative=conditioning("neg0"))
     assert torch.equal(basic_guider(explicit, conditioning("pos0")), expected)
 
 
 def test_negative_of_another_text_width_is_told_apart(sun, sample):
-    with pytest.raises(SunError, match="encoded 64 wide, but this SUN adapter reads 48"):
+    with pytest.raises(SunError, match="encoded 64 wide, but this MODEL reads 48"):
         sample(sun, negative=[[torch.zeros(1, 77, 64), {}]])
 
 
@@ -135,7 +145,7 @@ def test_masked_halves_are_each_nearer_to_their_own_negative(sun, sample, condit
 
 @pytest.mark.parametrize("area", [(16, 8, 0, 0), ("percentage", 1.0, 0.5, 0.0, 0.0)])
 @pytest.mark.parametrize("explicit", [False, True])
-def test_area_is_a_mask(model, adapter, sample, conditioning, evaluations, area, explicit):
+def test_area_is_a_mask(with_sun, sample, conditioning, evaluations, area, explicit):
     """Also in what it costs: ComfyUI would evaluate the positive once more for a negative's area."""
     left = torch.zeros(1, 16, 16)
     left[:, :, :8] = 1.0
@@ -143,17 +153,17 @@ def test_area_is_a_mask(model, adapter, sample, conditioning, evaluations, area,
     def run(**where):
         negative = conditioning("neg0", **where) + conditioning("neg1")
         if explicit:
-            return sample(apply_sun(model, adapter, SunSettings(), negative=negative))
-        return sample(apply_sun(model, adapter, SunSettings()), negative=negative)
+            return sample(with_sun(negative=negative))
+        return sample(with_sun(), negative=negative)
 
     assert torch.equal(run(area=area), run(mask=left))
     assert len(evaluations) == 8
 
 
 def test_area_of_the_samplers_negative_costs_nothing_beside_an_explicit_one(
-    model, adapter, sample, conditioning, evaluations
+    with_sun, sample, conditioning, evaluations
 ):
-    sun = apply_sun(model, adapter, SunSettings(), negative=conditioning("neg0"))
+    sun = with_sun(negative=conditioning("neg0"))
     sample(sun, negative=conditioning("neg1", area=(8, 8, 0, 0)))
     assert len(evaluations) == 4
 

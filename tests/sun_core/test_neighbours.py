@@ -5,7 +5,7 @@ import copy
 import comfy.ldm.modules.attention
 import pytest
 import torch
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 from sun_pack.sun_core.attention_patch import SunAttention
 from sun_pack.sun_core.errors import SunError
 
@@ -49,10 +49,12 @@ def other_delta(out, q, k, v, extra_options, **kwargs):
     return -0.3 * q
 
 
-@pytest.fixture
-def sun(model, adapter):
-    """Puts SUN on a MODEL; on the reference MODEL unless told otherwise."""
-    return lambda onto=None: apply_sun(model if onto is None else onto, adapter, SunSettings())
+@pytest.fixture(params=["adapter", "no adapter"])
+def sun(request, model, adapter):
+    """Puts SUN on a MODEL, with an adapter and without; on the reference MODEL unless told otherwise."""
+    if request.param == "adapter":
+        return lambda onto=None: apply_sun(model if onto is None else onto, adapter, SunSettings())
+    return lambda onto=None: apply_negative(model if onto is None else onto, NegativeSettings())
 
 
 @pytest.mark.parametrize("key", [("input", 4), ("middle", 0), ("input", 4, 0)])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import comfy.ldm.modules.attention
 import pytest
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 from sun_pack.sun_core.layers import cross_attention_layers
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
@@ -76,3 +76,12 @@ def test_keys_values_and_scales_are_made_in_the_first_forward_alone(model, adapt
     first, *others = forwards(apply_sun(model, adapter, SunSettings()))
     assert all(counts == others[0] for counts in others)
     assert first["mm"] > others[0]["mm"], "the first makes keys and values"
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_layer_without_an_adapter_adds_no_more_and_never_waits(model, forwards, layer_count, batch):
+    plain = forwards(model, batch=batch)[1]
+    first, *others = forwards(apply_negative(model, NegativeSettings()), batch=batch)
+    assert added_per_layer(others[0], plain, layer_count) <= 10, others[0] - plain
+    assert first["mm"] > others[0]["mm"] and all(counts == others[0] for counts in others)
+    assert not any(counts[name] for counts in (first, *others) for name in WAITS)

@@ -8,10 +8,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.branches import AdapterBranches
 from sun_pack.sun_core.conditioning import CachedContext, NegativeEntry
 from sun_pack.sun_core.run import SunRun
 
-SIGMA = torch.ones(1)
+SIGMA, CPU = torch.ones(1), torch.device("cpu")
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_nothing_is_kept_after_an_interrupt(sun, sample):
 
 def test_context_that_changes_within_a_run_is_noticed(adapter):
     """Context windows give the rows of one entry other contexts from call to call."""
-    run = SunRun({torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))])
+    run = SunRun(AdapterBranches({CPU: adapter}), [NegativeEntry(torch.zeros(1, 77, 48))])
     x, first, second = torch.zeros(2, 4, 8, 8), torch.randn(2, 77, 48), torch.randn(2, 77, 48)
 
     def forward(context):
@@ -100,7 +101,7 @@ def test_context_that_changes_within_a_run_is_noticed(adapter):
 
 
 def test_rows_that_share_a_context_are_one_row_of_it(adapter):
-    run = SunRun({torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))])
+    run = SunRun(AdapterBranches({CPU: adapter}), [NegativeEntry(torch.zeros(1, 77, 48))])
     shared = torch.randn(1, 77, 48)
     forward = run.forward(torch.zeros(3, 4, 8, 8), shared.repeat(3, 1, 1), ["a"], SIGMA, torch.float32)
     assert torch.equal(forward.layers[1].keys[1][0], adapter["1"].to_k_extra_pos(shared))
@@ -109,7 +110,7 @@ def test_rows_that_share_a_context_are_one_row_of_it(adapter):
 def test_adapter_is_that_of_the_device_that_the_rows_are_on(adapter):
     """ComfyUI's multi-GPU gives each device a copy of the adapter."""
     other = SunAdapter(adapter.layout)
-    run = SunRun({torch.device("meta"): other, torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))])
+    run = SunRun(AdapterBranches({torch.device("meta"): other, CPU: adapter}), [NegativeEntry(torch.zeros(1, 77, 48))])
     forward = run.forward(torch.zeros(1, 4, 8, 8), torch.ones(1, 77, 48), ["a"], SIGMA, torch.float32)
     assert torch.equal(forward.layers[1].keys[1][0], adapter["1"].to_k_extra_pos(torch.ones(1, 77, 48)))
 
@@ -139,7 +140,7 @@ def test_adapter_is_loaded_with_the_model_and_leaves_with_it(sun, model, adapter
 
 
 def test_batch_whose_rows_fit_no_conditioning_is_left_plain_and_counted(adapter):
-    run = SunRun({torch.device("cpu"): adapter}, [NegativeEntry(torch.zeros(1, 77, 48))])
+    run = SunRun(AdapterBranches({CPU: adapter}), [NegativeEntry(torch.zeros(1, 77, 48))])
     x, context = torch.zeros(3, 4, 16, 16), torch.zeros(3, 77, 48)
     assert run.forward(x, context, ["positive", "another"], SIGMA, torch.float32) is None
     (finding,) = run.measures.findings(automatic=True)

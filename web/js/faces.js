@@ -5,7 +5,7 @@ import { address } from "./graphs.js";
 import { word } from "./words.js";
 
 const WIDGET = "sun_face";
-const SPEAKING = new Set(["SUNSpeedUp", "SUNApply", "SUNLoadAdapter", "SUNSampler", "SUNAdapterInfo"]);
+const SPEAKING = new Set(["SUNSpeedUp", "SUNApply", "SUNLoadAdapter", "SUNSampler", "SUNAdapterInfo", "SUNNegative"]);
 const HEIGHT = 84; // of five lines
 const WIDTH = 280; // at which titles and widget names are whole
 const faces = new WeakMap(); // node -> Face

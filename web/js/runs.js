@@ -59,7 +59,8 @@ export function plainRun(sampler) {
 }
 
 /** Describe a run in the user's language; the server's own text, for the log, is English. */
-function inWords({ steps, evaluations, seconds, changes }, withChanges) {
+function inWords({ steps, evaluations, seconds, changes, idle }, withChanges) {
+  if (idle) return word("sun.idle");
   const automatic = changes && withChanges ? word("sun.ranAutomatic", { changes }) : "";
   return word("sun.ran", { steps, evaluations, seconds: seconds.toFixed(1), automatic });
 }

@@ -65,7 +65,9 @@ def prompts(kind: str, count: int) -> Prompts:
         return Prompts([text for _, text in unseen], [""] * count, [scene for scene, _ in unseen])
     if kind == "open":
         drawn = [(rng.choice(list(all_scenes())), rng.choice(TEMPLATES)) for _ in range(count)]
-        return Prompts([caption(Scene(s.subject, None, s.place), template) for s, template in drawn], [""] * count)
+        scenes = [Scene(scene.subject, None, scene.place) for scene, _ in drawn]
+        texts = [caption(scene, template) for scene, (_, template) in zip(scenes, drawn, strict=True)]
+        return Prompts(texts, [""] * count, scenes)
     scenes = [scene for scene in all_scenes() if scene.held_out == (kind == "pairs")]
     pairs = [draw_pair(rng.choice(scenes), rng) for _ in range(count)]
     return Prompts([positive for positive, _ in pairs], [negative for _, negative in pairs])

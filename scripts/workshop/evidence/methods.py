@@ -15,11 +15,11 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 
 from sun_core.adapter import load_adapter
-from sun_core.apply import SunSettings, apply_sun
+from sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_core.nag import NagSettings
 
 from ..mini.family import CFG, Way
 from ..mini.files import ADAPTER
-from .nag import NagSettings, apply_nag
 from .report import SETTINGS
 from .runs import RUNS, LcmLora, Run, weights_of
 
@@ -56,9 +56,11 @@ def sun(title: str, weights: Path, steps: int = 4, negative_strength: float = 1.
 def nag(settings: Settings) -> Method:
     title = "NAG, 4 steps"
     chosen = NagSettings(**{key: float(value) for key, value in settings.items()})
-    return Method(
-        title, Way(title, 4, 1.0, "ddim", "simple"), lambda model: apply_nag(model, chosen), settings=repr(chosen)
-    )
+
+    def patch(model: ModelPatcher) -> ModelPatcher:
+        return apply_negative(model, NegativeSettings(chosen))
+
+    return Method(title, Way(title, 4, 1.0, "ddim", "simple"), patch, settings=repr(chosen))
 
 
 def lcm_lora(name: str, settings: Settings) -> Method:

@@ -82,6 +82,25 @@ def apply(models: Models, **values: Any) -> Callable[[Prompt, Ids], None]:
     return change
 
 
+def negative(**values: Any) -> Callable[[Prompt, Ids], None]:
+    """Replace SUN 4-Step Speed-Up by Negative Prompt at CFG 1, in 25 steps."""
+    defaults = {
+        "scale": 3.0,
+        "tau": 5.0,
+        "alpha": 0.5,
+        "start_percent": 0.0,
+        "end_percent": 1.0,
+        "cfg": "automatic",
+    }
+
+    def change(prompt: Prompt, ids: Ids) -> None:
+        inputs = defaults | values | {"model": [ids.checkpoint, 0]}
+        prompt[ids.sun] = {"class_type": "SUNNegative", "inputs": inputs}
+        prompt[ids.sampler]["inputs"] |= {"steps": 25, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
+
+    return change
+
+
 def sun_sampler(models: Models, **values: Any) -> Callable[[Prompt, Ids], None]:
     """Replace the KSampler by KSampler (SUN 4-Step); with `denoise` it starts from the picture in the folder input."""
 
@@ -134,6 +153,12 @@ def negative_strength(server: ComfyServer, models: Models) -> Image.Image:
     return cases(server, models, *((f"negative {s:g}", apply(models, negative_strength=s)) for s in strengths))
 
 
+def negative_scale(server: ComfyServer, models: Models) -> Image.Image:
+    """Show what the scale does, and what all three settings do at their ends."""
+    scales = [(f"scale {s:g}", negative(scale=s)) for s in (1.0, 2.0, 3.0, 5.0, 20.0)]
+    return cases(server, models, *scales, ("20, tau 20, alpha 1", negative(scale=20.0, tau=20.0, alpha=1.0)))
+
+
 def positive_strength(server: ComfyServer, models: Models) -> Image.Image:
     strengths = (0.0, 1.0, 2.0)
     return cases(server, models, *((f"positive {s:g}", apply(models, positive_strength=s)) for s in strengths))
@@ -175,6 +200,7 @@ HELP_PICTURES: dict[str, Callable[[ComfyServer, Models], Image.Image]] = {
         strength,
         mistakes,
         negative_strength,
+        negative_scale,
         positive_strength,
         percent,
         steps,

@@ -15,7 +15,7 @@ from .help_pictures import IMAGES
 
 NODES = (
     *("SUNSpeedUp", "SUNLoadAdapter", "SUNApply", "SUNSampler", "SUNScheduler", "SUNAdapterInfo"),
-    *("SUNTrain", "SUNSaveAdapter"),
+    *("SUNTrain", "SUNSaveAdapter", "SUNNegative"),
 )
 """The ids of the nodes that have help pages."""
 GRAPH = REPOSITORY / "docs" / "images" / "graph.png"

@@ -1,0 +1,221 @@
+"""Where the branches of the layers come from: what a run gives each layer beside the text.
+
+An adapter has weights of its own for keys and values, and adds offsets (attention.py). Without one, the layers' own
+frozen weights read the negative, and normalized attention guidance combines the two (nag.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from .adapter import EXTRA_POSITIVE, NEGATIVE, SunAdapter
+from .conditioning import CachedContext, NegativeEntry, entry_shares, has_places
+from .forward import Combine, LayerBranches, Offsets
+from .layers import CrossAttentionLayer, cross_attention_layers
+from .nag import Guidance, NagSettings
+
+SUN = "sun"
+"""Our key among a ModelPatcher's wrappers, callbacks and additional models."""
+
+
+class BranchSource(Protocol):
+    """Makes the branches of all layers of a U-Net."""
+
+    reads_positives: bool
+    """Whether there are branches for the positive."""
+    follows_weights: bool
+    """Whether the branches depend on the U-Net's weights, which hooks may change between steps."""
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the text that the layers read."""
+        ...
+
+    @property
+    def layer_count(self) -> int:
+        """How many layers get branches."""
+        ...
+
+    def layers(
+        self,
+        negatives: Sequence[NegativeEntry],
+        positives: Sequence[CachedContext],
+        chunks: int,
+        chunk_rows: int,
+        latent_size: Sequence[int],
+        like: Tensor,
+    ) -> dict[int, LayerBranches]:
+        """Make the branches of each layer, by number, in the dtype and on the device of `like`.
+
+        positives: c+ of each of the `chunks` chunks of `chunk_rows` rows, if the source reads them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Factors of the two terms."""
+
+    negative: float = 1.0
+    positive: float = 1.0
+
+
+@dataclass(frozen=True)
+class AdapterBranches:
+    """The branches of an adapter, of which each device has its own copy."""
+
+    adapters: Mapping[torch.device, SunAdapter]
+    strengths: Strengths = Strengths()
+    reads_positives = True
+    follows_weights = False
+
+    @classmethod
+    def on(cls, model: ModelPatcher, strengths: Strengths) -> "AdapterBranches":
+        """Take the adapter that is on `model`."""
+        adapters = {p.load_device: p.get_additional_models_with_key(SUN)[0].model for p in _of_all_devices(model)}
+        return cls(adapters, strengths)
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the text that the adapter reads."""
+        return next(iter(self.adapters.values())).layout.context_dim
+
+    @property
+    def layer_count(self) -> int:
+        """How many layers the adapter is in."""
+        return len(next(iter(self.adapters.values())))
+
+    def layers(
+        self,
+        negatives: Sequence[NegativeEntry],
+        positives: Sequence[CachedContext],
+        chunks: int,
+        chunk_rows: int,
+        latent_size: Sequence[int],
+        like: Tensor,
+    ) -> dict[int, LayerBranches]:
+        """Make the branches of all layers of the adapter; arguments as in BranchSource."""
+        adapter = _of_device(self.adapters, like.device)
+        return layers_of(adapter, negatives, positives, self.strengths, chunk_rows, latent_size, like)
+
+
+def _of_all_devices(model: ModelPatcher) -> list[ModelPatcher]:
+    """Return `model` and its clones on other GPUs (ComfyUI 0.33), each with weights of its own."""
+    return [model, *model.get_additional_models_with_key("multigpu")]
+
+
+def _of_device(per_device: Mapping[torch.device, Any], device: torch.device) -> Any:
+    """Return what stands under `device`; a run on a single device may name it otherwise."""
+    return per_device[device] if len(per_device) > 1 else next(iter(per_device.values()))
+
+
+@dataclass(frozen=True)
+class OwnBranches:
+    """The negative as the U-Net's own layers read it, LoRAs included; each device has its own copy of the U-Net."""
+
+    attentions: Mapping[torch.device, Sequence[CrossAttentionLayer]]
+    settings: NagSettings
+    reads_positives = False
+    follows_weights = True
+
+    @classmethod
+    def on(cls, model: ModelPatcher, settings: NagSettings) -> "OwnBranches":
+        """Take the cross-attention of `model`."""
+        attentions = {p.load_device: cross_attention_layers(p.model.diffusion_model) for p in _of_all_devices(model)}
+        return cls(attentions, settings)
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the text that the U-Net reads."""
+        return next(iter(self.attentions.values()))[0].context_dim
+
+    @property
+    def layer_count(self) -> int:
+        """How many cross-attention layers the U-Net has."""
+        return len(next(iter(self.attentions.values())))
+
+    def layers(
+        self,
+        negatives: Sequence[NegativeEntry],
+        positives: Sequence[CachedContext],
+        chunks: int,
+        chunk_rows: int,
+        latent_size: Sequence[int],
+        like: Tensor,
+    ) -> dict[int, LayerBranches]:
+        """Make the branches of all layers of the U-Net; arguments as in BranchSource."""
+        guidance = Guidance(self.settings, torch.tensor(entry_shares(negatives)).to(like)[:, None, None, None])
+        layers = {}
+        for layer in _of_device(self.attentions, like.device):
+            project = partial(_own_keys_values, layer.attention)
+            branches = [
+                [entry.keys_values(str(layer.number), project, like, chunk_rows)] * chunks for entry in negatives
+            ]
+            layers[layer.number] = _layer(branches, guidance, chunk_rows)
+        return layers
+
+
+def _own_keys_values(attention: Any, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Call the layers, whose weights may be offloaded, quantised or patched as they are called."""
+    return attention.to_k(context), attention.to_v(context)
+
+
+def layers_of(
+    adapter: SunAdapter,
+    negatives: Sequence[NegativeEntry],
+    positives: Sequence[CachedContext],
+    strengths: Strengths,
+    chunk_rows: int,
+    latent_size: Sequence[int],
+    like: Tensor,
+) -> dict[int, LayerBranches]:
+    """Make the branches of all layers of `adapter`, in the dtype and on the device of `like`.
+
+    positives: c+ of each chunk of `chunk_rows` rows. Every negative entry is one branch, and the extra positive one.
+    """
+    shares = [1.0] * len(negatives) if has_places(negatives, latent_size) else entry_shares(negatives)
+    scales, shift = _scales_and_shift(adapter, shares, strengths, like)
+    sizes = [layer.hidden_dim for layer in adapter.values()]
+    layers = {}
+    for number, scale, beta in zip(adapter, scales.split(sizes, dim=-1), shift.split(sizes), strict=True):
+        layer = adapter[number]
+        negative, extra_positive = (partial(layer.keys_values, branch) for branch in (NEGATIVE, EXTRA_POSITIVE))
+        branches = [[entry.keys_values(number, negative, like, chunk_rows)] * len(positives) for entry in negatives]
+        if adapter.layout.extra_positive:
+            branches.append([c.keys_values(number, extra_positive, like, chunk_rows) for c in positives])
+        layer_branches = _layer(branches, Offsets(scale, beta), chunk_rows)
+        project_text = extra_positive if adapter.layout.extra_positive else None
+        layers[int(number)] = replace(layer_branches, project_text=project_text)
+    return layers
+
+
+def _layer(branches: Sequence[Sequence[tuple[Tensor, Tensor]]], combine: Combine, chunk_rows: int) -> LayerBranches:
+    keys, values = ([[kv[which] for kv in pieces] for pieces in branches] for which in (0, 1))
+    return LayerBranches(keys, values, combine, chunk_rows)
+
+
+def _scales_and_shift(
+    adapter: SunAdapter, shares: Sequence[float], strengths: Strengths, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the scales of all branches and the shift, of all layers side by side, in few operations.
+
+    Returns: (branches, 1, 1, channels of all layers), fp32; (channels of all layers,), in the dtype of `like`.
+    """
+
+    def side_by_side(branch: str, which: str) -> Tensor:
+        return torch.cat([adapter[number].per_channel(branch, which) for number in adapter]).to(
+            like.device, torch.float
+        )
+
+    alpha, beta = (side_by_side(NEGATIVE, which) for which in ("alpha", "beta"))
+    scales = [alpha * (-strengths.negative * share) for share in shares]
+    shift = beta * -strengths.negative
+    if adapter.layout.extra_positive:
+        scales.append(side_by_side(EXTRA_POSITIVE, "alpha") * strengths.positive)
+        shift = torch.add(shift, side_by_side(EXTRA_POSITIVE, "beta"), alpha=strengths.positive)
+    return torch.stack(scales)[:, None, None], shift.to(like.dtype)

@@ -1,0 +1,79 @@
+"""Normalized attention guidance (NAG, arXiv 2505.21179, algorithm 1). Torch only.
+
+Per cross-attention layer, with q the layer's own queries and its own frozen K and V for both prompts:
+
+    text = Attn(q, K c+, V c+)        neg = Attn(q, K c-, V c-)
+    ext  = s * text - (s - 1) * neg
+    r    = |ext|/|text|                              L1 norms over the channels of each token
+    out  = a * ext * min(r, tau)/r + (1 - a) * text
+
+s is `scale`: at 1 the negative plays no part. The paper and some packs count from 0 instead: their phi is s - 1.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SMALLEST = torch.finfo(torch.float32).tiny
+"""Stands for the norm of a token that has none."""
+
+
+@dataclass(frozen=True)
+class NagSettings:
+    """The parameters of NAG. Each makes the negative count more as it rises."""
+
+    scale: float = 3.0
+    """How far the attention goes away from the negative, at least 1."""
+    tau: float = 5.0
+    """How many times its own norm the attention of a token may reach, at least 1."""
+    alpha: float = 0.5
+    """The share of what comes out in the result: 0 to 1."""
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the text attention comes out."""
+        return self.scale == 1 or self.alpha == 0
+
+
+def normalized_attention_guidance(text: Tensor, negative: Tensor, settings: NagSettings) -> Tensor:
+    """Guide the text attention away from the negative's; (rows, tokens, channels) each, and the result.
+
+    With min(r, tau)/r = tau/max(r, tau), which needs no care where r is 0. Norms accumulate in fp32.
+    """
+    scale, tau, alpha = settings.scale, settings.tau, settings.alpha
+    ext = torch.lerp(negative, text, scale)
+    r = _norm(ext) / _norm(text).clamp_min(SMALLEST)
+    return torch.addcdiv((1 - alpha) * text, ext, r.clamp_min(tau).to(text.dtype), value=alpha * tau)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, ord=1, dim=-1, keepdim=True, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Guides the text away from the weighed average of all negatives: how they count without an adapter."""
+
+    settings: NagSettings
+    shares: Tensor
+    """Each negative's share of the average, summing to 1: (branches, 1, 1, 1), in the dtype of the attention."""
+
+    def __call__(self, attended: Tensor, weights: Tensor | None) -> Tensor:
+        """Combine (1 + branches, rows, tokens, channels), text first -> (rows, tokens, channels).
+
+        weights: each negative's share at each token, (branches, rows, tokens, 1); None for `shares` everywhere.
+        """
+        if len(attended) == 2:
+            return normalized_attention_guidance(attended[0], attended[1], self.settings)
+        negative = (attended[1:] * (self.shares if weights is None else weights)).sum(dim=0)
+        return normalized_attention_guidance(attended[0], negative, self.settings)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors in the order that `with_tensors` takes."""
+        return [self.shares]
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> "Guidance":
+        """Return the same with other tensors."""
+        return Guidance(self.settings, next(tensors))

@@ -1,0 +1,86 @@
+"""Normalized attention guidance: the published formula, and what it must never do."""
+
+import pytest
+import torch
+from sun_pack.sun_core.nag import Guidance, NagSettings, normalized_attention_guidance
+
+SETTINGS = [NagSettings(), NagSettings(5.0, 2.5, 0.25), NagSettings(2.0, 1.0, 1.0), NagSettings(11.0, 10.0, 0.5)]
+
+
+def tokens(seed=0):
+    return torch.randn(2, 2, 16, 8, generator=torch.Generator().manual_seed(seed)).unbind()
+
+
+def formula(text, neg, s, tau, alpha):
+    """Algorithm 1 of arXiv 2505.21179, line by line."""
+    ext = s * text - (s - 1) * neg
+    r = ext.abs().sum(-1, keepdim=True) / text.abs().sum(-1, keepdim=True)
+    held = ext * torch.minimum(r, torch.full_like(r, tau)) / r
+    return alpha * held + (1 - alpha) * text
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_guidance_equals_the_published_formula(settings):
+    text, negative = tokens()
+    negative = 3 * negative  # some tokens beyond tau, some within
+    expected = formula(text, negative, settings.scale, settings.tau, settings.alpha)
+    assert (normalized_attention_guidance(text, negative, settings) - expected).abs().max() < 1e-5
+
+
+def test_guidance_of_a_token_computed_by_hand():
+    """ext = 3 * (1, 1) - 2 * (0, 3) = (3, -3), r = 6/2 = 3; tau 2 holds it to (2, -2); half of each is (1.5, -0.5)."""
+    out = normalized_attention_guidance(torch.tensor([[[1.0, 1.0]]]), torch.tensor([[[0.0, 3.0]]]), NagSettings(3, 2))
+    assert out.tolist() == [[[1.5, -0.5]]]
+
+
+def test_a_token_reaches_tau_times_its_norm_and_no_more():
+    text, negative = tokens()
+    out = normalized_attention_guidance(text, negative, NagSettings(scale=50.0, tau=2.0, alpha=1.0))
+    torch.testing.assert_close(out.abs().sum(-1), 2.0 * text.abs().sum(-1))
+
+
+@pytest.mark.parametrize("settings", [NagSettings(scale=1.0), NagSettings(alpha=0.0)])
+def test_scale_1_and_alpha_0_are_off_and_give_the_text(settings):
+    text, negative = tokens()
+    assert settings.is_off and not NagSettings().is_off
+    torch.testing.assert_close(normalized_attention_guidance(text, negative, settings), text)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tokens_of_zeros_stay_finite(dtype):
+    zeros, some = torch.zeros(1, 4, 8, dtype=dtype), torch.ones(1, 4, 8, dtype=dtype)
+    for text, negative in ((zeros, zeros), (zeros, some), (some, zeros), (some, some * 1.5)):  # the last: ext is 0
+        out = normalized_attention_guidance(text, negative, NagSettings())
+        assert out.dtype == dtype and out.isfinite().all()
+    assert not normalized_attention_guidance(zeros, some, NagSettings()).any(), "a token without text stays without"
+
+
+def test_half_precision_equals_fp32(difference):
+    text, negative = (t * 20 for t in tokens())
+    half = normalized_attention_guidance(text.half(), negative.half(), NagSettings())
+    assert half.dtype == torch.float16
+    assert difference(half, normalized_attention_guidance(text, negative, NagSettings())) < 1e-3
+
+
+def test_norm_of_many_large_fp16_channels_is_finite():
+    text, negative = (torch.full((1, 4, 1280), value, dtype=torch.float16) for value in (600.0, 300.0))
+    assert normalized_attention_guidance(text, negative, NagSettings()).isfinite().all()
+
+
+def test_several_negatives_are_averaged_before_one_guidance():
+    text, first = tokens()
+    second = tokens(1)[0]
+    shares = torch.tensor([0.25, 0.75]).view(2, 1, 1, 1)
+    found = Guidance(NagSettings(), shares)(torch.stack([text, first, second]), None)
+    average = 0.25 * first + 0.75 * second
+    torch.testing.assert_close(found, normalized_attention_guidance(text, average, NagSettings()))
+
+
+def test_weights_say_where_a_negative_counts():
+    text, first = tokens()
+    second = tokens(1)[0]
+    left = (torch.arange(16) < 8).float().view(1, 1, 16, 1)
+    guidance = Guidance(NagSettings(), torch.full((2, 1, 1, 1), 0.5))
+    found = guidance(torch.stack([text, first, second]), torch.stack([left, 1 - left]).squeeze(1))
+    of_first, of_second = (normalized_attention_guidance(text, n, NagSettings()) for n in (first, second))
+    assert torch.equal(found[:, :8], of_first[:, :8]) and torch.equal(found[:, 8:], of_second[:, 8:])
