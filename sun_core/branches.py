@@ -214,7 +214,7 @@ def _scales_and_shift(
 
     alpha, beta = (side_by_side(NEGATIVE, which) for which in ("alpha", "beta"))
     scales = [alpha * (-strengths.negative * share) for share in shares]
-    shift = beta * -strengths.negative
+    shift = beta * (-strengths.negative if any(shares) else 0.0)
     if adapter.layout.extra_positive:
         scales.append(side_by_side(EXTRA_POSITIVE, "alpha") * strengths.positive)
         shift = torch.add(shift, side_by_side(EXTRA_POSITIVE, "beta"), alpha=strengths.positive)

@@ -148,7 +148,9 @@ def area_as_mask(cond: dict[str, Any], latent_size: Sequence[int]) -> dict[str, 
 
 
 def entry_shares(entries: Sequence[NegativeEntry]) -> list[float]:
-    """Return each entry's share of the average by its strength, summing to 1."""
+    """Return each entry's share of the average by its strength: they sum to 1, or to 0 if several have no strength."""
+    if len(entries) == 1:
+        return [1.0]
     total = sum(entry.strength for entry in entries) or 1.0
     return [entry.strength / total for entry in entries]
 

@@ -170,7 +170,7 @@ class SunHooks:
             sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
             images=len(noise),
-            contexts_can_change=contexts_can_change(model_options),
+            contexts_can_change=contexts_can_change(guider, model_options),
             is_compiled=is_compiled(guider.model_patcher.model.diffusion_model, model_options),
             measures=Measures(layers=source.layer_count),
         )

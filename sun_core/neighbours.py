@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 
@@ -12,15 +13,26 @@ from .capture import COMPILE_KEY
 IDLE = "sun_idle"
 """The key of the wrapper of a node that does nothing."""
 
+_AROUND_EVALUATIONS = (
+    *("context_handler", "model_function_wrapper"),
+    *("sampler_calc_cond_batch_function", "sampler_pre_cfg_function"),
+)
+"""Where model_options hold what can give an entry other words before it is evaluated."""
 
-def contexts_can_change(model_options: dict[str, Any]) -> bool:
-    """Say whether something on the MODEL may give an entry another context from step to step.
+
+def contexts_can_change(guider: Any, model_options: dict[str, Any]) -> bool:
+    """Say whether something in a run may give an entry another context from step to step.
 
     ComfyUI itself does so in context windows only; what other packs put around an evaluation is not known.
     """
+    if not type(guider).__module__.startswith(("comfy.", "comfy_extras.")) or any(
+        function.__module__ != "comfy.samplers"
+        for function in (comfy.samplers.calc_cond_batch, comfy.samplers._calc_cond_batch)
+    ):
+        return True
     wrappers = model_options["transformer_options"].get("wrappers", {})
     foreign = any(key not in (SUN, IDLE, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
-    return foreign or "context_handler" in model_options or "model_function_wrapper" in model_options
+    return foreign or any(key in model_options for key in _AROUND_EVALUATIONS)
 
 
 def may_change_contexts(guider: Any, transformer_options: dict[str, Any]) -> bool:

@@ -12,6 +12,9 @@ from .conditioning import CachedContext, NegativeEntry, has_places
 from .forward import SunForward
 from .measures import ForwardRecord, Measures
 
+BEFORE_THE_START = 1e8
+"""A sigma above all that are sampled; ComfyUI gives 999999999.9 for the start of the sampling."""
+
 
 @dataclass
 class SunRun:
@@ -46,7 +49,7 @@ class SunRun:
     def has_ranges(self) -> bool:
         """Whether what SUN does depends on sigma."""
         ranges = [(self.sigma_start, self.sigma_end), *((n.sigma_start, n.sigma_end) for n in self.negatives)]
-        return any(end > 0 or start < float("inf") for start, end in ranges)
+        return any(end > 0 or start < BEFORE_THE_START for start, end in ranges)
 
     def forward(
         self,
@@ -87,9 +90,10 @@ class SunRun:
             chunks = zip(names, context.split(len(x) // len(names)), is_sun, strict=True)
             positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
         key = (is_sun, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype)
-        if key not in self._forwards:
-            self._forwards[key] = self._new_forward(x, positives, negatives, is_sun, dtype)
-        return self._forwards[key]
+        forward = self._forwards.get(key)
+        if forward is None:
+            forward = self._forwards[key] = self._new_forward(x, positives, negatives, is_sun, dtype)
+        return forward
 
     def count(self, record: ForwardRecord, names: Sequence[Hashable], rows: int, forward: SunForward | None) -> None:
         """Count an evaluation of `rows` rows, if the U-Net was evaluated at all."""
@@ -117,7 +121,7 @@ class SunRun:
             layers=self.source.layers(negatives, positives, sum(is_sun), chunk_rows, x.shape[2:], like),
             row_count=len(x),
             rows=None if all(is_sun) else torch.tensor(sun_rows, device=x.device),
-            masked=negatives if has_places(negatives, x.shape[2:]) else (),
+            masked=negatives if len(negatives) > 1 and has_places(negatives, x.shape[2:]) else (),
             latent_size=x.shape[2:],
         )
 
@@ -134,8 +138,10 @@ class SunRun:
         """Return the cached context of a chunk, (1 or rows, tokens, context_dim); comparing waits for the device."""
         key = (name, rows.shape, rows.device)
         cached = self._positives.get(key)
-        if cached is None or (self.contexts_can_change and not torch.equal(cached.context.expand_as(rows), rows)):
-            self._forwards.clear()  # they hold what the context was before
+        can_change = self.contexts_can_change or name is None  # entries without a name are not told apart
+        if cached is None or (can_change and not torch.equal(cached.context.expand_as(rows), rows)):
+            if cached is not None:
+                self._forwards.clear()  # they hold what the context was before
             is_one_repeated = len(rows) == 1 or torch.equal(rows[:1].expand_as(rows), rows)
             cached = self._positives[key] = CachedContext(rows[:1] if is_one_repeated else rows)
         return cached

@@ -204,3 +204,15 @@ def test_uncond_rows_stay_plain_beside_a_positive_with_an_area(model, adapter, s
     positive = conditioning("pos0") + conditioning("pos1", area=(8, 8, 4, 4), strength=1.0)
     weighed_out = sample(sun, cfg=1.0 + 1e-6, positive=positive, negative=conditioning("neg0"))
     assert difference(weighed_out, sample(sun, cfg=1.0, positive=positive, negative=conditioning("neg0"))) < 1e-4
+
+
+def test_single_negative_counts_whatever_its_strength(with_sun, sample, conditioning):
+    expected = sample(with_sun(), negative=conditioning("neg0"))
+    assert torch.equal(sample(with_sun(), negative=conditioning("neg0", strength=0.0)), expected)
+
+
+def test_single_negative_with_a_mask_counts_everywhere(with_sun, sample, conditioning):
+    half = torch.zeros(1, 16, 16)
+    half[:, :8] = 1
+    expected = sample(with_sun(), negative=conditioning("neg0"))
+    assert torch.equal(sample(with_sun(), negative=conditioning("neg0", mask=half)), expected)
