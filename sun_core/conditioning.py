@@ -67,10 +67,10 @@ class NegativeEntry(CachedContext):
         return self.sigma_end <= sigma <= self.sigma_start
 
     def in_window(self, window: Sequence[int], images: int) -> "NegativeEntry":
-        """Return what the images in a context window have of this entry; itself if it is the same for all `images`."""
+        """Return what the images in a context window have of this entry; itself if all `images` have the same."""
 
         def cut(tensor: Tensor) -> Tensor:
-            return tensor[list(window)] if len(tensor) == images > 1 else tensor
+            return tensor if len(tensor) == 1 else repeat_rows(tensor, images)[list(window)]
 
         context, places = cut(self.context), None if self.places is None else cut(self.places)
         if context is self.context and places is self.places:
@@ -81,11 +81,14 @@ class NegativeEntry(CachedContext):
 def window_of(transformer_options: dict[str, Any]) -> Sequence[int] | None:
     """Return the images that a context window evaluates, None without one.
 
-    ComfyUI passes the window itself, AnimateDiff-Evolved its indices.
+    ComfyUI passes the window itself, in 0.33 with an image before it that is evaluated and dropped;
+    AnimateDiff-Evolved passes its indices.
     """
     window = transformer_options.get("context_window")
     if window is not None and getattr(window, "dim", None) == 0:
-        return tuple(window.index_list)
+        anchor = getattr(window, "causal_anchor_index", None)
+        anchors = () if anchor is None or anchor < 0 else (anchor,)
+        return (*anchors, *window.index_list)
     indices = transformer_options.get("ad_params", {}).get("sub_idxs")
     return None if indices is None else tuple(indices)
 
