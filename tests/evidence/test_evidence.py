@@ -68,6 +68,22 @@ def test_the_readme_shows_what_was_measured():
     assert shown == report.tables(json.loads(report.RESULTS.read_text(encoding="utf-8")))
 
 
+def test_the_documents_show_what_a_negative_prompt_without_an_adapter_was_measured_to_do():
+    ways = json.loads((report.README.parent / "negative.json").read_text(encoding="utf-8"))["ways"]
+    row, cfg, half = (
+        (way["evaluations"], way["colour_comes_again"]["value"], way["thing_right"]["value"])
+        for way in (
+            ways[name] for name in ("LCM-LoRA, 4 steps, CFG 1, scale 3", "25 steps, CFG 3", "25 steps, CFG 1, scale 3")
+        )
+    )
+    readme = report.README.read_text(encoding="utf-8")
+    page = (report.README.parents[1] / "web" / "docs" / "SUNNegative.md").read_text(encoding="utf-8")
+    for measured in (row, cfg, half):
+        evaluations, again, right = (f"{number:g}" for number in measured)
+        assert f"| {evaluations} | {again} | {right} |" in readme
+        assert f"| {again} % | {right} % |" in page
+
+
 def test_results_are_written_as_tables_between_the_marks(monkeypatch, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n", encoding="utf-8")
