@@ -18,6 +18,8 @@ def run_report(node_id: str | None) -> Callable[[RunReport], None]:
 
     def report(run: RunReport) -> None:
         logging.log(logging.WARNING if run.findings else logging.INFO, f"SUN: {run}")
+        if run.way:
+            logging.info(f"SUN: {run.way}")
         server = getattr(PromptServer, "instance", None)
         if server is not None and node_id is not None:
             counts = {"steps": run.steps, "evaluations": run.evaluations, "seconds": run.seconds}

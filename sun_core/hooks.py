@@ -131,7 +131,8 @@ class SunHooks:
                 return executor(*rest, **kwargs)
         finally:
             report.evaluations = run.measures.evaluations
-            report.replayed, report.why_eager = replays.count, replays.why_eager
+            if guider.model_patcher.load_device.type == "cuda":
+                report.replayed, report.why_eager = replays.count, replays.why_eager
             guidance.end()
             run.measures.unused_prompts = _unused_prompts(guider, run)
             if run.measures.dropped and not any("CFG" in change for change in report.changes):
@@ -215,7 +216,10 @@ class SunHooks:
         options = transformer_options or {}
         if not torch.compiler.is_compiling() and RECORD_KEY in options:
             options[RECORD_KEY].entered = True
-        if torch.compiler.is_compiling() or control is not None or kwargs or options.get(FORWARD_KEY) is None:
+        if torch.compiler.is_compiling() or options.get(FORWARD_KEY) is None:
+            return executor(x, timesteps, context, y, control, options, **kwargs)
+        if control is not None or kwargs:
+            options[REPLAYS_KEY].why_eager = "ControlNet or another node adds inputs"
             return executor(x, timesteps, context, y, control, options, **kwargs)
 
         def forward(inputs: dict[str, Tensor | None], options: dict[str, Any]) -> Tensor:

@@ -181,14 +181,19 @@ class RunReport:
     def stop(self) -> None:
         self.seconds = time.perf_counter() - self._started
 
+    @property
+    def way(self) -> str:
+        """Say how the forwards were done on a GPU; empty elsewhere."""
+        if self.why_eager is None:
+            return "replayed as a CUDA graph" if self.replayed else ""
+        return f"{self.replayed} of {self.evaluations} replayed as a CUDA graph: {self.why_eager}"
+
     def __str__(self) -> str:
         if self.note:
             return self.note
         is_too_much = self.enough_steps is not None and self.steps > 2 * self.enough_steps
         hint = f" ({self.enough_steps} are enough)" if is_too_much else ""
         parts = [_count(self.steps, "step") + hint, _count(self.evaluations, "evaluation"), f"{self.seconds:.1f} s"]
-        if self.replayed:
-            parts.append(f"{self.replayed} replayed")
         if self.changes:
             parts.append(f"automatic: {', '.join(self.changes)}")
         return " · ".join([*parts, *self.findings])
