@@ -49,7 +49,8 @@ def load_empty_pack() -> None:
     """Make the pack's parts importable without its __init__.py, which imports the nodes and ComfyUI with them."""
     module = ModuleType("sun_pack")
     module.__path__ = [str(REPOSITORY)]
-    sys.modules["sun_pack"] = module
+    # pytest takes the repository for a package too, under its folder's name, or as `__init__` if that is no identifier
+    sys.modules |= dict.fromkeys(("sun_pack", REPOSITORY.name, "__init__"), module)
 
 
 if COMFYUI:

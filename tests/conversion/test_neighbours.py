@@ -13,10 +13,8 @@ from .test_pack_samplers import case
 Json = dict[str, Any]
 MINI = Installed([Adapter("sun_mini_4step.safetensors")])
 CASES = {
-    "G_attention_couple_sun": ("regional prompts", "AttentionCouple|cgem156 (#40) repeats rows inside attention"),
     "K_lazy_cache_sun": ("skips steps", "LazyCache (#50) skips steps to save time"),
     "L_apg_sun": ("needs CFG", "APG (#50) works on what CFG adds"),
-    "P_cfg_override": ("own CFG", "CFGOverride (#3) sets a CFG of its own"),
 }
 
 
@@ -50,6 +48,19 @@ def test_bypassed_neighbour_is_not_named() -> None:
     rescale = next(node for node in workflow["nodes"] if node["type"] == "RescaleCFG")
     rescale["mode"] = 4
     assert "RescaleCFG" not in make_plan("speed_up", workflow).detail
+
+
+def test_cfg_of_its_own_has_no_effect_and_is_no_warning() -> None:
+    assert (
+        "CFGOverride (#3) has no effect"
+        in make_plan("speed_up", without_sun(case("P_cfg_override")), None, MINI).detail
+    )
+    assert not any(entry["badge"] for entry in check(read(case("P_cfg_override")), MINI))
+
+
+def test_regional_prompts_that_a_run_serves_are_not_named() -> None:
+    plan = make_plan("speed_up", without_sun(case("G_attention_couple_sun")), None, MINI)
+    assert plan.edits and "AttentionCouple" not in plan.detail
 
 
 def test_neighbour_without_effect_is_no_warning() -> None:

@@ -1,6 +1,9 @@
 """How scripts/test.py starts pytest."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -38,3 +41,15 @@ def test_the_quick_tier_names_folders_that_exist(command: ModuleType) -> None:
     paths = [word.removeprefix("--ignore=") for word in command.QUICK if word.removeprefix("--ignore=")[:6] == "tests/"]
     assert len(paths) > 4
     assert all((SCRIPT.parents[1] / path).exists() for path in paths)
+
+
+def test_conversions_tests_run_without_comfyui_and_torch(tmp_path: Path) -> None:
+    """With pytest alone: whatever else this environment has cannot be imported."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.modules |= dict.fromkeys(('torch', 'comfy', 'comfy_api', 'numpy', 'safetensors'))\n"
+    )
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    variables = {name: value for name, value in os.environ.items() if name != "COMFYUI_PATH"} | {"PYTHONPATH": path}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/conversion/test_words.py"]
+    result = subprocess.run(command, cwd=SCRIPT.parents[1], env=variables, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
