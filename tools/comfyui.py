@@ -1,4 +1,4 @@
-"""Start ComfyUI within a command: the one place of this repository that edits sys.path."""
+"""Start ComfyUI within a command. (tools/convert.py, which needs no ComfyUI, finds conversion/ by itself.)"""
 
 import importlib.util
 import os
