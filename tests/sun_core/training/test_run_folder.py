@@ -192,6 +192,7 @@ def test_a_run_of_an_older_version_goes_on_without_newer_settings(tmp_path):
     del older["channels_last"]
     run.config.write_text(yaml.safe_dump(older))
     run.claim(tiny_run.CONFIG)
+    assert yaml.safe_load(run.config.read_text()) == tiny_run.CONFIG.to_mapping()
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
