@@ -17,7 +17,7 @@ READ_OTHERWISE = {
 }
 FILES = [file.stem for file in sorted(CORPUS.glob("*.json")) if not file.stem.endswith(".expected")]
 NAMES = [name for name in FILES if not name.startswith("api_") and name not in READ_OTHERWISE]
-PARTS = 2  # so that no single test takes minutes
+PARTS = 4  # so that no single test takes half a minute
 
 Graphs = dict[str | None, dict[str, Any]]
 
