@@ -4,7 +4,6 @@ import { word } from "./words.js";
 
 const MUTED = 2;
 const BYPASSED = 4;
-const EVERY = 500; // milliseconds; newer pages tell of a bypass only with the next click
 
 /** Return the badge of such a node, or null; the settings before "Speed up with SUN" are in its record. */
 export function badgeOfOff(node) {
@@ -19,17 +18,8 @@ export function badgeOfOff(node) {
   return null;
 }
 
-/** Call `onSwitch` when one of the nodes that `nodes()` returns is turned on or off. */
-export function watchSwitches(nodes, onSwitch) {
-  let before = "";
-  setInterval(() => {
-    const now = nodes().map(isOff).join();
-    if (now !== before) onSwitch();
-    before = now;
-  }, EVERY);
-}
-
-function isOff(node) {
+/** Whether a node is bypassed, muted or at strength 0. */
+export function isOff(node) {
   if (node.mode === MUTED || node.mode === BYPASSED) return true;
   const strengths = (node.widgets ?? []).filter(({ name }) => name.endsWith("strength"));
   return strengths.length > 0 && strengths.every(({ value }) => value === 0);

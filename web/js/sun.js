@@ -3,12 +3,11 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { files, readAdapters } from "./adapters.js";
-import { checkSoon } from "./checks.js";
+import { checkSoon, watchSwitches } from "./checks.js";
 import { addFace, hasFace } from "./faces.js";
 import { canvasMenu, commands, nodeMenu, toolboxCommands } from "./menu.js";
 import { allNodes } from "./graphs.js";
 import { listenToRuns } from "./runs.js";
-import { watchSwitches } from "./off.js";
 import { settingDefinitions } from "./settings.js";
 import { translateDefinitions, translateNode } from "./translation.js";
 
@@ -31,7 +30,7 @@ app.registerExtension({
   setup() {
     listenToRuns(checkSoon);
     api.addEventListener("graphChanged", checkSoon);
-    watchSwitches(() => allNodes().filter(hasFace), checkSoon);
+    watchSwitches();
   },
 
   nodeCreated(node) {
