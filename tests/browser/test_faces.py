@@ -77,6 +77,22 @@ def test_sun_that_is_off_names_the_sampler_that_it_leaves_at_few_steps(page: Can
     assert page.values(SAMPLER)["steps"] == 25
 
 
+def test_badge_goes_however_soon_sun_is_on_again(page: CanvasPage, sped_up: int) -> None:
+    """Whether or not the page noticed in between that SUN was off."""
+    badge = page.face(sped_up).locator(".sun-badge")
+    for _ in range(5):
+        page.page.evaluate(
+            """(id) => {
+            app.graph.getNodeById(id).mode = 4;
+            app.api.dispatchEvent(new CustomEvent("graphChanged"));
+        }""",
+            sped_up,
+        )
+        expect(badge).to_contain_text("SUN is off")
+        page.page.evaluate("(id) => { app.graph.getNodeById(id).mode = 0; }", sped_up)
+        expect(badge).to_have_count(0)
+
+
 @pytest.mark.usefixtures("frontend")  # which `page` has parameters of
 @pytest.mark.parametrize("announced", [True, False])
 def test_automatic_settings_announce_themselves_where_they_are_let(
