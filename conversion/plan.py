@@ -1,4 +1,4 @@
-"""Plan what a click does: the edits that speed a graph up, restore it or fix it, and a sentence about them."""
+"""Plan what a click does: edits that speed a graph up, let its negative prompt count, restore or fix it."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from .check import fix
 from .edits import Plan
 from .graph import ConversionError, Node, Workflow, as_dict
 from .models import Installed
+from .negative import let_negative_count
 from .pack_samplers import Definitions
 from .restore import restore
 from .speed_up import speed_up
@@ -14,7 +15,7 @@ from .ui_edits import apply_to_ui
 from .ui_format import is_id, read_ui
 from .words import say
 
-ACTIONS = {"speed_up": speed_up, "restore": restore, "fix": fix}
+ACTIONS = {"speed_up": speed_up, "negative": let_negative_count, "restore": restore, "fix": fix}
 LARGEST = 20_000
 """Nodes in a workflow. Nobody draws more."""
 
@@ -39,7 +40,7 @@ def make_plan(action: str, data: Any, targets: Any = None, installed: Installed 
     Raises ConversionError if the workflow, the action or a target is invalid.
     """
     if not isinstance(action, str) or action not in ACTIONS:
-        raise ConversionError("The action must be speed_up, restore or fix.")
+        raise ConversionError("The action must be speed_up, negative, restore or fix.")
     installed = installed or Installed()
     workflow = read(data, installed.definitions)
     return ACTIONS[action](workflow, find_targets(workflow, targets), installed)
