@@ -17,6 +17,7 @@ import nodes
 from ..conversion.check import check
 from ..conversion.graph import ConversionError
 from ..conversion.models import Adapter, Installed, ModelFile
+from ..conversion.plain import without_sun
 from ..conversion.plan import make_plan, read
 from ..conversion.rules import RELEASED, STEPS
 from ..conversion.words import say, speaking
@@ -56,6 +57,16 @@ async def post_plan(request: web.Request) -> web.Response:
         adapter = body.get("adapter")
         here = installed(adapter if isinstance(adapter, str) else None)
         return make_plan(body.get("action", ""), body.get("workflow"), body.get("targets"), here).as_json()
+
+    return await _answer(request, answer)
+
+
+async def post_plain(request: web.Request) -> web.Response:
+    """POST /sun/plain {"workflow", "prompt", "locale"}: return both without SUN, with the settings in words."""
+
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        workflow, prompt, settings = without_sun(body.get("workflow"), body.get("prompt"), installed(None))
+        return {"workflow": workflow, "prompt": prompt, "settings": settings}
 
     return await _answer(request, answer)
 
@@ -200,3 +211,4 @@ def register_routes() -> None:
     server.routes.get("/sun/adapters")(get_adapters)
     server.routes.post("/sun/check")(post_check)
     server.routes.post("/sun/plan")(post_plan)
+    server.routes.post("/sun/plain")(post_plain)
