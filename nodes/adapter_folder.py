@@ -1,6 +1,7 @@
 """The model folder type `sun`: which adapter files there are, and what to say if one is missing."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -12,6 +13,11 @@ from ..sun_core.errors import SunError
 
 FOLDER = "sun"
 EXTENSIONS = {".safetensors", ".sft"}
+
+LONGEST_NAME = 1024
+"""Characters, subfolders included."""
+LONGEST_METADATA = 4096
+"""Characters that are shown, in all."""
 
 RELEASED_ADAPTER = RELEASED["name"]
 RELEASED_AT = "https://huggingface.co/Williechai/SpeedUpNet"
@@ -32,12 +38,16 @@ def adapter_names() -> list[str]:
     return folder_paths.get_filename_list(FOLDER) or [RELEASED_ADAPTER]
 
 
-def is_there(name: str | None) -> bool | str:
+def is_there(name: object) -> bool | str:
     """Return True if the file exists, otherwise what to tell the user; for validate_inputs.
 
     A name that arrives over a link is None here; it is checked when the node runs.
     """
-    if name is None or folder_paths.get_full_path(FOLDER, name):
+    if name is None:
+        return True
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        return f"{repr(name)[:80]} cannot be the name of a SUN adapter; choose a file from the list."
+    if folder_paths.get_full_path(FOLDER, name):
         return True
     folder = folder_paths.get_folder_paths(FOLDER)[0]
     if name == RELEASED_ADAPTER:
@@ -54,12 +64,12 @@ def is_there(name: str | None) -> bool | str:
     )
 
 
-def fingerprint(name: str | None) -> str:
+def fingerprint(name: object) -> str:
     """Return a hash that changes when the file called `name` is replaced; for fingerprint_inputs.
 
     ComfyUI saves it in the metadata of every image, so it must not hold the file's path.
     """
-    path = folder_paths.get_full_path(FOLDER, name) if name else None
+    path = folder_paths.get_full_path(FOLDER, name) if isinstance(name, str) else None
     state = (name, *_state(path)) if path else (name,)
     return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
 
@@ -69,11 +79,13 @@ def _state(path: str) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_size
 
 
-def adapter_named(name: str) -> SunAdapter:
+def adapter_named(name: str | None) -> SunAdapter:
     """Load an adapter by its file name, or return the one already in use.
 
     Raises SunError if the file is missing or is not a SUN adapter.
     """
+    if name is None:
+        raise SunError("No SUN adapter is chosen; choose a file from the list.")
     there = is_there(name)
     if isinstance(there, str):
         raise SunError(there)
@@ -83,6 +95,18 @@ def adapter_named(name: str) -> SunAdapter:
     if adapter is None:
         adapter = _loaded[key] = load_adapter(path)
     return adapter
+
+
+def shown_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Shorten an adapter's metadata for showing: a file may hold anything."""
+    shown, left = {}, LONGEST_METADATA
+    for key, value in metadata.items():
+        name, text = key[:100], value[:500]
+        left -= len(name) + len(text)
+        if left < 0:
+            break
+        shown[name] = text
+    return shown
 
 
 register_folder()

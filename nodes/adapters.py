@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 
 from ..sun_core.adapter import SunAdapter
-from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there
+from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there, shown_metadata
 from .schema import ADAPTER_TOOLTIP, SunAdapterType, sun_schema
 
 
@@ -53,10 +53,14 @@ def describe(adapter: SunAdapter) -> str:
     layout = adapter.layout
     parameters = sum(parameter.numel() for parameter in adapter.parameters())
     lines = [
-        f"Family: {adapter.metadata.get('family') or layout.family or 'unknown'}",
+        f"Family: {adapter.metadata.get('family', '')[:100] or layout.family or 'unknown'}",
         f"Cross-attention layers: {len(layout.layers)}, text width {layout.context_dim}",
         f"Extra positive branch: {'yes' if layout.extra_positive else 'no'}",
         f"Parameters: {parameters:,} ({str(adapter.dtype).removeprefix('torch.')})",
     ]
-    told = {key: value[:500] for key, value in adapter.metadata.items() if key != "family"}  # a file may say anything
-    return "\n".join(lines + [f"{key}: {value}" for key, value in told.items()])
+    other = {key: value for key, value in adapter.metadata.items() if key != "family"}
+    shown = shown_metadata(other)
+    lines += [f"{key}: {value}" for key, value in shown.items()]
+    if len(shown) < len(other):
+        lines.append(f"{len(other) - len(shown):,} more entries are in the file.")
+    return "\n".join(lines)

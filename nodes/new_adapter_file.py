@@ -19,7 +19,7 @@ def new_adapter_file(prefix: str) -> Path:
     Raises SunError if the prefix is not a plain file name, or is too long for one.
     """
     name = prefix.strip()
-    if len(name.encode()) > LONGEST:
+    if len(name.encode(errors="replace")) > LONGEST:
         raise SunError(f"The file's name {name[:20]!r}... is too long; choose one of up to {LONGEST} letters.")
     if not re.fullmatch(r"\w[\w .()+-]*", name):
         raise SunError(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,23 +22,29 @@ from ..conversion.plain import without_sun
 from ..conversion.plan import make_plan, read
 from ..conversion.rules import RELEASED, STEPS
 from ..conversion.words import say, speaking
-from ..sun_core.adapter_file import read_layout
+from ..sun_core.adapter_file import AdapterLayout, read_layout
 from ..sun_core.errors import SunError
 from ..sun_core.model_header import ModelHeader, read_model_header
-from .adapter_folder import FOLDER
+from .adapter_folder import FOLDER, shown_metadata
 from .version import pack_version
 
 VERSION = pack_version()
-LARGEST_BODY = 32 * 2**20
+JSON = "application/json"
+LARGEST_BODY = 16 * 2**20
+"""Bytes, unpacked; a workflow of 2,000 nodes has about 2 MB."""
 MODEL_FOLDERS = ("checkpoints", "diffusion_models")
 MODEL_EXTENSIONS = (".safetensors", ".sft")
 
 
 async def get_adapters(request: web.Request) -> web.Response:
     """GET /sun/adapters: list the adapter files with their headers' contents, and the one that can be downloaded."""
-    adapters = await asyncio.to_thread(lambda: [describe(name) for name in folder_paths.get_filename_list(FOLDER)])
-    released = {key: RELEASED[key] for key in ("name", "url", "bytes", "license", "folder")}
-    return web.json_response({"version": VERSION, "adapters": adapters, "released": released})
+
+    def answer() -> str:
+        released = {key: RELEASED[key] for key in ("name", "url", "bytes", "license", "folder")}
+        adapters = [describe(name) for name in folder_paths.get_filename_list(FOLDER)]
+        return _json({"version": VERSION, "adapters": adapters, "released": released})
+
+    return web.Response(text=await asyncio.to_thread(answer), content_type=JSON)
 
 
 async def post_check(request: web.Request) -> web.Response:
@@ -72,43 +79,63 @@ async def post_plain(request: web.Request) -> web.Response:
 
 
 async def _answer(request: web.Request, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> web.Response:
-    """Run `answer` on the JSON body, in a thread since it reads files; every error becomes one sentence."""
+    """Receive a body and answer it in a thread, which parses JSON, reads files and writes JSON."""
     try:
-        body = await _body(request)
+        received = await _received(request)
     except ConversionError as error:
-        return _refusal(str(error))
-    with speaking(body.get("locale")):
-        try:
-            return web.json_response(await asyncio.to_thread(answer, body), dumps=_dumps)
-        except ConversionError as error:
-            return _refusal(str(error))
-        except Exception:
-            logging.exception("SUN could not work on this workflow.")
-            return _refusal(say("SUN could not read this workflow; it stays as it is, and the log says why."))
+        return web.Response(status=400, text=_json({"error": str(error)}), content_type=JSON)
+    status, text = await asyncio.to_thread(_answered, received, answer)
+    return web.Response(status=status, text=text, content_type=JSON)
 
 
-def _refusal(sentence: str) -> web.Response:
-    return web.json_response({"error": sentence}, status=400)
-
-
-def _dumps(answer: dict[str, Any]) -> str:
-    """Write strict JSON: the page cannot parse Python's NaN."""
-    return json.dumps(answer, allow_nan=False)
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
+async def _received(request: web.Request) -> bytes:
     received = bytearray()
-    async for chunk in request.content.iter_chunked(2**16):
-        received += chunk
-        if len(received) > LARGEST_BODY:
-            raise ConversionError(f"The workflow is larger than {LARGEST_BODY // 2**20} MB, too large for SUN.")
     try:
-        body = json.loads(received)
+        async for chunk in request.content.iter_chunked(2**16):
+            received += chunk
+            if len(received) > LARGEST_BODY:
+                raise ConversionError(f"The workflow is larger than {LARGEST_BODY // 2**20} MB, too large for SUN.")
+    except web.RequestPayloadError:
+        raise ConversionError("The request is damaged: its content is not what its headers say.") from None
+    return bytes(received)
+
+
+def _answered(received: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[int, str]:
+    """Return the status and the JSON for a body; every error becomes one sentence."""
+    try:
+        body = _parsed(received)
+        with speaking(body.get("locale")):
+            try:
+                return 200, _json(answer(body))
+            except ConversionError:
+                raise
+            except Exception:
+                logging.exception("SUN could not work on this workflow.")
+                raise ConversionError(
+                    say("SUN could not read this workflow; it stays as it is, and the log says why.")
+                ) from None
+    except ConversionError as error:
+        return 400, _json({"error": str(error)})
+
+
+def _parsed(received: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(received, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         raise ConversionError("The request is not valid JSON.") from None
     if not isinstance(body, dict):
         raise ConversionError("The request must be a JSON object.")
     return body
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object. Without a function in Python, the whole server would wait until all is parsed."""
+    return dict(pairs)
+
+
+def _json(answer: dict[str, Any]) -> str:
+    """Write strict JSON: the page cannot parse Python's NaN."""
+    return json.dumps(answer, allow_nan=False)
 
 
 def installed(default: str | None) -> Installed:
@@ -129,42 +156,58 @@ def node_definition(node_type: str) -> dict[str, Any] | None:
         return {}
 
 
+@dataclass(frozen=True)
+class AdapterHeader:
+    """What the page is told of an adapter file; small, since the file may hold anything."""
+
+    layout: AdapterLayout
+    dtype: str
+    family: str
+    """As the metadata say; '' if they do not."""
+    steps: int
+    metadata: dict[str, str]
+    bytes: int
+
+
 def describe(name: str) -> dict[str, Any]:
     """Describe an adapter file for the page."""
-    try:
-        layout, dtype, metadata, size = _header(*_state(FOLDER, name))
-    except (SunError, OSError) as error:
-        return {"name": name, "error": _sentence(name, error)}
+    header = adapter_header(name)
+    if isinstance(header, str):
+        return {"name": name, "error": header}
     return {
         "name": name,
-        "family": metadata.get("family", "")[:100] or layout.family or layout.describe(),
-        "layers": len(layout.layers),
-        "context_dim": layout.context_dim,
-        "steps": steps_of(metadata),
-        "extra_positive": layout.extra_positive,
-        "bytes": size,
-        "dtype": str(dtype).removeprefix("torch."),
-        "metadata": {key[:100]: value[:2000] for key, value in list(metadata.items())[:100]},
+        "family": header.family or header.layout.family or header.layout.describe(),
+        "layers": len(header.layout.layers),
+        "context_dim": header.layout.context_dim,
+        "steps": header.steps,
+        "extra_positive": header.layout.extra_positive,
+        "bytes": header.bytes,
+        "dtype": header.dtype,
+        "metadata": header.metadata,
     }
 
 
 def _adapter(name: str) -> Adapter:
-    try:
-        layout, _, metadata, size = _header(*_state(FOLDER, name))
-    except (SunError, OSError) as error:
-        return Adapter(name, error=_sentence(name, error))
+    header = adapter_header(name)
+    if isinstance(header, str):
+        return Adapter(name, error=header)
+    layout = header.layout
     return Adapter(
         name,
-        layout.family or metadata.get("family", ""),
+        layout.family or header.family,
         tuple(layout.layers.items()),
         len(layout.layers),
-        steps_of(metadata),
-        size,
+        header.steps,
+        header.bytes,
     )
 
 
-def _sentence(name: str, error: Exception) -> str:
-    return str(error) if isinstance(error, SunError) else f"{name} cannot be read; check its permissions."
+def adapter_header(name: str) -> AdapterHeader | str:
+    """Read the header of an adapter file, or say in one sentence why it cannot be used."""
+    try:
+        return _adapter_header(*_state(FOLDER, name))
+    except OSError:
+        return f"{name} cannot be read; check its permissions."
 
 
 def steps_of(metadata: dict[str, str]) -> int:
@@ -186,20 +229,31 @@ def model_file(names: Any) -> ModelFile | None:
     return None
 
 
-def _state(folder: str, name: str) -> tuple[str, int, int]:
-    """Return path, modification time and size of a file: the key of its cached header."""
+def _state(folder: str, name: str) -> tuple[str, int, int, int]:
+    """Return path and state of a file: the key of its cached header. The change of permissions is a state too."""
     path = folder_paths.get_full_path_or_raise(folder, name)
     stat = Path(path).stat()
-    return path, stat.st_mtime_ns, stat.st_size
+    return path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size
 
 
 @lru_cache(maxsize=256)
-def _header(path: str, changed: int, size: int) -> tuple:
-    return (*read_layout(path), size)
+def _adapter_header(path: str, modified: int, changed: int, size: int) -> AdapterHeader | str:
+    try:
+        layout, dtype, metadata = read_layout(path)
+    except SunError as error:
+        return str(error)
+    return AdapterHeader(
+        layout,
+        str(dtype).removeprefix("torch."),
+        metadata.get("family", "")[:100],
+        steps_of(metadata),
+        shown_metadata(metadata),
+        size,
+    )
 
 
 @lru_cache(maxsize=256)
-def _model_header(path: str, changed: int, size: int) -> ModelHeader | None:
+def _model_header(path: str, modified: int, changed: int, size: int) -> ModelHeader | None:
     return read_model_header(path)
 
 

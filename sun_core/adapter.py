@@ -8,10 +8,10 @@ import comfy.ops
 import torch
 from comfy.model_patcher import ModelPatcher
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from .adapter_file import ADVICE, AdapterLayout, check_tensors, read_layout
+from .adapter_file import ADVICE, AdapterLayout, check_tensors, layout_of, read_layout
 from .errors import SunError
 from .layers import CrossAttentionLayer, cross_attention_layers
 from .whole_file import whole_file
@@ -130,16 +130,27 @@ def load_adapter(path: str | Path) -> SunAdapter:
     Raises SunError, one sentence that says what the file is, for everything that is not a whole and finite SUN adapter.
     """
     layout, dtype, metadata = read_layout(path)
-    try:
-        state = load_file(path, device="cpu")
-    except (SafetensorError, OSError):
-        raise SunError(f"{Path(path).name} changed while it was being read; queue again, or {ADVICE}.") from None
+    state = _read_tensors(Path(path), layout)
     check_tensors(path, state)
     adapter = SunAdapter(layout, dtype)
     adapter.load_state_dict(state)
     adapter.requires_grad_(False)
     adapter.metadata = metadata
     return adapter
+
+
+def _read_tensors(path: Path, layout: AdapterLayout) -> dict[str, Tensor]:
+    """Read the weights of a file whose header has been checked; raises SunError if the file changes meanwhile."""
+    try:
+        before = path.stat()
+        state = load(path.read_bytes())  # not through mmap, see safetensors_file.py
+        after = path.stat()
+        same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+    except (SafetensorError, OSError):
+        same = False
+    if not same or layout_of(path.name, {key: tuple(tensor.shape) for key, tensor in state.items()}) != layout:
+        raise SunError(f"{path.name} changed while it was being read; queue again, or {ADVICE}.")
+    return state
 
 
 def save_adapter(

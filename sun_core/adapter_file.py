@@ -1,18 +1,22 @@
 """What makes a file a SUN adapter, and one sentence for every other file."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from .errors import SunError
+from .safetensors_file import CutShortError, Header, read_header
 
 ADVICE = "choose a SUN adapter (.safetensors)"
+LARGEST_ADAPTER = 8 * 2**30
+"""Bytes; SDXL's in fp32 has under 3 GB."""
 
 _KEY = re.compile(r"(?:0|[1-9][0-9]{0,3})\.(to_[kv]_(neg|extra_pos)\.weight|to_k_(neg|extra_pos)_(alpha|beta))")
 _DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
@@ -82,20 +86,29 @@ def read_layout(path: str | Path) -> tuple[AdapterLayout, torch.dtype, dict[str,
     """Read layout, dtype and metadata of an adapter file from its header alone; SunError for any other file."""
     name = Path(path).name
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
-            dtypes = {part.get_dtype() for part in slices.values()}
+        header = read_header(path)
     except FileNotFoundError:
         raise SunError(f"The SUN adapter {name} is not there any more; put it back, or {ADVICE}.") from None
     except (SafetensorError, OSError) as error:
         raise SunError(f"{name} is {_what_it_is_instead(path, error)}; {ADVICE}.") from error
-    layout = layout_of(name, shapes)
+    layout = layout_of(name, {key: tensor.shape for key, tensor in header.tensors.items()})
+    return layout, _dtype(name, header), header.metadata
+
+
+def _dtype(name: str, header: Header) -> torch.dtype:
+    """Find the dtype that holds all weights; raises SunError for integers, and for sizes that do not add up."""
+    dtypes = {tensor.dtype for tensor in header.tensors.values()}
     if other := sorted(dtypes - _DTYPES.keys()):
         raise SunError(f"{name} has weights of type {other[0]}, but SUN adapters are F16, BF16 or F32; {ADVICE}.")
-    dtype = _DTYPES[dtypes.pop()] if len(dtypes) == 1 else torch.float32
-    return layout, dtype, metadata
+    for key, tensor in header.tensors.items():
+        if tensor.size != math.prod(tensor.shape) * _DTYPES[tensor.dtype].itemsize:
+            raise SunError(
+                f"{name} is damaged: {key} has {tensor.size:,} bytes, which is not the size of {tensor.shape} in "
+                f"{tensor.dtype}; download it again, or {ADVICE}."
+            )
+    if sum(tensor.size for tensor in header.tensors.values()) > LARGEST_ADAPTER:
+        raise SunError(f"{name} has more than {LARGEST_ADAPTER // 2**30} GB, which no SUN adapter has; {ADVICE}.")
+    return _DTYPES[dtypes.pop()] if len(dtypes) == 1 else torch.float32
 
 
 def layout_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> AdapterLayout:
@@ -165,7 +178,9 @@ def _what_it_is_instead(path: str | Path, error: Exception) -> str:
         if head.startswith(magic):
             return what
     if len(head) > 8 and head[8:9] == b"{":
-        return f"a damaged safetensors file, probably a download that was cut short ({size:,} bytes)"
+        if isinstance(error, CutShortError):
+            return f"a damaged safetensors file, probably a download that was cut short ({size:,} bytes)"
+        return f"a safetensors file with an unreadable header ({error})"
     return f"not a safetensors file ({error})"
 
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from .adapter_file import AdapterLayout
+from .safetensors_file import read_header
 
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.", "")
 
@@ -36,13 +37,11 @@ class ModelHeader:
 def read_model_header(path: str | Path) -> ModelHeader | None:
     """Say what a checkpoint or diffusion model file holds; None if it cannot be read as safetensors."""
     try:
-        with safe_open(path, framework="pt") as file:
-            keys = list(file.keys())
-            wanted = [key for key in keys if key.endswith("attn2.to_k.weight")]
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in wanted}
+        tensors = read_header(path).tensors
     except (SafetensorError, OSError):
         return None
-    return model_header(keys, shapes)
+    shapes = {key: tensor.shape for key, tensor in tensors.items() if key.endswith("attn2.to_k.weight")}
+    return model_header(list(tensors), shapes)
 
 
 def model_header(keys: list[str], shapes: Mapping[str, tuple[int, ...]]) -> ModelHeader:

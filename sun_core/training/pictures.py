@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ..errors import SunError
 from .bad_data import BadData
+from .captions import problem_of
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 METADATA = "metadata.jsonl"  # as `datasets` reads an imagefolder
-LONGEST_CAPTION = 10_000
 CAPTION_FIELDS = ("text", "caption", "prompt")
 
 
@@ -71,13 +71,10 @@ def read_pictures(data: Path, bad: BadData) -> Iterator[Picture]:
 
 
 def _with_usable_captions(pictures: Iterator[Picture], bad: BadData) -> Iterator[Picture]:
-    """Leave out captions that cannot be meant as prompts: encoding a whole book takes minutes."""
+    """Leave out captions that cannot be meant as prompts."""
     for picture in pictures:
-        if len(picture.caption) > LONGEST_CAPTION:
-            bad.report(
-                f"The caption of {picture.name} has {len(picture.caption):,} characters, and {LONGEST_CAPTION:,} are "
-                "the most"
-            )
+        if problem := problem_of(picture.caption):
+            bad.report(f"The caption of {picture.name} {problem}")
             continue
         yield picture
 

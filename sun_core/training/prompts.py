@@ -11,6 +11,8 @@ from comfy.model_base import BaseModel
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..errors import SunError
+from .captions import problem_of
 from .tensor_folder import Tensors, content_hash
 
 
@@ -52,6 +54,12 @@ class TextEncoder:
         return f"{content_hash(self.clip.cond_stage_model)}-{height}x{width}"
 
 
+def _check(text: str) -> None:
+    """Raise SunError for a text that cannot be meant as a prompt."""
+    if problem := problem_of(text):
+        raise SunError(f"A prompt, {text[:40]!r}..., {problem}; change it.")
+
+
 class Prompts:
     """Looks up encoded prompts by their text, in `store`."""
 
@@ -59,10 +67,19 @@ class Prompts:
         self.encoder, self.store = encoder, store
 
     def encode(self, texts: Iterable[str]) -> None:
-        """Encode those `texts` that are not in the store yet."""
+        """Encode those `texts` that are not in the store yet.
+
+        Raises SunError for one that cannot be meant as a prompt.
+        """
+        texts = list(texts)
+        for text in texts:
+            _check(text)
         missing = [text for text in texts if self.encoder.key(text) not in self.store]
         for text in tqdm(missing, desc="Encoding texts", unit="text", disable=not missing):
-            prompt = self.encoder(text)
+            try:
+                prompt = self.encoder(text)
+            except RecursionError:  # in ComfyUI, which reads (weights) so
+                raise SunError(f"A prompt, {text[:40]!r}..., nests parentheses too deeply; remove some.") from None
             tensors = {"context": prompt.context} | ({} if prompt.y is None else {"y": prompt.y})
             self.store[self.encoder.key(text)] = {name: t.float().cpu().clone() for name, t in tensors.items()}
 

@@ -271,6 +271,13 @@ def test_info_says_what_an_adapter_is_for(adapter):
     assert output.ui.as_dict() == {"text": (text,)}
 
 
+def test_info_shows_at_most_4_kb_of_what_a_file_says(adapter):
+    talkative = adapter.copy()
+    talkative.metadata = {"family": "x" * 10**6} | {f"{number} {'y' * 1000}": "z" * 10**5 for number in range(100)}
+    (text,) = SUNAdapterInfo.execute(talkative).args
+    assert 3000 < len(text) < 5000 and "more entries are in the file." in text
+
+
 def test_nodes_that_name_the_same_file_share_its_weights():
     adapter = adapter_named("adapter.safetensors")
     assert adapter_named("adapter.safetensors") is adapter
@@ -341,7 +348,20 @@ def test_empty_folder_names_the_released_adapter_and_where_to_put_it(folder):
             assert part in message
 
 
-@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd"])
+@pytest.mark.parametrize("name", [3, True, {}, [], "x" * 10**6])
+def test_name_that_cannot_be_a_files_is_named(name):
+    for node in (SUNSpeedUp, SUNLoadAdapter):
+        message = node.validate_inputs(adapter_name=name)
+        assert message.endswith("cannot be the name of a SUN adapter; choose a file from the list.")
+        assert len(message) < 200 and node.fingerprint_inputs(adapter_name=name)
+
+
+def test_no_name_is_named_when_the_node_runs():
+    with pytest.raises(SunError, match=r"No SUN adapter is chosen"):
+        adapter_named(None)
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "\0.safetensors", "\ud800.safetensors"])
 def test_name_that_points_out_of_the_folder_is_not_followed(folder, name):
     shutil.copy(folder / "adapter.safetensors", folder.parent / "outside.safetensors")
     assert isinstance(SUNSpeedUp.validate_inputs(adapter_name=name), str)

@@ -1,9 +1,11 @@
 """The page's routes, over HTTP, with the mini family's files in the model folders."""
 
 import asyncio
+import gzip
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import folder_paths
@@ -11,6 +13,7 @@ import pytest
 import tomllib
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from safetensors.torch import load_file, save_file
 from sun_pack.conversion.rules import RELEASED
 from sun_pack.nodes import routes
 from sun_pack.nodes.adapter_folder import RELEASED_ADAPTER
@@ -34,8 +37,8 @@ def folders(tmp_path, monkeypatch):
     folder_paths.filename_list_cache.clear()
 
 
-def ask(method, path, body=None):
-    """Status and JSON of one request to a server that has these routes."""
+def ask(method, path, body=None, **options):
+    """Status and JSON of one request to a server that has these routes; `options` are those of aiohttp's client."""
 
     async def run():
         app = web.Application(client_max_size=2**30)
@@ -44,7 +47,7 @@ def ask(method, path, body=None):
         app.router.add_post("/sun/plan", routes.post_plan)
         async with TestClient(TestServer(app)) as client:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            answer = await client.request(method, f"/sun/{path}", data=None if body is None else data)
+            answer = await client.request(method, f"/sun/{path}", data=None if body is None else data, **options)
             return answer.status, await answer.json()
 
     return asyncio.run(run())
@@ -131,6 +134,68 @@ def test_a_malformed_body_is_answered_with_one_sentence(folders, path, body):
         assert (status, answer) == (200, {"nodes": []})
     else:
         assert status == 400 and answer["error"].endswith(".") and "\n" not in answer["error"]
+
+
+@pytest.mark.parametrize("content", [b"{}", b"\x1f\x8b\x08 and no more", gzip.compress(b"{}")[:-8] + b"\xff" * 8])
+def test_a_body_that_is_not_compressed_as_it_says_is_refused(folders, content):
+    status, answer = ask("POST", "plan", content, headers={"Content-Encoding": "gzip"})
+    assert (status, answer) == (400, {"error": "The request is damaged: its content is not what its headers say."})
+
+
+def test_a_compressed_body_counts_as_what_it_unpacks_to(folders):
+    body = gzip.compress(b" " * (routes.LARGEST_BODY + 1))
+    status, answer = ask("POST", "plan", body, headers={"Content-Encoding": "gzip"})
+    assert status == 400 and "too large" in answer["error"]
+
+
+def test_the_server_goes_on_while_a_large_body_is_parsed(folders, monkeypatch):
+    """Each object of the body notes its thread, and how often the server's own thread has had its turn by then."""
+    turns, seen = 0, []
+    parsed = routes._object
+
+    def noted(pairs):
+        seen.append((threading.get_ident(), turns))
+        return parsed(pairs)
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def post(app):
+        async with TestClient(TestServer(app)) as client:
+            counting = asyncio.create_task(count_turns())
+            await client.post("/sun/check", data=b'{"workflow": [' + b'{"a": 1},' * 300_000 + b"{}]}")
+            counting.cancel()
+
+    monkeypatch.setattr(routes, "_object", noted)
+    app = web.Application(client_max_size=2**30)
+    app.router.add_post("/sun/check", routes.post_check)
+    asyncio.run(post(app))
+    (thread, first), (_, last) = seen[0], seen[-1]
+    assert thread != threading.get_ident() and last > first
+
+
+def test_a_refused_file_is_read_once(folders, monkeypatch):
+    reads = []
+    read_layout = routes.read_layout
+    monkeypatch.setattr(routes, "read_layout", lambda path: reads.append(Path(path).name) or read_layout(path))
+    broken = folders / "sun" / "broken.safetensors"
+    broken.write_bytes(b"x" * 100)
+    for _ in range(3):
+        assert "not a safetensors file" in ask("GET", "adapters")[1]["adapters"][0]["error"]
+    assert reads.count(broken.name) == 1
+    broken.write_bytes(b"")
+    assert "an empty file" in ask("GET", "adapters")[1]["adapters"][0]["error"]
+
+
+def test_of_metadata_the_page_gets_4_kb(folders):
+    talkative = folders / "sun" / "talkative.safetensors"
+    metadata = {f"{number}": "x" * 10**5 for number in range(100)} | {"steps": "8", "family": "mini"}
+    save_file(load_file(WEIGHTS / ADAPTER), talkative, metadata=metadata)
+    told = ask("GET", "adapters")[1]["adapters"][1]
+    assert (told["steps"], told["family"]) == (8, "mini") and 3000 < len(json.dumps(told)) < 6000
 
 
 def test_a_body_that_is_too_large_is_refused(folders):

@@ -116,6 +116,10 @@ def test_an_adapter_can_be_trained_further(mini):
         ({}, {"latents": [{"samples": torch.zeros(3, 4, 8, 8)}]}, "64x64"),
         ({"vae": None}, {"images": [torch.zeros(3, SIZE, SIZE, 3)]}, "needs the VAE"),
         ({"width": 33}, {}, "multiple of 8"),
+        ({"prompts": "a cat, " * 90_000}, {}, "has 629,999 characters, and 10,000 are the most"),
+        ({"negatives": "a cat, " * 90_000}, {}, "has 629,999 characters"),
+        ({"prompts": "(" * 4000 + "a cat" + ")" * 4000}, {}, "nests parentheses too deeply"),
+        ({"prompts": "half of a smile, \ud83d"}, {}, "lone surrogate"),
     ],
 )
 def test_inputs_that_do_not_go_together_are_named(mini, inputs, lists, says):
@@ -252,7 +256,9 @@ def test_an_interrupt_stays_an_interrupt_if_nothing_can_be_saved(mini, no_folder
         train(mini, steps=50, batch_size=1, vae=None)
 
 
-@pytest.mark.parametrize("prefix", ["../mine", "/tmp/mine", "", ".hidden", "a\\b", "sub/mine", "a" * 300])
+@pytest.mark.parametrize(
+    "prefix", ["../mine", "/tmp/mine", "", ".hidden", "a\\b", "sub/mine", "a" * 300, "\ud800", "\0"]
+)
 def test_an_invalid_file_name_is_refused(mini, folder, prefix):
     adapter = SunAdapter.for_unet(mini[0].model.diffusion_model)
     with pytest.raises(SunError, match=r"cannot be a file's name|is too long"):

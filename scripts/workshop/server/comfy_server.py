@@ -50,6 +50,10 @@ class WorkflowError(ServerError):
         self.node = node
 
 
+class Interrupted(ServerError):
+    """The workflow was interrupted, as with the UI's button."""
+
+
 @dataclass
 class Run:
     """A finished workflow: its saved pictures, its texts, and the seconds that each executed node took, by node id."""
@@ -111,6 +115,11 @@ class ComfyServer:
         """Tell whether the server's process runs."""
         return self._process.poll() is None
 
+    @property
+    def process_id(self) -> int:
+        """The server's process, for measurements."""
+        return self._process.pid
+
     def wait(self) -> None:
         """Wait until the server ends, which is an error; an exception such as Ctrl+C ends the wait."""
         self._process.wait()
@@ -139,8 +148,15 @@ class ComfyServer:
 
     def forget_results(self) -> None:
         """Empty the cache of results and unload all models, as the UI's buttons do."""
-        body = json.dumps({"unload_models": True, "free_memory": True}).encode()
-        request = urllib.request.Request(f"{self.url}/free", body, {"Content-Type": "application/json"})
+        self._post("/free", {"unload_models": True, "free_memory": True})
+
+    def interrupt(self) -> None:
+        """End the workflow that runs, as the UI's button does."""
+        self._post("/interrupt", {})
+
+    def _post(self, path: str, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        request = urllib.request.Request(f"{self.url}{path}", body, {"Content-Type": "application/json"})
         urllib.request.urlopen(request, timeout=ANSWER_LIMIT).close()
 
     def run(self, prompt: dict[str, Any], on_progress: Callable[[str, int, int], None] | None = None) -> Run:
@@ -201,7 +217,7 @@ class ComfyServer:
             elif event["type"] == "execution_error":
                 raise WorkflowError(data["node_type"], data["exception_message"].strip())
             elif event["type"] == "execution_interrupted":
-                raise ServerError("The workflow was interrupted.")
+                raise Interrupted("The workflow was interrupted.")
         raise self._death()
 
     def _wait_until_up(self) -> None:

@@ -162,6 +162,13 @@ def name_with_a_null_byte(data: Path) -> None:
         file.write("\n" + json.dumps({"file_name": "lost\0.png", "text": "a caption"}))
 
 
+def caption_with_half_a_character(data: Path) -> None:
+    metadata(data)
+    (data / "lost.png").write_bytes(png())
+    with open(data / "metadata.jsonl", "a") as file:
+        file.write("\n" + json.dumps({"file_name": "lost.png", "text": "a smile \ud83d"}))
+
+
 def caption_of_600_kilobytes(data: Path) -> None:
     (data / "lost.png").write_bytes(png())
     (data / "lost.txt").write_text("a cat, " * 90_000)
@@ -206,9 +213,9 @@ def sample_without_picture(data: Path) -> None:
 BAD = [
     caption_without_picture, picture_without_caption, damaged_picture, picture_with_damaged_exif,
     text_named_as_a_picture, undecodable_caption, name_with_a_null_byte, caption_of_600_kilobytes,
-    missing_picture, line_that_is_not_json, line_that_is_not_utf8, line_without_caption, picture_outside_of_the_folder,
-    truncated_shard, shard_with_a_damaged_header, shard_that_is_not_an_archive, sample_without_caption,
-    sample_without_picture,
+    caption_with_half_a_character, missing_picture, line_that_is_not_json, line_that_is_not_utf8, line_without_caption,
+    picture_outside_of_the_folder, truncated_shard, shard_with_a_damaged_header, shard_that_is_not_an_archive,
+    sample_without_caption, sample_without_picture,
 ]  # fmt: skip
 
 

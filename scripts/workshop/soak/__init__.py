@@ -1,0 +1,1 @@
+"""Hundreds of runs on one server: what the soak draws, measures and concludes."""
