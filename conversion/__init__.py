@@ -7,6 +7,7 @@ pack_samplers.py           samplers of other packs, recognized by their settings
 samplers.py, changes.py    a sampler with its guider, schedule and partners; how its settings change
 models.py                  which model a sampler has, and which adapter fits it
 speed_up.py, insertion.py  which samplers are sped up; where SUN goes
+negative.py                lets the negative prompt count at CFG 1 if negative_prompt.py finds that it does not
 restore.py, record.py      what was there before
 check.py, findings.py      what the SUN nodes show, and the fix
 plan.py                    the entry: a workflow and an action make a plan, and a converted copy

@@ -6,7 +6,7 @@ from typing import Any
 from .edits import Edit
 from .graph import Graph, Input, Node, NodeId, Source, Workflow, as_dict, file_names
 from .pack_samplers import Definitions, recognize
-from .rules import SPEED_UP, is_model_input
+from .rules import INSERTED, is_model_input
 
 
 def is_api(data: dict[str, Any]) -> bool:
@@ -62,7 +62,7 @@ def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
     for edit in edits:
         match edit["op"]:
             case "add":
-                meta = {"title": SPEED_UP["title"], **edit["properties"]}
+                meta = {"title": INSERTED[edit["type"]].title, **edit["properties"]}
                 data[str(edit["id"])] = {"class_type": edit["type"], "inputs": dict(edit["widgets"]), "_meta": meta}
             case "remove":
                 del data[str(edit["node"])]

@@ -7,7 +7,7 @@ from .edits import Plan, sentences
 from .findings import FROM_SAMPLER, Surroundings, findings
 from .graph import Node, Workflow
 from .models import Adapter, Installed
-from .rules import DETERMINISTIC, SECTIONS, SUN_ON_MODEL
+from .rules import DETERMINISTIC, NEGATIVE, SECTIONS, SUN_ON_MODEL
 from .samplers import Sampler
 from .served import served
 from .speed_up import speed_up
@@ -62,6 +62,8 @@ def _face(node: Node, around: Surroundings) -> list[str]:
         return _face(sun, around)[:1] if sun is not None else []
     adapter = around.adapter(node)
     lines = [_adapter_line(adapter)] if adapter is not None and adapter.error is None else []
+    if node.type == NEGATIVE:
+        lines += [*_plug_lines(node), *(() if around.adapter_beside(node) else _run_lines(node, around))]
     if node.type in SUN_ON_MODEL:
         lines += [*_fit_lines(node, adapter, around), *_run_lines(node, around)]
     return lines
@@ -85,10 +87,14 @@ def _adapter_line(adapter: Adapter) -> str:
     )
 
 
-def _fit_lines(node: Node, adapter: Adapter | None, around: Surroundings) -> list[str]:
+def _plug_lines(node: Node) -> list[str]:
     slot = node.inputs.get("model")
-    if slot is None or slot.source is None:
-        return [say("no MODEL is connected")]
+    return [say("no MODEL is connected")] if slot is None or slot.source is None else []
+
+
+def _fit_lines(node: Node, adapter: Adapter | None, around: Surroundings) -> list[str]:
+    if unplugged := _plug_lines(node):
+        return unplugged
     _, model = around.lines.into(node)
     if adapter is None or adapter.error is not None or model.refusal is not None:
         return []
@@ -121,14 +127,15 @@ def _run(sampler: Sampler, node: Node) -> str:
         said = say("{run} of {steps} steps", run=sampler.run, steps=steps)
     else:
         said = say("{steps} steps", steps=steps)
-    if node.widgets.get("settings") == FROM_SAMPLER:
+    if FROM_SAMPLER in (node.widgets.get("settings"), node.widgets.get("cfg")):
         return say("{steps}, as set on it", steps=said)
     changed = []
     if isinstance(cfg, (int, float)) and cfg != 1:
         changed.append(f"CFG {cfg:g} -> 1")
-    if isinstance(name, str) and name not in DETERMINISTIC:
+    is_set_by_sun = node.type in SUN_ON_MODEL  # Negative Prompt at CFG 1 leaves sampler and scheduler as they are
+    if is_set_by_sun and isinstance(name, str) and name not in DETERMINISTIC:
         changed.append(f"{name[:30]} -> euler")
-    if isinstance(scheduler, str) and scheduler != "simple":
+    if is_set_by_sun and isinstance(scheduler, str) and scheduler != "simple":
         changed.append(f"{scheduler[:30]} -> trailing")
     if not changed:
         return say("{steps}, automatic", steps=said)

@@ -10,7 +10,8 @@ from .changes import changes_for, edits_of, wanted_values
 from .edits import Edit, set_widget
 from .graph import Node, Workflow
 from .models import Adapter, Installed, Lines, Model, choose_adapter, judge, neighbours, released_text
-from .rules import DETERMINISTIC, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN
+from .negative_prompt import model_refusal
+from .rules import DETERMINISTIC, NEGATIVE, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .words import say, term
 
@@ -67,6 +68,11 @@ class Surroundings:
         """Return the SUN node on the MODEL line of a sampler node."""
         return self.lines.into(node)[1].sun
 
+    def adapter_beside(self, negative: Node) -> Node | None:
+        """Return the SUN node, above a SUNNegative or below, whose adapter reads the negative prompt instead."""
+        lines = [self.lines.into(negative), *map(self.lines.of_sampler, self.fed_by(negative))]
+        return next((model.sun for _, model in lines if model.sun is not None), None)
+
     def has_sun(self, sampler: Sampler) -> bool:
         return self.lines.of_sampler(sampler)[1].sun is not None
 
@@ -97,6 +103,8 @@ def findings(sun: Node, around: Surroundings) -> list[Finding]:
     if sun.type == "SUNSampler":
         sampler = next((s for s in around.samplers if s.node is sun), None)
         return [*_without_sun(sampler, around), *_steps_findings(sun, [sampler], around)] if sampler else []
+    if sun.type == NEGATIVE:
+        return _negative_findings(sun, around)
     if sun.type not in SUN_ON_MODEL:
         return []
     _, model = around.lines.into(sun)
@@ -108,6 +116,28 @@ def findings(sun: Node, around: Surroundings) -> list[Finding]:
     else:
         found += _parts_findings(samplers, around)
     return found + _neighbour_findings(sun, samplers, around)
+
+
+def _negative_findings(node: Node, around: Surroundings) -> list[Finding]:
+    """Return what is wrong with a SUNNegative: an adapter reads the negative prompt, or it cannot work on the model."""
+    slot, (_, model) = node.inputs.get("model"), around.lines.into(node)
+    if slot is None or slot.source is None:
+        return []
+    sun = around.adapter_beside(node)
+    if sun is not None:
+        detail = say(
+            "{node} is on the same MODEL line, and its adapter reads the negative prompt already. Remove one of them.",
+            node=sun.label,
+        )
+        return [Finding(say("does nothing here"), detail)]
+    if model.negative is not None:
+        detail = say(
+            "{node} is already on this MODEL line, and this node replaces it. Remove one of them.",
+            node=model.negative.label,
+        )
+        return [Finding(say("twice on this line"), detail)]
+    refusal = model_refusal(model)
+    return [Finding(say("cannot work here"), say("It cannot work here: {reason}.", reason=refusal))] if refusal else []
 
 
 def _neighbour_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Find where SUNSpeedUp nodes go, on the MODEL lines and on the canvas, and make the edits that put them there."""
+"""Find where new nodes go, on the MODEL lines and on the canvas, and make the edits that put them there."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,28 +12,29 @@ from .edits import Edit, connect_input
 from .graph import Box, Consumer, Graph, Node, Source
 from .models import Candidate
 from .record import RECORD, make_record
-from .rules import RELEASED, REROUTES, SPEED_UP
+from .rules import INSERTED, RELEASED, REROUTES
 from .samplers import Setting
 from .ui_format import TITLE_HEIGHT
 
 Spot = tuple[str | None, Source, int | None]
-"""Where a SUNSpeedUp can go: a graph, an output in it, and the last native reroute of the links from there."""
+"""Where a new node can go: a graph, an output in it, and the last native reroute of the links from there."""
 
 
 @dataclass
 class Insertion:
-    """One SUNSpeedUp: after `source`, before the inputs of `targets`, for the samplers of `candidates`."""
+    """One new node: after `source`, before the inputs of `targets`, for the samplers of `candidates`."""
 
     graph: Graph
     source: Source
     via: int | None
-    adapter: str
+    adapter: str | None
+    """The one that it names, if it is a SUNSpeedUp."""
     targets: dict[tuple[Node, str], Consumer]
     candidates: list[Candidate]
 
 
 def by_line(ready: list[Candidate]) -> list[Insertion]:
-    """Return the fewest SUNSpeedUp nodes that serve these samplers and nothing else.
+    """Return the fewest new nodes that serve these samplers and nothing else.
 
     A node goes right before its sampler. Samplers that one output feeds share a node. If reroute nodes part them, it
     goes before the highest of these that leads to such samplers alone. If only native reroutes part them, each of these
@@ -46,11 +47,10 @@ def by_line(ready: list[Candidate]) -> list[Insertion]:
         below[next(iter(way))].add(None)
         for lower, upper in pairwise(way):
             below[upper].add(lower)
-    insertions: dict[tuple[Spot, str], Insertion] = {}
+    insertions: dict[tuple[Spot, str | None], Insertion] = {}
     for candidate, way in zip(ready, ways, strict=True):
         spot = next((spot for spot in reversed(way) if len(below[spot]) > 1), next(iter(way)))
         target, adapter = way[spot], candidate.choice.name if candidate.choice else None
-        assert adapter is not None
         made = Insertion(candidate.sampler.graph, _source(target), target.input.via, adapter, {}, [])
         insertion = insertions.setdefault((spot, adapter), made)
         insertion.candidates.append(candidate)
@@ -106,9 +106,13 @@ def _linked(node: Node) -> Iterator[Consumer]:
 
 
 def insert(
-    node_id: int, insertion: Insertion, changes: dict[Setting, Change], boxes: dict[Graph, set[Box]]
+    node_type: str,
+    node_id: int,
+    insertion: Insertion,
+    changes: dict[Setting, Change],
+    boxes: dict[Graph, set[Box]],
 ) -> list[Edit]:
-    """Return the edits of one insertion. The link to the new node keeps the native reroutes of the old link.
+    """Return the edits that put in one node. The link to the new node keeps the native reroutes of the old link.
 
     `boxes` are where something stands on the canvas of each graph; the new node is added.
     """
@@ -116,8 +120,9 @@ def insert(
     beside = min((target.node for target in insertion.targets.values()), key=lambda node: (node.box[0], node.box[1]))
     if graph not in boxes:
         boxes[graph] = graph.boxes()
-    position = free_position(boxes[graph], beside, SPEED_UP["size"])
-    width, height = SPEED_UP["size"]
+    new = INSERTED[node_type]
+    position = free_position(boxes[graph], beside, new.size)
+    width, height = new.size
     boxes[graph].add((position[0], position[1] - TITLE_HEIGHT, position[0] + width, position[1] + height))
 
     settings = [setting for candidate in insertion.candidates for setting in candidate.sampler.settings]
@@ -126,16 +131,16 @@ def insert(
     properties: dict[str, Any] = {RECORD: record}
     if insertion.adapter == RELEASED["name"]:
         properties["models"] = [{"name": RELEASED["name"], "url": RELEASED["url"], "directory": RELEASED["folder"]}]
-    widgets = {**SPEED_UP["widgets"], "adapter_name": insertion.adapter}
+    adapter = {} if insertion.adapter is None else {"adapter_name": insertion.adapter}
     return [
         {
             "op": "add",
             "graph": graph.id,
             "id": node_id,
-            "type": SPEED_UP["type"],
+            "type": node_type,
             "pos": position,
             "size": (width, height),
-            "widgets": widgets,
+            "widgets": {**adapter, **new.widgets},
             "properties": properties,
         },
         connect_input(graph, insertion.source, node_id, "model", insertion.via),
@@ -153,7 +158,7 @@ ROWS = range(-20, 21)
 """The places to try, in steps around the best one."""
 
 
-def free_position(boxes: set[Box], beside: Node, size: list[float]) -> tuple[float, float]:
+def free_position(boxes: set[Box], beside: Node, size: tuple[float, float]) -> tuple[float, float]:
     """Find the free place nearest to the left of `beside`, with top edges in line.
 
     `boxes` are where something stands on the canvas. If every place around is full, it is the one below them all.

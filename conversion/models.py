@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .graph import Graph, Node, Source, Workflow, on_one_line
 from .model_line import ModelLine, model_inputs, model_line
 from .pack_samplers import Definitions
 from .rules import (
+    NEGATIVE,
     NEIGHBOURS,
     OTHER_NODES,
     RELEASED,
@@ -75,12 +76,23 @@ class Model:
     name: str = ""
     family: str = ""
     layout: Hashable = None
-    refusal: str | None = None
-    """Why SUN cannot speed it up and what to do, in words."""
+    others: list[str] = field(default_factory=list)
+    """The families on the line that SUN is not for, each by its name."""
+    unknown: str | None = None
+    """Why it cannot be told which model it is, in words."""
+    few_step: str | None = None
+    """How it is known to be a few-step model, and what to do to use SUN, in words."""
     suspicion: str | None = None
-    """The same for a sampler that is set to few steps."""
+    """The same if it is one only for a sampler that is set to few steps."""
     sun: Node | None = None
     """The SUN node that is already on the line."""
+    negative: Node | None = None
+    """The SUNNegative that is already on the line."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why SUN cannot speed it up and what to do, in words."""
+        return _not_for(self.others[0]) if self.others else self.unknown or self.few_step
 
     def fits(self, adapter: Adapter) -> bool | None:
         """Compare with an adapter. None if too little is known about either."""
@@ -95,40 +107,37 @@ def model_of(line: ModelLine, installed: Installed) -> Model:
     """Judge a MODEL line by its nodes and by the header of the model file, or by its name if it is not here."""
     model = Model()
     model.sun = next((node for node in line.nodes if node.type in SUN_ON_MODEL), None)
+    model.negative = next((node for node in line.nodes if node.type == NEGATIVE), None)
     if not line.loaders:
-        model.refusal = line.breaks[0]
+        model.unknown = line.breaks[0]
         return model
-    for node in line.nodes:
-        if node.type in OTHER_NODES:
-            model.refusal = _not_for(OTHER_NODES[node.type])
     for loader in line.loaders:
         _look_at(loader, model, installed)
-    if model.refusal is None:
-        _look_for_few_steps(line, model)
+    if not model.others:
+        model.others = [OTHER_NODES[node.type] for node in line.nodes if node.type in OTHER_NODES]
+    _look_for_few_steps(line, model)
     return model
 
 
 def _look_at(loader: Node, model: Model, installed: Installed) -> None:
     file = installed.model_file(loader.texts)
+    named = family_by_name((*loader.texts, loader.type))
     if file is not None:
         model.name, model.family, model.layout = on_one_line(file.name), file.family, file.layout
-        if file.layout is None and model.refusal is None:
-            model.refusal = _not_for(file.family)
+        if file.layout is None:  # its name can tell more than "a transformer model"
+            model.others.append(named if named is not None and named not in UNET_FAMILIES else file.family)
         return
     model.name = model.name or (on_one_line(loader.texts[0]) if loader.texts else "")
-    family = family_by_name((*loader.texts, loader.type))
-    if model.refusal is not None:
-        return
-    if family is None and is_unknown_unless_named(loader.type):
-        model.refusal = say(
+    if named is None and is_unknown_unless_named(loader.type):
+        model.unknown = model.unknown or say(
             "its model file ({name}) cannot be read here, and {loader} rarely loads U-Nets",
             name=model.name[:80] or say("unnamed"),
             loader=on_one_line(loader.type)[:60],
         )
-    elif family is not None and family not in UNET_FAMILIES:
-        model.refusal = _not_for(family)
+    elif named is not None and named not in UNET_FAMILIES:
+        model.others.append(named)
     else:
-        model.family = family or model.family
+        model.family = named or model.family
 
 
 def _not_for(family: str) -> str:
@@ -136,7 +145,7 @@ def _not_for(family: str) -> str:
 
 
 def _look_for_few_steps(line: ModelLine, model: Model) -> None:
-    """Refuse a model that is made for few steps already, or note a LoRA that may have made it so.
+    """Note what makes a model a few-step one already, or a LoRA that may have made it so.
 
     A checkpoint is known by one word of its name. A LoRA needs a second sign, in its name or in the sampler's settings:
     many styles are called after lightning.
@@ -159,7 +168,7 @@ def _look_for_few_steps(line: ModelLine, model: Model) -> None:
                 method=named.method,
             )
         if named.is_sure or node in line.loaders:
-            model.refusal = text
+            model.few_step = text
             return
         model.suspicion = model.suspicion or text
 
@@ -278,7 +287,7 @@ def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
         )
     elif model.refusal is not None and (sampler.problem is None or line.loaders):
         candidate.refusal = model.refusal
-    elif candidate.refusal is None and model.suspicion is not None and _is_set_to_few_steps(sampler):
+    elif candidate.refusal is None and model.suspicion is not None and is_set_to_few_steps(sampler):
         candidate.refusal = model.suspicion
     elif candidate.refusal is None and _has_unknown_cut(sampler):
         candidate.refusal = say("another node sets its number of steps, so its start and end cannot be scaled")
@@ -289,7 +298,7 @@ def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
     return candidate
 
 
-def _is_set_to_few_steps(sampler: Sampler) -> bool:
+def is_set_to_few_steps(sampler: Sampler) -> bool:
     """Tell whether a sampler runs as few-step models need it: with the sampler lcm, or few steps at a low CFG."""
     steps, cfg = sampler.value("steps"), sampler.value("cfg")
     is_low = isinstance(cfg, (int, float)) and cfg <= LOW_CFG

@@ -1,4 +1,4 @@
-"""Plan what a click does: the edits that speed a graph up, restore it or fix it, and a sentence about them."""
+"""Plan what a click does: edits that speed a graph up, let its negative prompt count, restore or fix it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +9,7 @@ from .check import fix
 from .edits import Plan
 from .graph import ConversionError, Node, Workflow, as_dict
 from .models import Installed
+from .negative import let_negative_count
 from .pack_samplers import Definitions
 from .restore import restore
 from .speed_up import speed_up
@@ -19,6 +20,7 @@ from .words import say
 
 ACTIONS: dict[str, Callable[[Workflow, list[Node] | None, Installed], Plan]] = {
     "speed_up": speed_up,
+    "negative": let_negative_count,
     "restore": restore,
     "fix": fix,
     **{f"steps_{steps}": partial(set_steps, steps=steps) for steps in OFFERED},

@@ -1,4 +1,4 @@
-"""Write and read what Restore needs. It is kept in the properties of the SUNSpeedUp that was put in.
+"""Write and read what Restore needs. It is kept in the properties of the SUNSpeedUp or SUNNegative that was put in.
 
 Anybody may have written the file that holds a record. An entry that does not name a widget which the rules set, in the
 same graph, is ignored. A note about subgraph nodes is ignored unless the widget still stands on them.
@@ -13,7 +13,7 @@ from typing import Any
 
 from .changes import Change
 from .graph import SUBGRAPH_INPUT, Consumer, Node, NodeId, Source
-from .rules import PRIMITIVES, SPEED_UP
+from .rules import INSERTED, PRIMITIVES
 from .ui_format import dicts, is_id, is_index
 
 RECORD = "sun_restore"
@@ -36,7 +36,7 @@ class Former:
 
 
 def make_record(sun: NodeId, changes: list[Change], targets: Iterable[Consumer]) -> dict[str, Any]:
-    """Make the record of the SUNSpeedUp that gets the id `sun` and goes before the inputs `targets`."""
+    """Make the record of the node that gets the id `sun` and goes before the inputs `targets`."""
     settings: dict[tuple[Node, str], dict[str, Any]] = {}
     for change in changes:
         value = change.node.saved(change.widget)
@@ -59,8 +59,8 @@ def _noted_plug(change: Change) -> dict[str, Any]:
 
 
 def has_record(node: Node) -> bool:
-    """Tell whether a node is a SUNSpeedUp that Speed up with SUN put in."""
-    return node.type == SPEED_UP["type"] and isinstance(node.properties.get(RECORD), dict)
+    """Tell whether a node is one that a plan put in."""
+    return node.type in INSERTED and isinstance(node.properties.get(RECORD), dict)
 
 
 def entries_of(sun: Node) -> list[dict[str, Any]]:
@@ -82,9 +82,9 @@ def unlinked_before(sun: Node) -> list[Any]:
 
 
 def read_record(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> list[Former]:
-    """Return the former settings that the record of a SUNSpeedUp holds.
+    """Return the former settings that the record of a node holds.
 
-    `parts` returns the nodes that make up the samplers behind a SUNSpeedUp.
+    `parts` returns the nodes that make up the samplers behind it.
     """
     entries, is_own = entries_of(sun), _is_own(sun)
     nodes = _named(sun, entries, is_own, parts)

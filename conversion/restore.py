@@ -1,4 +1,4 @@
-"""Restore a workflow: remove SUNSpeedUp nodes and bring back the former settings."""
+"""Restore a workflow: remove the nodes that a plan put in and bring back the former settings."""
 
 from collections import defaultdict
 from functools import cache
@@ -7,15 +7,16 @@ from .edits import Edit, Plan, connect_input, remove_node, sentences, set_widget
 from .graph import Node, Source, Workflow
 from .models import Installed, Lines
 from .record import Former, entries_of, has_record, read_record, unlinked_before
+from .rules import NEGATIVE
 from .samplers import Sampler, find_samplers
 from .words import say
 
 Records = dict[Node, list[Former]]
-"""The SUNSpeedUp nodes that have a record, and the former settings in it."""
+"""The nodes that have a record, and the former settings in it."""
 
 
 def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
-    """Plan to remove the SUNSpeedUp nodes that the targets mean, or all that have a record."""
+    """Plan to remove the nodes with a record that the targets mean, or all."""
     lines, samplers = Lines(workflow, installed), find_samplers(workflow)
 
     @cache
@@ -33,8 +34,8 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
         return Plan(
             here if targets else say("There is nothing to restore in this workflow"),
             say(
-                "Restore removes the SUN 4-Step Speed-Up nodes that Speed up with SUN added. A node that was added by "
-                "hand has no record of the former settings; bypass it (Ctrl+B) or delete it."
+                "Restore removes the nodes that SUN's menu added. A node that was added by hand has no record of the "
+                "former settings; bypass it (Ctrl+B) or delete it."
             ),
         )
     formers = list(dict.fromkeys(former for sun in suns for former in records[sun]))
@@ -49,10 +50,15 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
     ]
     if any(len(records[sun]) < len(entries_of(sun)) for sun in suns):
         brought_back.append(say("Some of the changed nodes are gone, so their settings could not be restored."))
-    return Plan(_summary(len(suns), bool(formers)), sentences(brought_back), "success", made)
+    return Plan(_summary(suns, bool(formers)), sentences(brought_back), "success", made)
 
 
-def _summary(count: int, are_settings_back: bool) -> str:
+def _summary(suns: list[Node], are_settings_back: bool) -> str:
+    count = len(suns)
+    if all(node.type == NEGATIVE for node in suns):
+        one = say("Negative Prompt at CFG 1 is removed")
+        what = one if count == 1 else say("Negative Prompt at CFG 1 is removed {count} times", count=count)
+        return say("{what}, and the former settings are back", what=what) if are_settings_back else what
     if not are_settings_back:
         return say("SUN is removed") if count == 1 else say("{count} SUN nodes are removed", count=count)
     if count == 1:
@@ -61,7 +67,7 @@ def _summary(count: int, are_settings_back: bool) -> str:
 
 
 def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, samplers: list[Sampler]) -> list[Node]:
-    """Return the SUNSpeedUp nodes with a record: all, or those on the MODEL lines that the targets mean."""
+    """Return the nodes with a record: all, or those on the MODEL lines that the targets mean."""
     if targets is None:
         return list(records)
     chosen = {node for node in targets if node in records}
@@ -73,7 +79,7 @@ def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, sample
 
 
 def _with_shared_settings(chosen: list[Node], records: Records) -> list[Node]:
-    """Add the SUNSpeedUp nodes whose record names a widget that the chosen ones bring back."""
+    """Add the nodes whose record names a widget that the chosen ones bring back."""
     named: dict[tuple[Node, str], list[Node]] = defaultdict(list)
     for node, formers in records.items():
         for former in formers:

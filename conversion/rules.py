@@ -80,8 +80,24 @@ UNEVEN: tuple[str, ...] = tuple(RULES["uneven"])
 PROMPTS = SECTIONS["prompts"]
 DETERMINISTIC: tuple[str, ...] = tuple(RULES["deterministic"])
 
-SPEED_UP: dict[str, Any] = RULES["speed_up"]
-SUN_ON_MODEL = ("SUNSpeedUp", "SUNApply")
+
+@dataclass(frozen=True)
+class Inserted:
+    """A node that a plan can put on a MODEL line, as the page saves it."""
+
+    title: str
+    size: tuple[float, float]
+    widgets: dict[str, Any]
+    """Their values by name; the adapter's name is chosen anew each time."""
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+
+
+INSERTED: dict[str, Inserted] = {
+    node_type: Inserted(**{**node, "size": tuple(node["size"])}) for node_type, node in RULES["inserted"].items()
+}
+SPEED_UP, NEGATIVE = "SUNSpeedUp", "SUNNegative"
+SUN_ON_MODEL = (SPEED_UP, "SUNApply")
 RELEASED: dict[str, Any] = RULES["released"]
 
 REROUTES: frozenset[str] = frozenset(RULES["reroutes"])
@@ -118,6 +134,14 @@ CORE_NAMES: dict[str, frozenset[str]] = {name: frozenset(known) for name, known 
 LEFT_SAMPLERS: dict[str, str] = RULES["left_samplers"]
 """Samplers of other packs that SUN leaves alone although they have the usual settings, and the reason."""
 UNET_FAMILIES: frozenset[str] = frozenset(RULES["unet_families"])
+COUNTS_ABOVE_CFG: float = RULES["negative"]["counts_above_cfg"]
+"""Above this CFG the negative prompt counts by itself; few-step models are sampled below."""
+NEGATIVE_FAMILIES: frozenset[str] = UNET_FAMILIES.union(
+    family for family, works in RULES["negative"]["families"].items() if works
+)
+"""The families that Negative Prompt at CFG 1 works on. Others of the table have cross-attention, but no hook yet."""
+NO_NEGATIVE: frozenset[str] = frozenset(RULES["negative"]["empty"])
+"""Nodes that stand where a negative prompt would, and hold none."""
 
 _api_model = re.compile(RULES["api_model_inputs"])
 _hidden_model = re.compile(RULES["hidden_model_inputs"], re.IGNORECASE)

@@ -55,6 +55,8 @@ class Sampler:
     """The one before whose model input SUN goes."""
     problem: str | None = None
     """What is not known well enough to change it, in words."""
+    negative_problem: str | None = None
+    """The same for its negative prompt, to which an unknown schedule does not matter."""
     settings: list[Setting] = field(default_factory=list)
 
     @property
@@ -120,7 +122,7 @@ def find_samplers(workflow: Workflow) -> list[Sampler]:
 def _sampler(node: Node) -> Sampler:
     """Follow the links that the rules name, from the sampler to its guider, schedule and choice of sampler."""
     if node.problem is not None:
-        return Sampler(node, [node], node, node.problem)
+        return Sampler(node, [node], node, node.problem, node.problem)
     sampler = Sampler(node, [], None)
     waiting = [node]
     while waiting:
@@ -143,6 +145,8 @@ def _sampler(node: Node) -> Sampler:
                 sampler.problem = _unknown(name, source, found)
                 if section == "guiders":  # what is wrong may be its model
                     sampler.model_node = found
+                if section == "guiders" or (found is not None and found.type in NOT_SUPPORTED):
+                    sampler.negative_problem = sampler.problem
     return sampler
 
 

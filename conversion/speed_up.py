@@ -7,6 +7,8 @@ from .edits import Edit, Plan, sentences
 from .graph import Box, Graph, Node, Workflow
 from .insertion import by_line, insert
 from .models import Candidate, Installed, Lines, judge, neighbours
+from .negative_prompt import negative_refusal
+from .rules import SPEED_UP
 from .samplers import Setting, find_samplers, grouped, partner_groups, with_partners
 from .words import say
 
@@ -31,14 +33,18 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
         )
     _keep_partners_alike(chosen, workflow)
     ready = [candidate for candidate in chosen if candidate.refusal is None]
-    left = [
-        say("{node} stays as it is: {reason}.", node=candidate.sampler.node.label, reason=candidate.refusal)
-        for candidate in chosen
-        if candidate.refusal is not None
-    ]
+    left = [_left(candidate, lines) for candidate in chosen if candidate.refusal is not None]
     if not ready:
         return Plan(say("SUN left this workflow as it is"), sentences(left))
     return _plan(workflow, ready, left)
+
+
+def _left(candidate: Candidate, lines: Lines) -> str:
+    """Say why a sampler stays as it is, and what else can be done for it."""
+    said = say("{node} stays as it is: {reason}.", node=candidate.sampler.node.label, reason=candidate.refusal)
+    if candidate.model.sun is not None or negative_refusal(candidate.sampler, lines) is not None:
+        return said
+    return say("{what} But “Let the negative prompt count” works here, without an adapter.", what=said)
 
 
 def aimed_at(everything: list[Candidate], targets: list[Node] | None, workflow: Workflow) -> list[Candidate]:
@@ -88,14 +94,14 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     boxes: dict[Graph, set[Box]] = {}
     node_id = workflow.next_id
     for group in by_line(ready):
-        made += insert(node_id, group, changes, boxes)
+        made += insert(SPEED_UP, node_id, group, changes, boxes)
         node_id += 1
     made += edits_of(changes.values())
     return Plan(
         edits=made,
         severity="warn" if any(c.choice.is_missing for c in ready if c.choice) else "info" if left else "success",
         summary=_summary(ready, wanted),
-        detail=sentences([*_notes(ready), *_described(ready, changes), *left]),
+        detail=sentences([*_notes(ready), *described(ready, changes), *left]),
     )
 
 
@@ -129,7 +135,7 @@ def _notes(ready: list[Candidate]) -> list[str]:
     return notes + [text for candidate in ready for _, text in neighbours(candidate.line)]
 
 
-def _described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[str]:
+def described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[str]:
     """Describe the changes of each sampler: `KSampler (#3): steps 25 -> 4, cfg 7 -> 1`."""
     lines = []
     for candidate in ready:

@@ -7,7 +7,7 @@ from typing import Any
 from .edits import Add, Edit
 from .graph import SUBGRAPH_INPUT, Graph, NodeId, Source, as_dict
 from .pack_samplers import Definitions
-from .rules import SPEED_UP
+from .rules import INSERTED
 from .ui_format import Link, dicts, is_id, is_index, read_links, read_ui
 
 KEPT_VALUES = "proxyWidgetErrorQuarantine"
@@ -62,6 +62,7 @@ class _Graph:
         self._next_link = max([0, *self._links, *self._counters("last_link_id", "lastLinkId")]) + 1
 
     def add(self, edit: Add) -> None:
+        new = INSERTED[edit["type"]]
         node = {
             "id": edit["id"],
             "type": edit["type"],
@@ -70,10 +71,10 @@ class _Graph:
             "flags": {},
             "order": len(self._nodes),
             "mode": 0,
-            "inputs": [{**slot, "link": None} for slot in copy.deepcopy(SPEED_UP["inputs"])],
-            "outputs": [{**slot, "links": []} for slot in copy.deepcopy(SPEED_UP["outputs"])],
+            "inputs": [{**slot, "link": None} for slot in copy.deepcopy(new.inputs)],
+            "outputs": [{**slot, "links": []} for slot in copy.deepcopy(new.outputs)],
             "properties": {"Node name for S&R": edit["type"], "cnr_id": "sun-for-comfyui", **edit["properties"]},
-            "widgets_values": [edit["widgets"][slot["name"]] for slot in SPEED_UP["inputs"] if "widget" in slot],
+            "widgets_values": [edit["widgets"][slot["name"]] for slot in new.inputs if "widget" in slot],
         }
         self._nodes[edit["id"]] = node
         self._data["nodes"].append(node)

@@ -884,6 +884,37 @@ def lcm_lora() -> dict[str, Any]:
 
 
 @case
+def lightning_lora_on_sdxl() -> dict[str, Any]:
+    """At CFG 2, so each step evaluates the model twice."""
+    g = Graph()
+    ckpt = loader(g, "sd_xl_base_1.0.safetensors")
+    latent = g.node("EmptyLatentImage", [1024, 1024, 1])
+    lora = g.node("LoraLoaderModelOnly", ["sdxl_lightning_8step_lora.safetensors", 1.0], model=(ckpt, 0))
+    conds = prompts(g, (ckpt, 1))
+    ks = sampler(g, (lora, 0), conds, latent, [42, "fixed", 8, 2.0, "euler", "sgm_uniform", 1.0])
+    decode(g, ks, ckpt)
+    return g.workflow()
+
+
+@case
+def sdxl_turbo() -> dict[str, Any]:
+    """As in ComfyUI's example: sigmas from a node that SUN does not know, which does not matter to the negative."""
+    g = Graph()
+    ckpt = loader(g, "sd_xl_turbo_1.0_fp16.safetensors")
+    latent = g.node("EmptyLatentImage", SIZE)
+    conds = prompts(g, (ckpt, 1))
+    g.next_column()
+    choice = g.node("KSamplerSelect", ["euler_ancestral"])
+    sigmas = g.node("SDTurboScheduler", [1, 1.0], model=(ckpt, 0))
+    links = {"model": (ckpt, 0), "positive": (conds[0], 0), "negative": (conds[1], 0)}
+    g.next_column()
+    rest = {"sampler": (choice, 0), "sigmas": (sigmas, 0), "latent_image": (latent, 0)}
+    ks = g.node("SamplerCustom", [True, 42, "fixed", 1.0], **links, **rest)
+    decode(g, ks, ckpt)
+    return g.workflow()
+
+
+@case
 def sd15_beside_flux() -> dict[str, Any]:
     """One of two is sped up, the other explained."""
     g = Graph()
@@ -993,6 +1024,13 @@ def api_custom_advanced() -> dict[str, Any]:
         ),
         *api_end(["9", 0], 10),
     )
+
+
+@case
+def api_dmd2() -> dict[str, Any]:
+    """A merge whose name does not say that it is a few-step model: its CFG of 1 does."""
+    few = {"steps": 8, "cfg": 1.0, "sampler_name": "lcm", "scheduler": "sgm_uniform"}
+    return api(*api_begin("my_merge_xl_v3.safetensors"), api_sampler(["1", 0], ["4", 0], **few), *api_end(["5", 0], 6))
 
 
 @case

@@ -2,8 +2,8 @@
 
     python3 tests/conversion/make_corpus.py
 
-Writes corpus/<name>.json, and corpus/<name>.expected.json with what `speed_up` makes of it, which is to be looked at
-before it is committed.
+Writes corpus/<name>.json, and what is made of it: corpus/<name>.expected.json by `speed_up` and, if the negative prompt
+hardly counts in it, corpus/negative/<name>.json by `negative`. Look at these before they are committed.
 """
 
 import json
@@ -179,6 +179,7 @@ TYPES: dict[str, tuple[str, str, str, int, int]] = {
     "BasicScheduler": ("model:MODEL", "scheduler:COMBO steps:INT denoise:FLOAT", "SIGMAS:SIGMAS", 315, 106),
     "KarrasScheduler": ("", "steps:INT sigma_max:FLOAT sigma_min:FLOAT rho:FLOAT", "SIGMAS:SIGMAS", 315, 130),
     "ManualSigmas": ("", "sigmas:STRING", "SIGMAS:SIGMAS", 315, 58),
+    "SDTurboScheduler": ("model:MODEL", "steps:INT denoise:FLOAT", "SIGMAS:SIGMAS", 315, 82),
     "SplitSigmas": ("sigmas:SIGMAS", "step:INT", "high_sigmas:SIGMAS low_sigmas:SIGMAS", 315, 78),
     "Reroute": (":*", "", ":MODEL", 75, 26),
     "PrimitiveInt": ("", "value:INT+", "INT:INT", 270, 82),
@@ -374,10 +375,14 @@ if __name__ == "__main__":
 
     from conversion.plan import convert
 
-    CORPUS.mkdir(exist_ok=True)
+    (CORPUS / "negative").mkdir(parents=True, exist_ok=True)
     for name, draw in CASES.items():
         data = draw()
         for suffix, written in ((".json", data), (".expected.json", convert("speed_up", data)[0])):
             text = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
             (CORPUS / f"{name}{suffix}").write_text(text, encoding="utf-8")
+        counting, plan = convert("negative", data)
+        if plan.edits:
+            text = json.dumps(counting, indent=1, ensure_ascii=False) + "\n"
+            (CORPUS / "negative" / f"{name}.json").write_text(text, encoding="utf-8")
     print(f"{len(CASES)} workflows")

@@ -15,15 +15,18 @@ CORPUS = Path(__file__).parent / "corpus"
 NAMES = sorted(path.stem for path in CORPUS.glob("*.json") if not path.stem.endswith(".expected"))
 
 LEFT = {
+    "api_dmd2": "no adapter for SDXL",
     "api_flux": "Flux",
     "basic_guider": "takes no negative prompt",
     "flux": "Flux",
     "half_of_it_refused": "shares its schedule",
     "lcm_lora": "LCM",
+    "lightning_lora_on_sdxl": "Lightning",
     "no_sampler": "by hand",
     "sampler_of_a_pack": "by hand",
     "sd3": "SD3",
     "sdxl": "no adapter for SDXL",
+    "sdxl_turbo": "Turbo",
     "sped_up_already": "already",
     "subgraph_used_for_flux_as_well": "Flux",
     "unknown_sigmas": "ManualSigmas",

@@ -18,7 +18,10 @@ from .test_corpus import load
 
 PACK = Path(__file__).parents[2]
 LANGUAGES = sorted(file.parent.name for file in PACK.glob("locales/*/messages.json"))
-NAMES = {"SD3", "Kolors", "SDXL", "Flux", "Chroma", "Stable Cascade", "Stable Video Diffusion"}
+NAMES = {
+    *("SD3", "Kolors", "SDXL", "Flux", "Chroma", "Stable Cascade", "Stable Video Diffusion", "Wan", "LTX-Video"),
+    *("Cosmos-Predict2", "Hunyuan-DiT", "PixArt", "Anima", "Qwen-Image", "Z-Image", "HiDream", "Lumina", "AuraFlow"),
+}
 """Names of models that are the same in every language."""
 
 
