@@ -23,9 +23,10 @@ from ..conversion.plan import make_plan, read
 from ..conversion.rules import RELEASED, STEPS
 from ..conversion.words import say, speaking
 from ..sun_core.adapter_file import AdapterLayout, read_layout
-from ..sun_core.errors import SunError
+from ..sun_core.errors import SunError, Text
 from ..sun_core.model_header import ModelHeader, read_model_header
 from .adapter_folder import FOLDER, shown_metadata
+from .language import translated
 from .version import pack_version
 
 VERSION = pack_version()
@@ -190,7 +191,7 @@ def describe(name: str) -> dict[str, Any]:
 def _adapter(name: str) -> Adapter:
     header = adapter_header(name)
     if isinstance(header, str):
-        return Adapter(name, error=header)
+        return Adapter(name, error=translated(header))
     layout = header.layout
     return Adapter(
         name,
@@ -207,7 +208,7 @@ def adapter_header(name: str) -> AdapterHeader | str:
     try:
         return _adapter_header(*_state(FOLDER, name))
     except OSError:
-        return f"{name} cannot be read; check its permissions."
+        return Text("{name} cannot be read; check its permissions.", name=name)
 
 
 def steps_of(metadata: dict[str, str]) -> int:
@@ -241,7 +242,7 @@ def _adapter_header(path: str, modified: int, changed: int, size: int) -> Adapte
     try:
         layout, dtype, metadata = read_layout(path)
     except SunError as error:
-        return str(error)
+        return error.sentence
     return AdapterHeader(
         layout,
         str(dtype).removeprefix("torch."),

@@ -149,7 +149,9 @@ def _read_tensors(path: Path, layout: AdapterLayout) -> dict[str, Tensor]:
     except (SafetensorError, OSError):
         same = False
     if not same or layout_of(path.name, {key: tuple(tensor.shape) for key, tensor in state.items()}) != layout:
-        raise SunError(f"{path.name} changed while it was being read; queue again, or {ADVICE}.")
+        raise SunError(
+            "{name} changed while it was being read; queue again, or {advice}.", name=path.name, advice=ADVICE
+        )
     return state
 
 
