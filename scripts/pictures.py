@@ -32,4 +32,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(environment.run(main, environment.test_tools, environment.training_packages))
+    needed = (environment.test_tools, environment.training_packages, environment.evidence_packages)
+    sys.exit(environment.run(main, *needed))

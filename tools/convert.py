@@ -1,10 +1,16 @@
-"""Turn saved workflows into 4-step ones with SUN, or back. Any Python from 3.10 on runs it, without ComfyUI.
+"""Turn saved workflows into 4-step ones with SUN, let their negative prompts count at CFG 1, or restore them.
+
+Any Python from 3.10 on runs it, without ComfyUI.
 
     python3 tools/convert.py workflow.json ...       writes workflow_sun.json beside it
     python3 tools/convert.py pictures/               every .json and .png in a folder and its subfolders
+    python3 tools/convert.py --negative workflow.json     writes workflow_negative.json beside it
     python3 tools/convert.py --restore workflow_sun.json
     python3 tools/convert.py --adapter my_adapter.safetensors --output converted/ workflow.json
     python3 tools/convert.py --object-info object_info.json workflow.json
+
+--negative is for workflows that sample at CFG 1 to 2 or with a few-step model (LCM, Lightning, Hyper, Turbo, DMD2). It
+puts Negative Prompt at CFG 1 before each sampler and sets CFG 1; the steps stay.
 
 Samplers of other packs are recognized by the settings in the file. --object-info is what a running ComfyUI gives at
 /object_info: with it, only the samplers that this ComfyUI knows are converted, to values that they offer.
@@ -36,6 +42,8 @@ from conversion.pack_samplers import Definitions
 from conversion.plan import convert
 
 SUFFIXES = (".json", ".png")
+ENDINGS = {"speed_up": "_sun", "negative": "_negative", "restore": "_restored"}
+"""What the name of a written file ends in, by what was done."""
 LARGEST_JSON = 16 * 2**20
 """Bytes. Reading takes about 70 times as much memory."""
 LARGEST_PICTURE = 512 * 2**20
@@ -43,7 +51,6 @@ LARGEST_PICTURE = 512 * 2**20
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    action = "restore" if options.restore else "speed_up"
     adapters = [Adapter(options.adapter)] if options.adapter else []
     try:
         definitions = read_definitions(options.object_info) if options.object_info else None
@@ -52,9 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     installed = Installed(adapters, options.adapter, definitions=definitions)
     failures = 0
-    for source, target in jobs(options.paths, options.output, "_restored" if options.restore else "_sun"):
+    for source, target in jobs(options.paths, options.output, ENDINGS[options.action]):
         try:
-            first, *more = convert_file(source, target, action, installed)
+            first, *more = convert_file(source, target, options.action, installed)
             say(f"{source}: {first}", sys.stdout)
             for line in more:
                 say(f"    {line}", sys.stdout)
@@ -89,7 +96,13 @@ def say(line: str, stream: TextIO) -> None:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="workflow.json, picture.png, or a folder")
-    parser.add_argument("--restore", action="store_true", help="take SUN out and bring the former settings back")
+    actions = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("negative", "let the negative prompt count at CFG 1, without an adapter"),
+        ("restore", "take out what was put in and bring the former settings back"),
+    ):
+        actions.add_argument(f"--{name}", dest="action", action="store_const", const=name, help=text)
+    parser.set_defaults(action="speed_up")
     parser.add_argument("--adapter", metavar="NAME", help="the adapter file to use; the released one by default")
     parser.add_argument("--object-info", type=Path, metavar="FILE", help="node definitions of a ComfyUI")
     parser.add_argument("--output", type=Path, metavar="PATH", help="a folder, or the file for a single workflow")

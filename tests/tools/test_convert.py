@@ -69,6 +69,26 @@ def test_workflow_is_converted_and_restored(workflow, tmp_path):
     ]
 
 
+def test_negative_prompt_is_let_count_and_restored(tmp_path):
+    (tmp_path / "lightning.json").write_text(json.dumps(corpus("lightning_lora_on_sdxl")), encoding="utf-8")
+    done = convert("lightning.json", folder=tmp_path)
+    assert "But “Let the negative prompt count” works here" in done.stdout
+    done = convert("--negative", "lightning.json", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *more = done.stdout.splitlines()
+    said = "The negative prompt of KSampler (#6) now counts at CFG 1"
+    assert first == f"lightning.json: {said}. Written to lightning_negative.json"
+    assert more[0] == "    KSampler (#6): cfg 2 -> 1."
+    converted = json.loads((tmp_path / "lightning_negative.json").read_text())
+    assert converted == corpus("negative/lightning_lora_on_sdxl")
+    assert convert("--restore", "lightning_negative.json", "--output", "back.json", folder=tmp_path).returncode == 0
+    back = json.loads((tmp_path / "back.json").read_text())
+    assert [node["widgets_values"] for node in back["nodes"]] == [
+        node["widgets_values"] for node in corpus("lightning_lora_on_sdxl")["nodes"]
+    ]
+    assert convert("--negative", "--restore", "lightning.json", folder=tmp_path).returncode == 2
+
+
 def test_nothing_is_ever_overwritten(workflow, tmp_path):
     before = workflow.read_bytes()
     (tmp_path / "graph_sun.json").write_text("mine")

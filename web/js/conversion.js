@@ -1,4 +1,4 @@
-/** Speed up, restore and fix: ask the server for a plan, apply it, say what was done. */
+/** Speed up, let the negative prompt count, restore and fix: ask the server for a plan, apply it, say what was done. */
 
 import { app } from "../../../scripts/app.js";
 import { applyEdits } from "./edits.js";
@@ -9,7 +9,7 @@ import { locale, word } from "./words.js";
 
 const SECONDS_SHOWN = { success: 6, info: 9, warn: 12, error: 15 };
 
-/** `action` is "speed_up", "restore" or "fix"; `targets` are addresses of nodes, null for the whole graph. */
+/** `action` is "speed_up", "negative", "restore" or "fix"; `targets` are addresses of nodes, null for the whole graph. */
 export async function convert(action, targets) {
   const open = openWorkflow();
   try {

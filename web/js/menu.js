@@ -1,4 +1,4 @@
-/** The menus, the toolbox and the commands that offer "Speed up with SUN", "Restore" and "Fix". */
+/** The menus, the toolbox and the commands: "Speed up with SUN", "Let the negative prompt count", "Restore", "Fix". */
 
 import { app } from "../../../scripts/app.js";
 import { compare } from "./compare.js";
@@ -11,9 +11,13 @@ import { word } from "./words.js";
 const SUN_ON_MODEL = ["SUNSpeedUp", "SUNApply"];
 const STEPS = [2, 4, 6, 8];
 const SAMPLER_SETTINGS = ["steps", "cfg", "sampler_name", "scheduler"];
+// Up to these the page takes settings for those of a few-step model; the server knows better, and says so.
+const LOW_CFG = 2;
+const FEW_STEPS = 12;
 
 export const commands = [
   command("SUN.SpeedUp", "pi pi-bolt", () => convert("speed_up", selected(startingPoints))),
+  command("SUN.Negative", "pi pi-minus-circle", () => convert("negative", selected(startingPoints))),
   command("SUN.Restore", "pi pi-replay", () => convert("restore", selected(restorablePoints))),
   command("SUN.Fix", "pi pi-wrench", () => convert("fix", selected(fixable))),
   command("SUN.Compare", "pi pi-clone", compare),
@@ -30,6 +34,7 @@ export function nodeMenu(node) {
   const badge = badgeIn(node);
   if (badge?.fix) offer(`${word("sun.fixMenu")}: ${withoutTags(badge.text)}`, "fix", [node]);
   offer(word("sun.speedUp"), "speed_up", startingPoints(node));
+  offer(word("sun.negative"), "negative", unheardPoints(node));
   for (const steps of STEPS) offer(word("sun.setSteps", { steps }), `steps_${steps}`, stepsPoints(node));
   if (isSunOnModel(node)) items.push({ content: word("sun.compare"), callback: compare });
   offer(word("sun.restore"), "restore", restorablePoints(node));
@@ -38,6 +43,9 @@ export function nodeMenu(node) {
 
 export function canvasMenu() {
   const items = [{ content: word("sun.speedUpAll"), callback: () => convert("speed_up", null) }];
+  if (allNodes().some(isUnheard)) {
+    items.push({ content: word("sun.negativeAll"), callback: () => convert("negative", null) });
+  }
   if (hasRestorable()) items.push({ content: word("sun.restoreAll"), callback: () => convert("restore", null) });
   if (allNodes().some(isSunOnModel)) items.push({ content: word("sun.compare"), callback: compare });
   return items;
@@ -48,6 +56,7 @@ export function toolboxCommands(item) {
   if (!item.inputs) return [];
   const ids = [];
   if (startingPoints(item).length) ids.push("SUN.SpeedUp");
+  if (unheardPoints(item).length) ids.push("SUN.Negative");
   if (restorablePoints(item).length) ids.push("SUN.Restore");
   if (fixable(item).length) ids.push("SUN.Fix");
   if (isSunOnModel(item)) ids.push("SUN.Compare");
@@ -64,6 +73,24 @@ function selected(points) {
 function startingPoints(node) {
   if (node.subgraph) return node.subgraph.nodes.flatMap(startingPoints);
   return isSampler(node) || isPartOfSampler(node) || isLoader(node) ? [node] : [];
+}
+
+/** Return the starting points at which a negative prompt may hardly count, or that may lead to such a sampler. */
+function unheardPoints(node) {
+  const leadsToOne = (point) => (valueOf(point, "cfg") ? isUnheard(point) : allNodes().some(isUnheard));
+  return startingPoints(node).filter(leadsToOne);
+}
+
+/** Whether a sampler or guider has the settings of a few-step model, and no SUN node before it. */
+function isUnheard(node) {
+  const cfg = valueOf(node, "cfg");
+  const feeders = node.inputs.map((_, slot) => node.getInputNode(slot)).filter(Boolean);
+  if (!cfg || isOurs(node) || feeders.some(isOurs)) return false;
+  return cfg <= LOW_CFG || valueOf(node, "steps") <= FEW_STEPS;
+}
+
+function valueOf(node, name) {
+  return node.widgets?.find((widget) => widget.name === name)?.value;
 }
 
 function restorablePoints(node) {

@@ -11,6 +11,7 @@ from ..server.comfy_server import ComfyServer
 from ..server.demo_models import Models
 from ..server.example_workflows import PICTURE, example_file, set_to
 from ..server.workflows import Workflow
+from .negative_curve import negative_curve
 from .tiles import sheet, tile
 
 IMAGES = REPOSITORY / "web" / "docs" / "images"
@@ -201,6 +202,7 @@ HELP_PICTURES: dict[str, Callable[[ComfyServer, Models], Image.Image]] = {
         mistakes,
         negative_strength,
         negative_scale,
+        negative_curve,
         positive_strength,
         percent,
         steps,

@@ -73,6 +73,15 @@ def negative_playground(server: ComfyServer, workflow: Workflow) -> Image.Image:
     return sheet([tiles[:2], tiles[2:]])
 
 
+def negative_prompt_at_cfg_1(server: ComfyServer, workflow: Workflow) -> Image.Image:
+    workflow.set("Negative prompt", text=mini_family().changed_negative)
+    pngs = []
+    for scale in (1.0, 3.0):
+        workflow.set("Negative Prompt at CFG 1", scale=scale)
+        pngs.append(run(server, workflow)("Save picture"))
+    return halves(pngs[0], pngs[1], "not yellow: ignored", "it counts")
+
+
 def realtime_painting(server: ComfyServer, workflow: Workflow) -> Image.Image:
     return halves(input_picture(server, PAINTING), run(server, workflow)("Live picture"), "you paint", "it draws")
 
@@ -106,6 +115,7 @@ TEMPLATE_PICTURES: dict[str, Callable[[ComfyServer, Workflow], Image.Image]] = {
         lora_speed_up,
         hires_fix,
         negative_playground,
+        negative_prompt_at_cfg_1,
         realtime_painting,
         distil_your_own,
     )

@@ -18,6 +18,7 @@ class Models:
     checkpoint: Path
     adapter: Path
     lora: Path | None
+    lcm_lora: Path | None
     width: int
     height: int
     cfg: float
@@ -39,7 +40,7 @@ def mini_family() -> Models:
     """Return the miniature Stable Diffusion of this repository."""
     chosen = json.loads((MINI_FAMILY / "defaults.json").read_text(encoding="utf-8"))
     weights = MINI_FAMILY / "weights"
-    files = {name: weights / chosen.pop(name) for name in ("checkpoint", "adapter", "lora")}
+    files = {name: weights / chosen.pop(name) for name in ("checkpoint", "adapter", "lora", "lcm_lora")}
     note = "With so small a model ComfyUI's own work counts; scripts/bench.py measures a full-size one."
     return Models(**files, **chosen, note=note)
 
@@ -50,6 +51,7 @@ def full_size(checkpoint: Path, adapter: Path) -> Models:
         checkpoint=checkpoint,
         adapter=adapter,
         lora=None,
+        lcm_lora=None,
         width=512,
         height=512,
         cfg=7.0,

@@ -22,8 +22,9 @@ TITLES = {
     "controlnet_ready": "06 With a ControlNet",
     "hires_fix": "07 Hires fix",
     "negative_playground": "08 Four negative prompts",
-    "realtime_painting": "09 Live painting",
-    "distil_your_own": "10 Train your own adapter",
+    "negative_prompt_at_cfg_1": "09 Negative prompt at CFG 1",
+    "realtime_painting": "10 Live painting",
+    "distil_your_own": "11 Train your own adapter",
 }
 """What each example workflow is called in the template browser, which shows names of files."""
 PACK = "sun-for-comfyui"  # the folder in custom_nodes
@@ -64,8 +65,8 @@ def fill(base: Path, models: Models) -> None:
     (own_workflows(base).parent / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n", encoding="utf-8")
     link(models.checkpoint, base / "models" / "checkpoints" / models.checkpoint.name)
     link(models.adapter, base / "models" / "sun" / models.adapter.name)
-    if models.lora:
-        link(models.lora, base / "models" / "loras" / models.lora.name)
+    for lora in filter(None, (models.lora, models.lcm_lora)):
+        link(lora, base / "models" / "loras" / lora.name)
     (base / "input").mkdir(exist_ok=True)
     (base / "input" / PAINTING).write_bytes(painting(models.width))
 
@@ -102,6 +103,8 @@ def set_to(models: Models, workflow: Workflow) -> None:
         chosen[f"Negative prompt {number}"] = {"text": negative}
     if models.lora:
         chosen["LoRA"] = {"lora_name": models.lora.name, "strength_model": 1.0}
+    if models.lcm_lora:
+        chosen["LCM-LoRA"] = {"lora_name": models.lcm_lora.name}
     titles = set(workflow.titles())
     for title, file, positive in (
         ("Picture to change", PICTURE, models.image_positive),
