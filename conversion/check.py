@@ -32,7 +32,7 @@ def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
             badge = {"text": found[0].text, "detail": sentences([f.detail for f in found]), "fix": can_fix}
         if face or badge:
             entry = {"graph": node.graph.id, "node": node.id, "face": face, "badge": badge}
-            samplers = served(node, around) if node.type in SUN_ON_MODEL else []
+            samplers = served(node, around) if node.type in (*SUN_ON_MODEL, NEGATIVE) else []
             entries.append({**entry, "plain": _plain(node, around), "samplers": samplers})
     return entries
 

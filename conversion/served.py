@@ -5,13 +5,14 @@ from typing import Any
 from .findings import FROM_SAMPLER, Surroundings
 from .graph import SUBGRAPH_INPUT, Node, Source, on_one_line
 from .model_line import instance_input
-from .rules import PROMPTS
+from .rules import NEGATIVE, PROMPTS
 from .samplers import Sampler
 from .words import say
 
 LONGEST = 24
 """Characters of a negative prompt in a note."""
-_STRENGTHS = ("strength", "negative_strength", "positive_strength")
+NEUTRAL = {"strength": 0, "negative_strength": 0, "positive_strength": 0, "scale": 1}
+"""The values at which SUN nodes do nothing."""
 
 
 def served(sun: Node, around: Surroundings) -> list[dict[str, Any]]:
@@ -19,7 +20,7 @@ def served(sun: Node, around: Surroundings) -> list[dict[str, Any]]:
 
     The node is the one with the sampler's negative prompt: the sampler itself, or its guider.
     """
-    if _is_at_zero(sun):
+    if _has_no_effect(sun) or (sun.type == NEGATIVE and around.adapter_beside(sun)):
         return []
     return [
         {"graph": node.graph.id, "node": node.id, "label": sampler.node.label, "note": _note(sampler, node, sun)}
@@ -28,13 +29,13 @@ def served(sun: Node, around: Surroundings) -> list[dict[str, Any]]:
     ]
 
 
-def _is_at_zero(sun: Node) -> bool:
-    strengths = [sun.widgets[name] for name in _STRENGTHS if name in sun.widgets and sun.feed(name) is None]
-    return bool(strengths) and not any(strengths)
+def _has_no_effect(sun: Node) -> bool:
+    known = [name for name in NEUTRAL if name in sun.widgets and sun.feed(name) is None]
+    return bool(known) and all(sun.widgets[name] == NEUTRAL[name] for name in known)
 
 
 def _note(sampler: Sampler, node: Node, sun: Node) -> str:
-    is_automatic = sun.widgets.get("settings") != FROM_SAMPLER
+    is_automatic = sun.widgets.get("cfg" if sun.type == NEGATIVE else "settings") != FROM_SAMPLER
     own = sun.feed("negative")
     negative = _prompt(sun, own) if own is not None else _prompt(node, node.feed("negative"))
     parts = []
