@@ -85,11 +85,11 @@ async function findings() {
   }
 }
 
-/** Whether a node wants the released adapter and the server lacks it, or the server has no adapter at all. */
+/** Whether a node wants the released adapter, and the server lacks it. For another name the released one may not fit. */
 function isMissing(node) {
   const { names, released } = files;
   const chosen = node.widgets.find((widget) => widget.name === "adapter_name");
-  return chosen && released && !names.includes(released.name) && (chosen.value === released.name || !names.length);
+  return chosen && released && chosen.value === released.name && !names.includes(released.name);
 }
 
 function key({ graph, node }) {
