@@ -9,6 +9,7 @@ from .graph import Node, Workflow
 from .models import Adapter, Installed
 from .rules import DETERMINISTIC, NEGATIVE, SECTIONS, SUN_ON_MODEL
 from .samplers import Sampler
+from .served import served
 from .speed_up import speed_up
 from .words import say, term
 
@@ -30,8 +31,9 @@ def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
             can_fix = any(finding.can_fix for finding in found)
             badge = {"text": found[0].text, "detail": sentences([f.detail for f in found]), "fix": can_fix}
         if face or badge:
-            plain = _plain(node, around)
-            entries.append({"graph": node.graph.id, "node": node.id, "face": face, "badge": badge, "plain": plain})
+            entry = {"graph": node.graph.id, "node": node.id, "face": face, "badge": badge}
+            samplers = served(node, around) if node.type in (*SUN_ON_MODEL, NEGATIVE) else []
+            entries.append({**entry, "plain": _plain(node, around), "samplers": samplers})
     return entries
 
 

@@ -154,7 +154,7 @@ class Graph:
     hosts: list[Node] = field(default_factory=list)
     """The nodes that stand for this subgraph, in all graphs."""
     fixtures: list[Box] = field(default_factory=list)
-    """Where a subgraph's own inputs and outputs stand on the canvas."""
+    """Where a subgraph's own inputs and outputs stand on the canvas, with all that lies behind the inputs."""
     _consumers: dict[Source, list[Consumer]] | None = None
 
     def boxes(self) -> set[Box]:

@@ -1,5 +1,7 @@
 """Plan what a click does: edits that speed a graph up, let its negative prompt count, restore or fix it."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .api_format import apply_to_api, is_api, is_request, read_api
@@ -11,11 +13,18 @@ from .negative import let_negative_count
 from .pack_samplers import Definitions
 from .restore import restore
 from .speed_up import speed_up
+from .steps import OFFERED, set_steps
 from .ui_edits import apply_to_ui
 from .ui_format import is_id, read_ui
 from .words import say
 
-ACTIONS = {"speed_up": speed_up, "negative": let_negative_count, "restore": restore, "fix": fix}
+ACTIONS: dict[str, Callable[[Workflow, list[Node] | None, Installed], Plan]] = {
+    "speed_up": speed_up,
+    "negative": let_negative_count,
+    "restore": restore,
+    "fix": fix,
+    **{f"steps_{steps}": partial(set_steps, steps=steps) for steps in OFFERED},
+}
 LARGEST = 20_000
 """Nodes in a workflow. Nobody draws more."""
 
@@ -40,7 +49,7 @@ def make_plan(action: str, data: Any, targets: Any = None, installed: Installed 
     Raises ConversionError if the workflow, the action or a target is invalid.
     """
     if not isinstance(action, str) or action not in ACTIONS:
-        raise ConversionError("The action must be speed_up, negative, restore or fix.")
+        raise ConversionError(f"The action must be one of {', '.join(ACTIONS)}.")
     installed = installed or Installed()
     workflow = read(data, installed.definitions)
     return ACTIONS[action](workflow, find_targets(workflow, targets), installed)

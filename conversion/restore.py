@@ -42,7 +42,7 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
     made: list[Edit] = []
     going = set(suns)
     for sun in suns:
-        made += _take_out(sun, going)
+        made += take_out(sun, going)
     for former in formers:
         made += _bring_back(former)
     brought_back = [
@@ -94,7 +94,7 @@ def _with_shared_settings(chosen: list[Node], records: Records) -> list[Node]:
     return list(found)
 
 
-def _take_out(sun: Node, suns: set[Node]) -> list[Edit]:
+def take_out(sun: Node, suns: set[Node]) -> list[Edit]:
     """Link what the node feeds to what feeds it, past any other node that is removed too."""
     slot = sun.inputs.get("model")
     source = slot.source if slot else None
@@ -104,7 +104,7 @@ def _take_out(sun: Node, suns: set[Node]) -> list[Edit]:
         seen.add(earlier)
         slot = earlier.inputs.get("model")
         source, via = (slot.source, slot.via) if slot else (None, None)
-    unlinked = unlinked_before(sun)
+    unlinked = unlinked_before(sun) if has_record(sun) else []
     linked = [
         connect_input(sun.graph, source, consumer.node.id, consumer.input.name, via)
         for consumer in sun.graph.consumers(Source(sun.id, 0))

@@ -65,6 +65,7 @@ SECTIONS = {
         "sun",
         "named",
         "few_step_nodes",
+        "prompts",
     )
 }
 PRIMITIVES = SECTIONS["primitives"]
@@ -72,8 +73,11 @@ NODES: dict[str, NodeRule] = {node_type: rule for section in SECTIONS.values() f
 
 STEPS: int = RULES["values"]["steps"]
 VALUES: dict[Role, Any] = RULES["values"]
+PLAIN: dict[Role, Any] = RULES["plain"]
+"""The settings without SUN of a sampler whose own ones are not known."""
 UNEVEN: tuple[str, ...] = tuple(RULES["uneven"])
 """Schedulers that do not go together with a schedule in parts."""
+PROMPTS = SECTIONS["prompts"]
 DETERMINISTIC: tuple[str, ...] = tuple(RULES["deterministic"])
 
 

@@ -28,6 +28,8 @@ from .words import say
 
 TITLE_HEIGHT = 30.0
 COLLAPSED_WIDTH = 160.0
+AROUND = 2000.0
+"""How far left of the panel with a subgraph's inputs, above it and below, no new node goes: links run to the right."""
 SUBGRAPH_OUTPUT = -20
 
 
@@ -115,12 +117,21 @@ def _read_graph(data: dict[str, Any], graph_id: str | None) -> Graph:
     for link in links.values():
         if link.target == SUBGRAPH_OUTPUT and link.target_slot < len(graph.outputs):
             graph.outputs[link.target_slot] = link.source
-    for key in ("inputNode", "outputNode"):
-        bounding = as_dict(data.get(key)).get("bounding")
-        if isinstance(bounding, list) and len(bounding) == 4:
-            (left, top), (width, height) = pair(bounding[:2]), pair(bounding[2:])
-            graph.fixtures.append((left, top, left + width, top + height))
+    if (entry := _panel(data, "inputNode")) is not None:
+        left, top, right, bottom = entry
+        graph.fixtures.append((left - AROUND, top - AROUND, right, bottom + AROUND))
+    if (end := _panel(data, "outputNode")) is not None:
+        graph.fixtures.append(end)
     return graph
+
+
+def _panel(data: dict[str, Any], key: str) -> Box | None:
+    """Return where the panel with a subgraph's own inputs or outputs stands."""
+    bounding = as_dict(data.get(key)).get("bounding")
+    if not isinstance(bounding, list) or len(bounding) != 4:
+        return None
+    (left, top), (width, height) = pair(bounding[:2]), pair(bounding[2:])
+    return left, top, left + width, top + height
 
 
 def _read_node(value: dict[str, Any], graph: Graph, links: dict[int, Link]) -> Node:

@@ -10,6 +10,7 @@ import folder_paths
 from ..conversion.rules import RELEASED
 from ..sun_core.adapter import SunAdapter, load_adapter
 from ..sun_core.errors import SunError
+from .language import in_page_language
 
 FOLDER = "sun"
 EXTENSIONS = {".safetensors", ".sft"}
@@ -93,7 +94,10 @@ def adapter_named(name: str | None) -> SunAdapter:
     key = (path, *_state(path))
     adapter = _loaded.get(key)
     if adapter is None:
-        adapter = _loaded[key] = load_adapter(path)
+        try:
+            adapter = _loaded[key] = load_adapter(path)
+        except SunError as error:
+            raise SunError(in_page_language(error.sentence)) from error
     return adapter
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from server import PromptServer
 
 from ..sun_core.run import RunReport
+from .language import in_page_language
 
 RUN_EVENT = "sun.run"
 """The event for the page: {"node": id, "text": what the run did, "changes": what the automatic settings overrode,
-"findings": a list of sentences, each what makes the picture another one than asked for and its remedy, "steps",
-"evaluations", "seconds", "idle": whether the node did nothing because the MODEL has an adapter}."""
+"findings": a list of sentences in the page's language, each what makes the picture another one than asked for and its
+remedy, "steps", "evaluations", "seconds", "idle": whether the node did nothing because the MODEL has an adapter}."""
 
 
 def run_report(node_id: str | None) -> Callable[[RunReport], None]:
@@ -24,7 +25,7 @@ def run_report(node_id: str | None) -> Callable[[RunReport], None]:
         if server is not None and node_id is not None:
             counts = {"steps": run.steps, "evaluations": run.evaluations, "seconds": run.seconds}
             counts["idle"] = run.note is not None
-            said = {"changes": ", ".join(run.changes), "findings": list(run.findings)}
+            said = {"changes": ", ".join(run.changes), "findings": list(map(in_page_language, run.findings))}
             told = {"node": node_id, "text": str(run), **said, **counts}
             server.send_sync(RUN_EVENT, told, server.client_id)
 

@@ -19,13 +19,15 @@ from ..conversion import finite_json
 from ..conversion.check import check
 from ..conversion.graph import ConversionError
 from ..conversion.models import Adapter, Installed, ModelFile
+from ..conversion.plain import without_sun
 from ..conversion.plan import make_plan, read
 from ..conversion.rules import RELEASED, STEPS
 from ..conversion.words import say, speaking
 from ..sun_core.adapter_file import AdapterLayout, read_layout
-from ..sun_core.errors import SunError
+from ..sun_core.errors import SunError, Text
 from ..sun_core.model_header import ModelHeader, read_model_header
 from .adapter_folder import FOLDER, shown_metadata
+from .language import translated
 from .version import pack_version
 
 VERSION = pack_version()
@@ -64,6 +66,16 @@ async def post_plan(request: web.Request) -> web.Response:
         adapter = body.get("adapter")
         here = installed(adapter if isinstance(adapter, str) else None)
         return make_plan(body.get("action", ""), body.get("workflow"), body.get("targets"), here).as_json()
+
+    return await _answer(request, answer)
+
+
+async def post_plain(request: web.Request) -> web.Response:
+    """POST /sun/plain {"workflow", "prompt", "locale"}: return both without SUN, with the settings in words."""
+
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        workflow, prompt, settings = without_sun(body.get("workflow"), body.get("prompt"), installed(None))
+        return {"workflow": workflow, "prompt": prompt, "settings": settings}
 
     return await _answer(request, answer)
 
@@ -175,7 +187,7 @@ def describe(name: str) -> dict[str, Any]:
 def _adapter(name: str) -> Adapter:
     header = adapter_header(name)
     if isinstance(header, str):
-        return Adapter(name, error=header)
+        return Adapter(name, error=translated(header))
     layout = header.layout
     return Adapter(
         name,
@@ -192,7 +204,7 @@ def adapter_header(name: str) -> AdapterHeader | str:
     try:
         return _adapter_header(*_state(FOLDER, name))
     except OSError:
-        return f"{name} cannot be read; check its permissions."
+        return Text("{name} cannot be read; check its permissions.", name=name)
 
 
 def steps_of(metadata: dict[str, str]) -> int:
@@ -226,7 +238,7 @@ def _adapter_header(path: str, modified: int, changed: int, size: int) -> Adapte
     try:
         layout, dtype, metadata = read_layout(path)
     except SunError as error:
-        return str(error)
+        return error.sentence
     return AdapterHeader(
         layout,
         str(dtype).removeprefix("torch."),
@@ -250,3 +262,4 @@ def register_routes() -> None:
     server.routes.get("/sun/adapters")(get_adapters)
     server.routes.post("/sun/check")(post_check)
     server.routes.post("/sun/plan")(post_plan)
+    server.routes.post("/sun/plain")(post_plain)

@@ -27,7 +27,7 @@ class SUNTrain(io.ComfyNode):
                 "Trains a SUN adapter for the family of this MODEL: a student that needs a few steps and no CFG learns "
                 "from the MODEL with CFG. Prompts are enough; training images are optional."
             ),
-            search_aliases=["SpeedUpNet", "distillation", "distil", "training", "LCM"],
+            search_aliases=["SpeedUpNet", "distillation", "distil", "training"],
             is_experimental=True,
             is_input_list=True,  # so that the lists of core's dataset nodes arrive whole, as at Train LoRA
             hidden=[io.Hidden.unique_id],

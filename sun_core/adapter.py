@@ -146,16 +146,27 @@ def _read_tensors(path: Path, layout: AdapterLayout) -> dict[str, Tensor]:
         content = path.read_bytes()  # not through mmap, see safetensors_file.py
         after = path.stat()
     except OSError as error:
-        raise SunError(f"{path.name} can no longer be read ({error.strerror}); queue again, or {ADVICE}.") from error
+        raise SunError(
+            "{name} can no longer be read ({reason}); queue again, or {advice}.",
+            name=path.name,
+            reason=error.strerror,
+            advice=ADVICE,
+        ) from error
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-        raise SunError(f"{path.name} changed while it was being read; queue again, or {ADVICE}.")
+        raise _changed(path)
     try:
         state = load(content)
     except SafetensorError as error:
-        raise SunError(f"{path.name} has a damaged header; download it again, or {ADVICE}.") from error
+        raise SunError(
+            "{name} has a damaged header; download it again, or {advice}.", name=path.name, advice=ADVICE
+        ) from error
     if layout_of(path.name, {key: tuple(tensor.shape) for key, tensor in state.items()}) != layout:
-        raise SunError(f"{path.name} changed while it was being read; queue again, or {ADVICE}.")
+        raise _changed(path)
     return state
+
+
+def _changed(path: Path) -> SunError:
+    return SunError("{name} changed while it was being read; queue again, or {advice}.", name=path.name, advice=ADVICE)
 
 
 def save_adapter(

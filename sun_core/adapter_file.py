@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .errors import SunError
+from .errors import SunError, Text
 from .safetensors_file import CutShortError, Header, read_header
 
-ADVICE = "choose a SUN adapter (.safetensors)"
+ADVICE = Text("choose a SUN adapter (.safetensors)")
 LARGEST_ADAPTER = 8 * 2**30
 """Bytes; SDXL's in fp32 has under 3 GB."""
 
@@ -88,9 +88,12 @@ def read_layout(path: str | Path) -> tuple[AdapterLayout, torch.dtype, dict[str,
     try:
         header = read_header(path)
     except FileNotFoundError:
-        raise SunError(f"The SUN adapter {name} is not there any more; put it back, or {ADVICE}.") from None
+        raise SunError(
+            "The SUN adapter {name} is not there any more; put it back, or {advice}.", name=name, advice=ADVICE
+        ) from None
     except (SafetensorError, OSError) as error:
-        raise SunError(f"{name} is {_what_it_is_instead(path, error)}; {ADVICE}.") from error
+        what = _what_it_is_instead(path, error)
+        raise SunError("{name} is {what}; {advice}.", name=name, what=what, advice=ADVICE) from error
     layout = layout_of(name, {key: tensor.shape for key, tensor in header.tensors.items()})
     return layout, _dtype(name, header), header.metadata
 
@@ -99,15 +102,31 @@ def _dtype(name: str, header: Header) -> torch.dtype:
     """Find the dtype that holds all weights; raises SunError for integers, and for sizes that do not add up."""
     dtypes = {tensor.dtype for tensor in header.tensors.values()}
     if other := sorted(dtypes - _DTYPES.keys()):
-        raise SunError(f"{name} has weights of type {other[0]}, but SUN adapters are F16, BF16 or F32; {ADVICE}.")
+        raise SunError(
+            "{name} has weights of type {other}, but SUN adapters are F16, BF16 or F32; {advice}.",
+            name=name,
+            other=other[0],
+            advice=ADVICE,
+        )
     for key, tensor in header.tensors.items():
         if tensor.size != math.prod(tensor.shape) * _DTYPES[tensor.dtype].itemsize:
             raise SunError(
-                f"{name} is damaged: {key} has {tensor.size:,} bytes, which is not the size of {tensor.shape} in "
-                f"{tensor.dtype}; download it again, or {ADVICE}."
+                "{name} is damaged: {key} has {size} bytes, which is not the size of {shape} in {dtype}; download it "
+                "again, or {advice}.",
+                name=name,
+                key=key,
+                size=f"{tensor.size:,}",
+                shape=tensor.shape,
+                dtype=tensor.dtype,
+                advice=ADVICE,
             )
     if sum(tensor.size for tensor in header.tensors.values()) > LARGEST_ADAPTER:
-        raise SunError(f"{name} has more than {LARGEST_ADAPTER // 2**30} GB, which no SUN adapter has; {ADVICE}.")
+        raise SunError(
+            "{name} has more than {size} GB, which no SUN adapter has; {advice}.",
+            name=name,
+            size=LARGEST_ADAPTER // 2**30,
+            advice=ADVICE,
+        )
     return _DTYPES[dtypes.pop()] if len(dtypes) == 1 else torch.float32
 
 
@@ -115,22 +134,42 @@ def layout_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> AdapterLayout
     """Return the layout that these tensors make; raises SunError unless they make a whole SUN adapter."""
     foreign = [key for key in shapes if not _KEY.fullmatch(key)]
     if len(foreign) == len(shapes):
-        raise SunError(f"{name} is {_other_model(shapes)}.")
+        raise SunError("{name} is {what}.", name=name, what=_other_model(shapes))
     if foreign:
-        raise SunError(f"{name} has keys that no SUN adapter has, such as {json.dumps(foreign[0][:80])}; {ADVICE}.")
+        raise SunError(
+            "{name} has keys that no SUN adapter has, such as {key}; {advice}.",
+            name=name,
+            key=json.dumps(foreign[0][:80]),
+            advice=ADVICE,
+        )
 
     numbers = {int(key.split(".")[0]) for key in shapes}
     for number in range(1, max(numbers) + 1, 2):
         if number not in numbers:
-            raise SunError(f"{name} is incomplete: layer {number} is missing; download it again, or {ADVICE}.")
+            raise SunError(
+                "{name} is incomplete: layer {number} is missing; download it again, or {advice}.",
+                name=name,
+                number=number,
+                advice=ADVICE,
+            )
     if even := sorted(number for number in numbers if number % 2 == 0):
-        raise SunError(f"{name} has a layer {even[0]}, but SUN adapters number their layers 1, 3, 5, ...; {ADVICE}.")
+        raise SunError(
+            "{name} has a layer {number}, but SUN adapters number their layers 1, 3, 5, ...; {advice}.",
+            name=name,
+            number=even[0],
+            advice=ADVICE,
+        )
 
     extra_positive = any("extra_pos" in key for key in shapes)
     layers = {number: _layer_dims(name, number, shapes, extra_positive) for number in sorted(numbers)}
     widths = {context_dim for _, context_dim in layers.values()}
     if len(widths) > 1:
-        raise SunError(f"{name} mixes the text widths {sorted(widths)}, but all its layers must have one; {ADVICE}.")
+        raise SunError(
+            "{name} mixes the text widths {widths}, but all its layers must have one; {advice}.",
+            name=name,
+            widths=sorted(widths),
+            advice=ADVICE,
+        )
     return AdapterLayout(layers, extra_positive)
 
 
@@ -139,8 +178,11 @@ def check_tensors(path: str | Path, state: Mapping[str, Tensor]) -> None:
     for key, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise SunError(
-                f"{Path(path).name} is damaged: {key} has values that are not numbers (NaN or infinite); "
-                f"download it again, or {ADVICE}."
+                "{name} is damaged: {key} has values that are not numbers (NaN or infinite); download it again, or "
+                "{advice}.",
+                name=Path(path).name,
+                key=key,
+                advice=ADVICE,
             )
 
 
@@ -149,46 +191,79 @@ def _layer_dims(name: str, number: int, shapes: Mapping[str, tuple[int, ...]], e
     expected: dict[str, tuple[int, ...]] = {}
     weight = shapes.get(f"{number}.to_k_neg.weight", (0, 0))
     if len(weight) != 2:
-        raise SunError(f"{name} is damaged: {number}.to_k_neg.weight should be a matrix and is {weight}; {ADVICE}.")
+        raise SunError(
+            "{name} is damaged: {key} should be a matrix and is {shape}; {advice}.",
+            name=name,
+            key=f"{number}.to_k_neg.weight",
+            shape=weight,
+            advice=ADVICE,
+        )
     hidden_dim, context_dim = weight
     if 0 in weight and f"{number}.to_k_neg.weight" in shapes:
-        raise SunError(f"{name} is damaged: {number}.to_k_neg.weight has no values {weight}; {ADVICE}.")
+        raise SunError(
+            "{name} is damaged: {key} has no values {shape}; {advice}.",
+            name=name,
+            key=f"{number}.to_k_neg.weight",
+            shape=weight,
+            advice=ADVICE,
+        )
     for branch in ("neg", "extra_pos") if extra_positive else ("neg",):
         expected |= {f"{number}.to_{kv}_{branch}.weight": (hidden_dim, context_dim) for kv in "kv"}
         expected |= {f"{number}.to_k_{branch}_{scale}": (hidden_dim,) for scale in ("alpha", "beta")}
     for key, shape in expected.items():
         if key not in shapes:
-            raise SunError(f"{name} is incomplete: {key} is missing; download it again, or {ADVICE}.")
+            raise SunError(
+                "{name} is incomplete: {key} is missing; download it again, or {advice}.",
+                name=name,
+                key=key,
+                advice=ADVICE,
+            )
         if shapes[key] != shape:
-            raise SunError(f"{name} is damaged: {key} has the shape {shapes[key]} instead of {shape}; {ADVICE}.")
+            raise SunError(
+                "{name} is damaged: {key} has the shape {found} instead of {shape}; {advice}.",
+                name=name,
+                key=key,
+                found=shapes[key],
+                shape=shape,
+                advice=ADVICE,
+            )
     return hidden_dim, context_dim
 
 
-def _what_it_is_instead(path: str | Path, error: Exception) -> str:
+def _what_it_is_instead(path: str | Path, error: Exception) -> Text:
     """Say what a file is that safetensors cannot read, from its first bytes."""
     try:
         with open(path, "rb") as file:
             head = file.read(64)
             size = file.seek(0, 2)
     except OSError as unreadable:
-        return f"a file that cannot be read ({unreadable.strerror})"
+        return Text("a file that cannot be read ({why})", why=unreadable.strerror)
     if size == 0:
-        return "an empty file"
+        return Text("an empty file")
     for magic, what in _OTHER_FORMATS:
         if head.startswith(magic):
-            return what
+            return Text(what)
     if len(head) > 8 and head[8:9] == b"{":
         if isinstance(error, CutShortError):
-            return f"a damaged safetensors file, probably a download that was cut short ({size:,} bytes)"
-        return f"a safetensors file with an unreadable header ({error})"
-    return f"not a safetensors file ({error})"
+            return Text(
+                "a damaged safetensors file, probably a download that was cut short ({size} bytes)", size=f"{size:,}"
+            )
+        return Text("a safetensors file with an unreadable header ({why})", why=error)
+    return Text("not a safetensors file ({why})", why=error)
 
 
-def _other_model(keys: Iterable[str]) -> str:
+def _other_model(keys: Iterable[str]) -> Text:
     """Say what a safetensors file without a single SUN key is, from its keys."""
     keys = list(keys)
-    for pattern, what, advice in _OTHER_MODELS:
+    for pattern, what, loading in _OTHER_MODELS:
         if any(re.search(pattern, key) for key in keys):
-            return f"{what}, not a SUN adapter; {advice} and {ADVICE} here"
-    example = f" (its first key is {json.dumps(keys[0][:80])})" if keys else " (it has no tensors at all)"
-    return f"not a SUN adapter{example}; {ADVICE}"
+            return Text(
+                "{what}, not a SUN adapter; {loading} and {advice} here",
+                what=Text(what),
+                loading=Text(loading),
+                advice=ADVICE,
+            )
+    if not keys:
+        return Text("not a SUN adapter (it has no tensors at all); {advice}", advice=ADVICE)
+    key = json.dumps(keys[0][:80])
+    return Text("not a SUN adapter (its first key is {key}); {advice}", key=key, advice=ADVICE)

@@ -3,7 +3,11 @@
 A finding is whatever makes the picture another one than the artist asked for. It is found anew in every run.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import reduce
+
+from .errors import Text
 
 RECORD_KEY = "sun_record"
 """Where transformer_options hold the ForwardRecord of the forward that is on."""
@@ -84,15 +88,17 @@ class Measures:
         if not self.unplaced:
             return None
         expected, there = max(self.unplaced)
-        return (
-            f"Another node changes the batch ({expected} -> {there} rows) in a way that SUN cannot follow, and SUN had "
-            "no effect there; remove that node from the MODEL line."
+        return Text(
+            "Another node changes the batch ({expected} -> {there} rows) in a way that SUN cannot follow, and SUN had "
+            "no effect there; remove that node from the MODEL line.",
+            expected=expected,
+            there=there,
         )
 
     def _foreign_keys(self) -> str | None:
         if not self.foreign_keys:
             return None
-        return (
+        return Text(
             "The sampler gives cross-attention a negative prompt of its own, as KSamplerWithNAG does; SUN left that "
             "one out, because it reads the sampler's negative itself; use KSampler."
         )
@@ -100,47 +106,77 @@ class Measures:
     def _layers(self) -> str | None:
         if self.unplaced or not self.sun_forwards or len(self.acted) >= self.layers:
             return None
-        return (
-            f"SUN acted in {len(self.acted)} of {self.layers} layers, because another node replaces the others while "
-            "sampling; remove that node from the MODEL line."
+        return Text(
+            "SUN acted in {acted} of {layers} layers, because another node replaces the others while sampling; remove "
+            "that node from the MODEL line.",
+            acted=len(self.acted),
+            layers=self.layers,
         )
 
     def _guidance(self) -> str | None:
         if not self.negative_rows or (self.wants_uncond and not self.scales):
             return None
-        scale = f" with CFG {max(self.scales):g}" if self.scales else ""
-        return (
-            f"The sampler evaluated the negative prompt too{scale}, in {self.negative_rows} of {self.rows} rows, where "
-            "SUN needs CFG 1; set CFG to 1 in the sampler and in every node on the MODEL line that sets it."
+        return Text(
+            "The sampler evaluated the negative prompt too{scale}, in {negative} of {rows} rows, where SUN needs CFG "
+            "1; set CFG to 1 in the sampler and in every node on the MODEL line that sets it.",
+            scale=Text(" with CFG {scale}", scale=f"{max(self.scales):g}") if self.scales else "",
+            negative=self.negative_rows,
+            rows=self.rows,
         )
 
     def _uncond_readers(self, automatic: bool) -> str | None:
         if not self.uncond_readers or self.negative_rows:
             return None
-        names = " and ".join(self.uncond_readers)
-        has, it = ("have", "they read") if len(self.uncond_readers) > 1 else ("has", "it reads")
-        how = 'set "settings" of the SUN node to "from sampler" and CFG above 1' if automatic else "set CFG above 1"
-        return (
-            f"{names} {has} no effect, because {it} the prediction for the negative prompt, which is not made at CFG "
-            f"1; remove the node, or {how}."
+        names = _listed(self.uncond_readers)
+        how = Text('set "settings" of the SUN node to "from sampler" and CFG above 1')
+        how = how if automatic else Text("set CFG above 1")
+        if len(self.uncond_readers) > 1:
+            return Text(
+                "{names} have no effect, because they read the prediction for the negative prompt, which is not made "
+                "at CFG 1; remove the node, or {how}.",
+                names=names,
+                how=how,
+            )
+        return Text(
+            "{names} has no effect, because it reads the prediction for the negative prompt, which is not made at CFG "
+            "1; remove the node, or {how}.",
+            names=names,
+            how=how,
         )
 
     def _unused_prompts(self) -> str | None:
         if not self.unused_prompts:
             return None
-        names = " and ".join(f'"{name}"' for name in self.unused_prompts)
-        which = f"prompt {names} has" if len(self.unused_prompts) == 1 else f"prompts {names} have"
-        return (
-            f"The sampler's {which} no effect, because it would count by CFG alone; join it to the positive with "
-            "Conditioning (Combine) or Conditioning (Concat)."
+        names = _listed(f'"{name}"' for name in self.unused_prompts)
+        if len(self.unused_prompts) > 1:
+            return Text(
+                "The sampler's prompts {names} have no effect, because they would count by CFG alone; join them to the "
+                "positive with Conditioning (Combine) or Conditioning (Concat).",
+                names=names,
+            )
+        return Text(
+            "The sampler's prompt {names} has no effect, because it would count by CFG alone; join it to the positive "
+            "with Conditioning (Combine) or Conditioning (Concat).",
+            names=names,
         )
 
     def _skipped(self, caches: str) -> str | None:
         if not self.skipped:
             return None
-        were = "1 step was" if self.skipped == 1 else f"{self.skipped} steps were"
-        name = f" ({caches})" if caches else ""
-        return (
-            f"{were} not evaluated, because a cache on the MODEL{name} answered instead; remove it, because so few "
-            "steps leave nothing to skip."
+        cache = Text(" ({names})", names=caches) if caches else ""
+        if self.skipped == 1:
+            return Text(
+                "1 step was not evaluated, because a cache on the MODEL{cache} answered instead; remove it, because so "
+                "few steps leave nothing to skip.",
+                cache=cache,
+            )
+        return Text(
+            "{count} steps were not evaluated, because a cache on the MODEL{cache} answered instead; remove it, "
+            "because so few steps leave nothing to skip.",
+            count=self.skipped,
+            cache=cache,
         )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return reduce(lambda listed, name: Text("{one} and {other}", one=listed, other=name), names)

@@ -1,11 +1,12 @@
 """ComfyUI's page, driven as a user does: mouse, keys and files; what the graph holds is read through its own API."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Locator, Page
-from workshop.server.comfy_page import FRAMES, READY
+from workshop.server.comfy_page import FRAMES, PATIENCE, READY
 from workshop.server.comfy_server import ComfyServer
 
 TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
@@ -36,6 +37,21 @@ class CanvasPage:
         """Wait until the page has drawn so many times."""
         self.page.evaluate(FRAMES, count)
 
+    def still(self, expression: str, count: int = 5) -> None:
+        """Wait until the page has drawn so many times without a change of what an expression gives."""
+        self.page.evaluate(
+            f"""async (count) => {{
+            let same = 0
+            for (let before = null; same < count; ) {{
+                await new Promise(requestAnimationFrame)
+                const now = {expression}
+                same = now === before ? same + 1 : 0
+                before = now
+            }}
+        }}""",
+            count,
+        )
+
     def load(self, workflow: dict[str, Any]) -> None:
         """Open a workflow as from a file, in a tab of its own."""
         self.page.evaluate("(graph) => app.loadGraphData(graph, true, true, 'loaded')", workflow)
@@ -43,7 +59,7 @@ class CanvasPage:
 
     def settle(self) -> None:
         """Let the page record what it does to a graph by itself: Nodes 2.0 measures nodes once they are there."""
-        self.frames(5)
+        self.still("JSON.stringify((app.rootGraph ?? app.graph).serialize())")
         self._steps_when_loaded = self.page.evaluate(f"{TRACKER}.checkState() ?? {TRACKER}.undoQueue.length")
 
     def graph(self) -> dict[str, Any]:
@@ -79,6 +95,26 @@ class CanvasPage:
     def face(self, node: int) -> Locator:
         """What a SUN node of the root graph says."""
         return self.page.locator(f".sun-face[data-place='root:{node}']")
+
+    def notes(self, node: int) -> list[str]:
+        """What SUN says above the title of a node without a face: litegraph's badges, or an element of Nodes 2.0."""
+        script = """(id) => {
+            if (LiteGraph.vueNodesMode) {
+                const above = document.querySelector(`.lg-node[data-node-id="${id}"] .sun-notes`)
+                return [...(above?.querySelectorAll('.sun-above') ?? [])].map((note) => note.innerText)
+            }
+            const { badges } = app.canvas.graph.getNodeById(id)
+            const drawn = badges.map((badge) => (typeof badge === 'function' ? badge() : badge))
+            return drawn.filter(({ bgColor }) => ['#3d4654', '#e8b339'].includes(bgColor)).map(({ text }) => text)
+        }"""
+        return [text for text in self.page.evaluate(script, node) if text]
+
+    def expect_notes(self, node: int, *texts: str) -> None:
+        """Wait until exactly these are above a node."""
+        deadline = time.monotonic() + PATIENCE / 1000
+        while self.notes(node) != list(texts):
+            assert time.monotonic() < deadline, f"{self.notes(node)} instead of {texts}"
+            self.frames(10)
 
     def command(self, name: str) -> None:
         """Run a command, as a menu or a shortcut does."""
@@ -125,8 +161,7 @@ class CanvasPage:
     def show_all(self) -> None:
         """Fit the graph into the window."""
         self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.page.wait_for_timeout(600)  # the view glides there
-        self.frames(3)
+        self.still("[app.canvas.ds.scale, ...app.canvas.ds.offset].join()", 10)  # the view glides there
 
     def look_at(self, node: int) -> None:
         """Bring a node to the middle of the window, at a size that shows its words."""
@@ -190,10 +225,19 @@ class CanvasPage:
             self.frames()
 
     def undo(self) -> None:
-        self.press("Control", "z")
+        self._step("z", "redoQueue")
 
     def redo(self) -> None:
-        self.press("Control", "y")
+        self._step("y", "undoQueue")
+
+    def _step(self, key: str, grows: str) -> None:
+        """Undo or redo one step, and wait until the page has loaded what was before or after it."""
+        before = self.page.evaluate(f"{TRACKER}.{grows}.length")
+        self.press("Control", key)
+        self.page.wait_for_function(
+            f"(before) => {TRACKER}.{grows}.length > before && !{TRACKER}._restoringState", arg=before
+        )
+        self.frames()
 
     def messages(self, text: str | None = None) -> Locator:
         """The messages that show, or those of them with a text."""

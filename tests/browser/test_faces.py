@@ -244,6 +244,38 @@ def test_changes_are_announced_once_for_each_sampler(page: CanvasPage, sped_up: 
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_what_a_run_found_is_a_badge_until_the_next_run_or_change(page: CanvasPage, sped_up: int) -> None:
+    """What its samplers found comes together, and the badge of settings that are wrong goes before it."""
+    badge = page.face(sped_up).locator(".sun-badge")
+    run = {"node": str(sped_up), "text": "", "steps": 4, "evaluations": 4, "seconds": 1, "changes": ""}
+
+    def run_with(*findings: str) -> None:
+        script = """([runs, id]) => {
+            app.api.dispatchCustomEvent('execution_start', { prompt_id: id })
+            for (const run of runs) app.api.dispatchCustomEvent('sun.run', run)
+            app.api.dispatchCustomEvent('executing', null)
+        }"""
+        runs = [{**run, "findings": [finding] if finding else []} for finding in findings]
+        page.page.evaluate(script, [runs, str(findings)])
+
+    run_with("Remove the cache.", "Remove APG.")
+    expect(badge).to_contain_text("Look at this run")
+    for finding in ("Remove the cache.", "Remove APG."):
+        expect(badge.get_by_text(finding)).to_have_count(1)
+    page.set_value(SAMPLER, "steps", 30)
+    expect(badge).to_contain_text("30 steps")
+    expect(page.face(sped_up)).not_to_contain_text("Remove")
+    run_with("Remove the cache.")
+    expect(page.face(sped_up).locator(".sun-line").get_by_text("Remove the cache.")).to_have_count(1)
+    page.set_value(SAMPLER, "steps", 4)
+    expect(badge).to_have_count(0)
+    run_with("Remove the cache.")
+    expect(badge).to_contain_text("Remove the cache.")
+    run_with("")
+    expect(badge).to_have_count(0)
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
 def test_before_and_after_shows_both_times(page: CanvasPage, models: Models, server: ComfyServer) -> None:
     template = examples(models, server.get("/object_info"))["before_after"]
     page.load(template.graph)

@@ -273,3 +273,14 @@ def test_group_node_with_a_sampler_in_it_is_named() -> None:
     plan = make_plan("speed_up", workflow)
     reason = "it is a group node with a sampler in it; convert it to a subgraph first"
     assert plan.detail == f"workflow/Sample it (#58) stays as it is: {reason}."
+
+
+@pytest.mark.parametrize("gap", [20, 60, 200])
+def test_new_node_stands_on_the_side_of_the_inputs_panel_to_which_its_links_run(gap: float) -> None:
+    workflow = load("subgraph_with_the_sampler")
+    (inner,) = workflow["definitions"]["subgraphs"]
+    sampler = next(one for one in inner["nodes"] if one["type"] == "KSampler")
+    panel_end = sampler["pos"][0] - gap
+    inner["inputNode"]["bounding"] = [panel_end - 120, sampler["pos"][1], 120, 120]
+    (added,) = [edit for edit in make_plan("speed_up", workflow).edits if edit["op"] == "add"]
+    assert added["pos"][0] >= panel_end

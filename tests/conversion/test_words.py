@@ -18,6 +18,8 @@ from .test_corpus import load
 
 PACK = Path(__file__).parents[2]
 LANGUAGES = sorted(file.parent.name for file in PACK.glob("locales/*/messages.json"))
+COMPLETE = ["zh"]
+"""Languages that have every message; the others have at least what is said of adapter files and runs."""
 NAMES = {
     *("SD3", "Kolors", "SDXL", "Flux", "Chroma", "Stable Cascade", "Stable Video Diffusion", "Wan", "LTX-Video"),
     *("Cosmos-Predict2", "Hunyuan-DiT", "PixArt", "Anima", "Qwen-Image", "Z-Image", "HiDream", "Lumina", "AuraFlow"),
@@ -38,6 +40,18 @@ def texts() -> Iterator[str]:
                 yield call.args[0].value
 
 
+def texts_of_the_method() -> Iterator[str]:
+    """Find every text of sun_core that remembers its values, and the names of files that are no adapters."""
+    for file in sorted((PACK / "sun_core").glob("*.py")):
+        for found in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            is_call = isinstance(found, ast.Call) and isinstance(found.func, ast.Name) and bool(found.args)
+            if is_call and (found.func.id == "Text" or (found.func.id == "SunError" and found.keywords)):
+                yield from [found.args[0].value] if isinstance(found.args[0], ast.Constant) else []
+            if isinstance(found, ast.Assign) and ast.unparse(found.targets[0]) in ("_OTHER_FORMATS", "_OTHER_MODELS"):
+                for row in found.value.elts:
+                    yield from [part.value for part in row.elts[1:]]
+
+
 def terms() -> set[str]:
     """Find every name in the rules that needs a translation."""
     families = {name for _, name in RULES["families_by_name"]}
@@ -49,11 +63,18 @@ def terms() -> set[str]:
     }
 
 
-def test_there_is_chinese() -> None:
-    assert LANGUAGES == ["zh"]
+def test_there_is_chinese_and_japanese() -> None:
+    assert LANGUAGES == ["ja", "zh"]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_language_has_what_is_said_of_adapter_files_and_runs(language: str) -> None:
+    said = set(texts_of_the_method())
+    assert len(said) > 50
+    assert said <= messages(language).keys()
+
+
+@pytest.mark.parametrize("language", COMPLETE)
 def test_language_has_every_text_and_every_name(language: str) -> None:
     said, names = set(texts()), {name for name in terms() if not name.startswith("Stable Diffusion")}
     assert len(said) > 60
@@ -73,6 +94,8 @@ def test_chinese_is_chinese() -> None:
 
 
 def test_plan_and_face_speak_the_users_language() -> None:
+    with speaking("zh-TW"):
+        assert "它的模型是 Flux" in make_plan("speed_up", load("flux")).detail
     with speaking("zh"):
         assert "它的模型是 Flux" in make_plan("speed_up", load("flux")).detail
         (entry,) = check(read(load("text_to_image.expected")), Installed())

@@ -10,7 +10,7 @@ import pytest
 import sun_pack
 import torch
 from comfy_api.latest import io
-from sun_pack.nodes import adapter_folder
+from sun_pack.nodes import adapter_folder, language
 from sun_pack.nodes.adapter_folder import RELEASED_ADAPTER, adapter_named
 from sun_pack.nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from sun_pack.nodes.apply import SUNApply, SUNSpeedUp
@@ -403,6 +403,14 @@ def test_what_a_run_did_is_told_in_the_log_and_on_the_node(told_by, sample, capl
     assert told["text"].startswith("4 steps · 4 evaluations · ")
     assert told["text"].endswith(f" · automatic: {told['changes']}")
     assert f"SUN: {told['text']}" in caplog.text
+
+
+def test_what_a_run_found_reaches_the_page_in_its_language(told_by, sample, monkeypatch):
+    from comfy_extras.nodes_apg import APG
+
+    monkeypatch.setattr(language, "page_language", lambda: "zh")
+    ((_, told, _),) = told_by(lambda sun: sample(APG.execute(sun, 1.0, 5.0, 0.0).args[0]))
+    assert told["findings"][0].startswith("APG 不起作用") and "APG has no effect" in told["text"]
 
 
 def test_what_a_run_found_is_told_in_every_run_as_a_warning(told_by, sample, caplog):

@@ -46,6 +46,7 @@ def ask(method, path, body=None, **options):
         app.router.add_get("/sun/adapters", routes.get_adapters)
         app.router.add_post("/sun/check", routes.post_check)
         app.router.add_post("/sun/plan", routes.post_plan)
+        app.router.add_post("/sun/plain", routes.post_plain)
         async with TestClient(TestServer(app)) as client:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             answer = await client.request(method, f"/sun/{path}", data=None if body is None else data, **options)
@@ -103,6 +104,43 @@ def test_check_says_that_the_adapter_fits(folders):
     (entry,) = answer["nodes"]
     assert status == 200 and entry["graph"] is None and entry["badge"] is None
     assert entry["face"][:2] == ["mini · 7 layers · 4 steps · 0.4 MB", f"fits {CHECKPOINT}"]
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [
+        ("en", f"{ADAPTER} is a web page, not the file itself; choose a SUN adapter (.safetensors)."),
+        ("zh", f"{ADAPTER} 是网页，不是文件本身；请选择 SUN 适配器（.safetensors）。"),
+        ("zh-TW", f"{ADAPTER} 是网页，不是文件本身；请选择 SUN 适配器（.safetensors）。"),
+        (
+            "ja",
+            f"{ADAPTER} はウェブページ（ファイル本体ではないもの）です。"
+            + "SUN アダプター（.safetensors）を選んでください。",
+        ),
+    ],
+)
+def test_damaged_adapter_is_named_in_the_language_of_the_page(folders, language, sentence):
+    (folders / "sun" / ADAPTER).write_text("<html>")
+    text = json.dumps(workflow(name="text_to_image.expected")).replace(RELEASED_ADAPTER, ADAPTER)
+    _, answer = ask("POST", "check", {"workflow": json.loads(text), "locale": language})
+    (entry,) = answer["nodes"]
+    assert entry["badge"]["detail"] == sentence
+
+
+def test_graph_comes_back_without_sun(folders):
+    text = json.dumps(workflow(name="text_to_image.expected")).replace(RELEASED_ADAPTER, ADAPTER)
+    prompt = {"5": {"class_type": "KSampler", "inputs": {"model": ["8", 0], "steps": 4}}}
+    prompt["8"] = {"class_type": "SUNSpeedUp", "inputs": {"model": ["1", 0]}}
+    status, answer = ask("POST", "plain", {"workflow": json.loads(text), "prompt": prompt})
+    assert status == 200 and answer["settings"] == "KSampler (#5): 25 steps, CFG 7.5"
+    assert answer["prompt"] == {"5": {"class_type": "KSampler", "inputs": {"model": ["1", 0], "steps": 25}}}
+    assert "SUNSpeedUp" not in json.dumps(answer["workflow"])
+
+
+@pytest.mark.parametrize("body", [{}, {"workflow": 3, "prompt": {}}, {"workflow": {"nodes": []}, "prompt": []}])
+def test_comparison_without_a_graph_is_refused_in_a_sentence(folders, body):
+    status, answer = ask("POST", "plain", body)
+    assert status == 400 and answer["error"]
 
 
 def test_a_model_name_does_not_lead_out_of_the_model_folders(folders):

@@ -1,10 +1,10 @@
-"""The setting of the page that the server reads."""
+"""The settings of the page that the server reads."""
 
 import json
 
 import folder_paths
 import pytest
-from sun_pack.nodes.settings import may_capture
+from sun_pack.nodes.settings import may_capture, page_language
 
 
 @pytest.fixture
@@ -25,4 +25,10 @@ def test_forwards_may_be_captured_until_the_artist_turns_it_off(settings_file):
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff"])
 def test_damaged_settings_change_nothing(settings_file, text):
     settings_file.write_bytes(text.encode("latin-1"))
-    assert may_capture()
+    assert may_capture() and page_language() == "en"
+
+
+def test_language_is_the_one_of_the_page(settings_file):
+    assert page_language() == "en"
+    settings_file.write_text(json.dumps({"Comfy.Locale": "ja"}))
+    assert page_language() == "ja"

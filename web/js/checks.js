@@ -4,11 +4,12 @@ import { files } from "./adapters.js";
 import { convert } from "./conversion.js";
 import { hasFace, showOn } from "./faces.js";
 import { address, allNodes, rootGraph } from "./graphs.js";
+import { placeNotes, showNotes } from "./notes.js";
 import { badgeOfOff, isOff } from "./off.js";
-import { plainRun, showRun } from "./runs.js";
+import { findingsOfRun, plainRun, runWithoutSun, showRun } from "./runs.js";
 import { ask } from "./server.js";
 import { showsBadges } from "./settings.js";
-import { locale } from "./words.js";
+import { locale, word } from "./words.js";
 
 const QUIET = 250; // milliseconds without a change
 const EVERY = 500; // milliseconds; newer pages tell of a bypass only with the next click
@@ -21,33 +22,53 @@ export function checkSoon() {
   timer = setTimeout(check, QUIET);
 }
 
-/** Check anew when a node was turned on or off since the latest check. */
-export function watchSwitches() {
+/** Check anew when a node was turned on or off since the latest check; put back what Nodes 2.0 has dropped. */
+export function watchNodes() {
   setInterval(() => {
     if (switchesOf(allNodes().filter(hasFace)) !== switches) checkSoon();
+    placeNotes();
   }, EVERY);
 }
 
 async function check() {
   const turn = ++latest;
-  const nodes = allNodes().filter(hasFace);
-  switches = switchesOf(nodes);
-  if (!nodes.length) return;
-  const badgesOfOff = new Map(nodes.map((node) => [node, badgeOfOff(node)]));
-  const entries = await findings();
+  const nodes = allNodes();
+  switches = switchesOf(nodes.filter(hasFace));
+  const badgesOfOff = new Map(nodes.filter(hasFace).map((node) => [node, badgeOfOff(node)]));
+  const entries = nodes.some(hasToDoWithSun) ? await findings() : new Map();
   if (turn !== latest) return; // the graph changed meanwhile, so a newer answer will come
-  for (const node of nodes) {
+  const served = [...entries.values()].flatMap(({ samplers = [] }) => samplers);
+  const notes = new Map(served.map((sampler) => [key(sampler), sampler.note]));
+  for (const node of nodes.filter(({ graph }) => graph)) {
     const entry = entries.get(key(address(node)));
-    const off = badgesOfOff.get(node);
-    showOn(node, {
-      lines: entry?.face ?? [],
-      plain: (entry?.plain ?? []).flatMap(plainRun),
-      badge: showsBadges() ? (off ?? entry?.badge ?? null) : null,
-      missing: isMissing(node) ? files.released : null,
-      onFix: () => convert(off ? "restore" : "fix", [address(node)]),
-    });
-    showRun(node);
+    if (hasFace(node)) {
+      showFindings(node, entry, badgesOfOff.get(node));
+    } else {
+      const note = notes.get(key(address(node))) ?? null;
+      showNotes(node, showsBadges() ? { note, badge: entry?.badge ?? null } : { note: null, badge: null });
+    }
   }
+  placeNotes();
+}
+
+function showFindings(node, entry, off) {
+  const found = findingsOfRun(node);
+  const ofSettings = off ?? entry?.badge ?? null;
+  const ofRun = found.length && !ofSettings ? { text: word("sun.found"), detail: found.join("\n") } : null;
+  showOn(node, {
+    lines: entry?.face ?? [],
+    found: ofRun && showsBadges() ? [] : found,
+    plain: [...(entry?.plain ?? []).flatMap(plainRun), ...(entry?.samplers ?? []).flatMap(runWithoutSun)],
+    badge: showsBadges() ? (ofSettings ?? ofRun) : null,
+    missing: isMissing(node) ? files.released : null,
+    onFix: () => convert(off ? "restore" : "fix", [address(node)]),
+  });
+  showRun(node);
+}
+
+/** Whether the server may have something to say of a node, or of others because of it. */
+function hasToDoWithSun(node) {
+  return hasFace(node) || Boolean(node.properties?.sun_restore);
 }
 
 function switchesOf(nodes) {
@@ -64,11 +85,11 @@ async function findings() {
   }
 }
 
-/** Whether a node wants the released adapter and the server lacks it, or the server has no adapter at all. */
+/** Whether a node wants the released adapter, and the server lacks it. For another name the released one may not fit. */
 function isMissing(node) {
   const { names, released } = files;
   const chosen = node.widgets.find((widget) => widget.name === "adapter_name");
-  return chosen && released && !names.includes(released.name) && (chosen.value === released.name || !names.length);
+  return chosen && released && chosen.value === released.name && !names.includes(released.name);
 }
 
 function key({ graph, node }) {

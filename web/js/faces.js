@@ -2,6 +2,7 @@
 
 import { app } from "../../../scripts/app.js";
 import { address } from "./graphs.js";
+import { box, styles } from "./text.js";
 import { word } from "./words.js";
 
 const WIDGET = "sun_face";
@@ -10,12 +11,11 @@ const HEIGHT = 84; // of five lines
 const WIDTH = 280; // at which titles and widget names are whole
 const faces = new WeakMap(); // node -> Face
 
-const STYLES = new URL("./faces.css", import.meta.url).href;
-
 class Face {
   lines = [];
   output = [];
   run = null;
+  found = [];
   plain = [];
   badge = null;
   missing = null;
@@ -29,7 +29,7 @@ class Face {
   }
 
   draw() {
-    const lines = [...this.lines, ...this.output, ...(this.run ? [this.run] : []), ...this.plain];
+    const lines = [...this.lines, ...this.output, ...(this.run ? [this.run] : []), ...this.found, ...this.plain];
     const parts = lines.map((text) => box("sun-line", text));
     if (this.badge) parts.unshift(remedy(this.badge, this.onFix, this.missing));
     else if (this.missing) parts.unshift(notInstalled(this.missing));
@@ -90,8 +90,8 @@ export function foretellsChanges(node) {
 }
 
 /**
- * Show what changed of {lines, output, run, plain: lines, badge: {text, detail, fix, restore}, missing: the adapter to download,
- * onFix}.
+ * Show what changed of {lines, output, run, found: lines, plain: lines, badge: {text, detail, fix, restore}, missing: the
+ * adapter to download, onFix}.
  */
 export function showOn(node, changed) {
   const face = faces.get(node);
@@ -141,21 +141,4 @@ function downloadLink({ url }) {
   link.target = "_blank";
   link.rel = "noopener";
   return link;
-}
-
-/** Each face brings the style sheet with it, so that nothing of the page's own document is changed. */
-function styles() {
-  return Object.assign(document.createElement("link"), { rel: "stylesheet", href: STYLES });
-}
-
-/** Insert text as text, since titles and metadata come from other people's files; only `these` become code. */
-function box(className, text = "") {
-  const element = Object.assign(document.createElement("div"), { className });
-  const parts = text.split(/`([^`]+)`/);
-  element.append(...parts.map((part, index) => (index % 2 ? code(part) : part)));
-  return element;
-}
-
-function code(text) {
-  return Object.assign(document.createElement("code"), { textContent: text });
 }

@@ -35,3 +35,11 @@ export function allNodes() {
   if (!root) return []; // the page is still starting
   return [root, ...(root.subgraphs?.values() ?? [])].flatMap((graph) => graph.nodes);
 }
+
+/** What the open workflow does, as a text to compare: where its nodes stand is left out. */
+export function contentOfWorkflow() {
+  const workflow = rootGraph().serialize();
+  const graphs = [workflow, ...(workflow.definitions?.subgraphs ?? [])];
+  const nodes = graphs.map((graph) => graph.nodes.map(({ id, type, mode, widgets_values }) => [id, type, mode, widgets_values]));
+  return JSON.stringify([nodes, graphs.map(({ links }) => links)]);
+}

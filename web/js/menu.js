@@ -1,11 +1,15 @@
 /** The menus, the toolbox and the commands: "Speed up with SUN", "Let the negative prompt count", "Restore", "Fix". */
 
 import { app } from "../../../scripts/app.js";
+import { compare } from "./compare.js";
 import { convert } from "./conversion.js";
-import { badgeOf } from "./faces.js";
+import { badgeOf, hasFace } from "./faces.js";
 import { address, allNodes } from "./graphs.js";
+import { badgeAbove } from "./notes.js";
 import { word } from "./words.js";
 
+const SUN_ON_MODEL = ["SUNSpeedUp", "SUNApply"];
+const STEPS = [2, 4, 6, 8];
 const SAMPLER_SETTINGS = ["steps", "cfg", "sampler_name", "scheduler"];
 // Up to these the page takes settings for those of a few-step model; the server knows better, and says so.
 const LOW_CFG = 2;
@@ -16,6 +20,10 @@ export const commands = [
   command("SUN.Negative", "pi pi-minus-circle", () => convert("negative", selected(startingPoints))),
   command("SUN.Restore", "pi pi-replay", () => convert("restore", selected(restorablePoints))),
   command("SUN.Fix", "pi pi-wrench", () => convert("fix", selected(fixable))),
+  command("SUN.Compare", "pi pi-clone", compare),
+  ...STEPS.map((steps) =>
+    command(`SUN.Steps${steps}`, "pi pi-forward", () => convert(`steps_${steps}`, selected(stepsPoints))),
+  ),
 ];
 
 export function nodeMenu(node) {
@@ -23,10 +31,12 @@ export function nodeMenu(node) {
   const offer = (text, action, nodes) => {
     if (nodes.length) items.push({ content: text, callback: () => convert(action, nodes.map(address)) });
   };
-  const badge = badgeOf(node);
+  const badge = badgeIn(node);
   if (badge?.fix) offer(`${word("sun.fixMenu")}: ${withoutTags(badge.text)}`, "fix", [node]);
   offer(word("sun.speedUp"), "speed_up", startingPoints(node));
   offer(word("sun.negative"), "negative", unheardPoints(node));
+  for (const steps of STEPS) offer(word("sun.setSteps", { steps }), `steps_${steps}`, stepsPoints(node));
+  if (isSunOnModel(node)) items.push({ content: word("sun.compare"), callback: compare });
   offer(word("sun.restore"), "restore", restorablePoints(node));
   return items;
 }
@@ -37,6 +47,7 @@ export function canvasMenu() {
     items.push({ content: word("sun.negativeAll"), callback: () => convert("negative", null) });
   }
   if (hasRestorable()) items.push({ content: word("sun.restoreAll"), callback: () => convert("restore", null) });
+  if (allNodes().some(isSunOnModel)) items.push({ content: word("sun.compare"), callback: compare });
   return items;
 }
 
@@ -48,6 +59,7 @@ export function toolboxCommands(item) {
   if (unheardPoints(item).length) ids.push("SUN.Negative");
   if (restorablePoints(item).length) ids.push("SUN.Restore");
   if (fixable(item).length) ids.push("SUN.Fix");
+  if (isSunOnModel(item)) ids.push("SUN.Compare");
   return ids;
 }
 
@@ -88,7 +100,20 @@ function restorablePoints(node) {
 }
 
 function fixable(node) {
-  return badgeOf(node)?.fix ? [node] : [];
+  return badgeIn(node)?.fix ? [node] : [];
+}
+
+function badgeIn(node) {
+  return hasFace(node) ? badgeOf(node) : badgeAbove(node);
+}
+
+/** Return the node if its menu sets the steps of samplers: those behind it, or its own. */
+function stepsPoints(node) {
+  return isSunOnModel(node) || node.type === "SUNSampler" ? [node] : [];
+}
+
+function isSunOnModel(node) {
+  return SUN_ON_MODEL.includes(node.type);
 }
 
 /** Whether a node samples: it gives a LATENT, or it has a sampler's settings, as detailers and upscalers of packs do. */

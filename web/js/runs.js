@@ -3,13 +3,16 @@
 import { api } from "../../../scripts/api.js";
 import { tell } from "./conversion.js";
 import { foretellsChanges, showOn } from "./faces.js";
-import { address, nodeAtPath, rootGraph } from "./graphs.js";
+import { address, contentOfWorkflow, nodeAtPath, rootGraph } from "./graphs.js";
 import { announcesAutomatic } from "./settings.js";
 import { word } from "./words.js";
 
 const told = new Map(); // node -> what its last run did; kept here since undo recreates nodes
 const announced = new Set(); // node and changes: announced once, however many samplers a node serves
 const lasted = new Map(); // node -> seconds of its last run, with SUN or without
+const lastedWithoutSun = new Map(); // node -> seconds of its last run when the whole graph ran without SUN
+const withoutSun = new Set(); // ids of such prompts
+let prompt = null; // the id of the prompt that is running, or ran last
 let running = null; // the node that is running, and since when
 
 /** Listen to the server; call `onEnd` when a workflow has run. */
@@ -17,16 +20,24 @@ export function listenToRuns(onEnd) {
   api.addEventListener("sun.run", ({ detail: run }) => {
     const node = nodeAtPath(run.node);
     if (!node) return;
-    told.set(runKey(node), run);
+    const before = told.get(runKey(node));
+    const found = [...(before?.prompt === prompt ? before.found : []), ...(run.findings ?? [])]; // of all its samplers
+    told.set(runKey(node), { ...run, prompt, found: [...new Set(found)] });
     showRun(node);
     announce(node, run.changes);
   });
+  api.addEventListener("execution_start", ({ detail }) => {
+    prompt = detail.prompt_id;
+  });
   api.addEventListener("executing", ({ detail: path }) => {
     const now = performance.now() / 1000;
-    if (running) lasted.set(running.key, now - running.since);
+    if (running) (withoutSun.has(prompt) ? lastedWithoutSun : lasted).set(running.key, now - running.since);
     const node = path && nodeAtPath(path);
     running = node ? { key: key(address(node)), since: now } : null;
-    if (!path) onEnd();
+    if (path) return;
+    const found = [...told.values()].filter((run) => run.prompt === prompt && run.found.length);
+    for (const run of found) run.content = contentOfWorkflow(); // at the end, when nodes have taken in what they show
+    onEnd();
   });
   for (const ended of ["execution_error", "execution_interrupted"]) {
     api.addEventListener(ended, () => {
@@ -52,9 +63,29 @@ export function showRun(node) {
   if (run) showOn(node, { run: inWords(run, !foretellsChanges(node)) });
 }
 
+/** Return what the last run of a node found wrong, until the workflow changes. */
+export function findingsOfRun(node) {
+  const run = told.get(runKey(node));
+  return run?.found.length && run.content === contentOfWorkflow() ? run.found : [];
+}
+
+/** Keep apart the times of a prompt that runs the graph without SUN. */
+export function noteRunWithoutSun(promptId) {
+  withoutSun.add(promptId);
+}
+
 /** Return at most one line: how long a sampler without SUN last took; `sampler` is {graph, node, label}. */
 export function plainRun(sampler) {
-  const seconds = lasted.get(key(sampler));
+  return inSeconds(sampler, lasted);
+}
+
+/** Return the same for a sampler behind SUN, from the last comparison. */
+export function runWithoutSun(sampler) {
+  return inSeconds(sampler, lastedWithoutSun);
+}
+
+function inSeconds(sampler, times) {
+  const seconds = times.get(key(sampler));
   return seconds ? [word("sun.plain", { node: sampler.label, seconds: seconds.toFixed(1) })] : [];
 }
 

@@ -3,7 +3,7 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { files, readAdapters } from "./adapters.js";
-import { checkSoon, watchSwitches } from "./checks.js";
+import { checkSoon, watchNodes } from "./checks.js";
 import { addFace, hasFace } from "./faces.js";
 import { canvasMenu, commands, nodeMenu, toolboxCommands } from "./menu.js";
 import { allNodes } from "./graphs.js";
@@ -30,7 +30,7 @@ app.registerExtension({
   setup() {
     listenToRuns(checkSoon);
     api.addEventListener("graphChanged", checkSoon);
-    watchSwitches();
+    watchNodes();
   },
 
   nodeCreated(node) {

@@ -3,16 +3,14 @@
 import { app } from "../../../scripts/app.js";
 import { fetchTranslations } from "./server.js";
 
-const language = String(app.extensionManager?.setting.get("Comfy.Locale") ?? "en");
-
-/** The language of the server's messages, which know one Chinese. */
-export const locale = language === "zh-TW" ? "zh" : language;
+/** The user's language, in which the server answers too. */
+export const locale = String(app.extensionManager?.setting.get("Comfy.Locale") ?? "en");
 
 const translations = await fetchTranslations();
 const english = translations.en ?? {};
 
 /** The words in the user's language; in English if there is no translation. */
-export const chosen = language === "en" ? english : (translations[language] ?? english);
+export const chosen = locale === "en" ? english : (translations[locale] ?? english);
 
 /** Return the text at a path such as "sun.restore", with {name} filled in from `values`, or else `otherwise`. */
 export function word(path, values = {}, otherwise = path) {

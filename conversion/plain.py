@@ -1,0 +1,114 @@
+"""The same graph without SUN, to draw the same picture both ways and compare."""
+
+import copy
+from typing import Any
+
+from .changes import changes_for, edits_of, wanted_values
+from .edits import Edit
+from .findings import Surroundings
+from .graph import ConversionError, Graph, Node, NodeId, Workflow, as_dict
+from .models import Installed
+from .plan import convert, read
+from .restore import take_out
+from .rules import PLAIN, SUN_ON_MODEL
+from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
+from .ui_edits import apply_to_ui
+from .words import say
+
+Settings = dict[tuple[str | None, NodeId, str], Any]
+"""Values by graph, node and widget."""
+
+
+def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return a workflow and its prompt, as the page sends both, without SUN, and the samplers' settings in words.
+
+    A sampler gets the settings from before "Speed up with SUN"; one whose settings were not recorded gets PLAIN. The
+    prompt keeps its seeds. Raises ConversionError if there is no SUN, or a node cannot run without it.
+    """
+    workflow = read(data, installed.definitions)
+    sped_up = [node for node in workflow.nodes() if node.type in SUN_ON_MODEL and node.is_active]
+    if not sped_up or not isinstance(prompt, dict):
+        raise ConversionError(say("There is no SUN node in this workflow that could be left out"))
+    only = next((node for node in workflow.nodes() if node.type == "SUNSampler" and node.is_active), None)
+    if only is not None:
+        raise ConversionError(
+            say("{node} runs only with SUN; put a KSampler in its place to compare.", node=only.label)
+        )
+    restored, _ = convert("restore", data, None, installed)
+    left = read(restored, installed.definitions)
+    plain = apply_to_ui(restored, _take_out_the_rest(left, installed), installed.definitions)
+    after = read(plain, installed.definitions)
+    behind = {(s.graph.id, s.node.id) for s in _behind(workflow, sped_up, installed)}
+    samplers = [s for s in find_samplers(after) if (s.graph.id, s.node.id) in behind]
+    return plain, _prompt_without_sun(prompt, workflow, _settings(samplers)), ", ".join(map(_described, samplers))
+
+
+def _behind(workflow: Workflow, suns: list[Node], installed: Installed) -> list[Sampler]:
+    around = Surroundings(workflow, installed)
+    chosen = dict.fromkeys(sampler for sun in suns for sampler in around.fed_by(sun))
+    return with_partners(chosen, around.samplers, workflow)
+
+
+def _take_out_the_rest(workflow: Workflow, installed: Installed) -> list[Edit]:
+    """Return the edits for the SUN nodes that have no record of the settings before them."""
+    suns = [node for node in workflow.nodes() if node.type in SUN_ON_MODEL]
+    samplers = _behind(workflow, [sun for sun in suns if sun.is_active], installed)
+    wanted: dict[Setting, Any] = {}
+    for group in grouped([sampler for sampler in samplers if sampler.node.problem is None], workflow):
+        for setting, value in wanted_values(group, PLAIN["steps"]).items():
+            wanted[setting] = value if setting.role in ("steps", "boundary") else PLAIN[setting.role]
+    taken_out = [edit for sun in suns for edit in take_out(sun, set(suns))]
+    return [*edits_of(changes_for(wanted).values()), *taken_out]
+
+
+def _settings(samplers: list[Sampler]) -> Settings:
+    settings = [setting for sampler in samplers for setting in sampler.settings]
+    return {(s.node.graph.id, s.node.id, s.widget): s.value for s in settings if s.value is not None}
+
+
+def _prompt_without_sun(prompt: dict[str, Any], workflow: Workflow, settings: Settings) -> dict[str, Any]:
+    """Change a copy of the prompt, in which every node has a path: "7", or "5:7" in the subgraph of node 5."""
+    prompt = copy.deepcopy(prompt)
+    suns = {path: entry for path, entry in prompt.items() if as_dict(entry).get("class_type") in SUN_ON_MODEL}
+    for path, entry in prompt.items():
+        found = _at(workflow, path)
+        inputs = as_dict(as_dict(entry).get("inputs"))
+        for name, value in inputs.items():
+            inputs[name] = _past(suns, value)
+            if found is not None and (found[0].id, found[1], name) in settings:
+                inputs[name] = settings[found[0].id, found[1], name]
+    return {path: entry for path, entry in prompt.items() if path not in suns}
+
+
+def _past(suns: dict[str, Any], value: Any) -> Any:
+    """Return what feeds the SUN node that a link comes from; any other value as it is."""
+    seen: set[str] = set()
+    while isinstance(value, list) and value and str(value[0]) in suns and value[0] not in seen:
+        seen.add(value[0])
+        value = as_dict(suns[str(value[0])].get("inputs")).get("model")
+    return value
+
+
+def _at(workflow: Workflow, path: str) -> tuple[Graph, NodeId] | None:
+    """Return the graph and the id of the node that runs as `path`, or None if it is not in the workflow."""
+    *outer, last = path.split(":")
+    graph: Graph | None = workflow.root
+    for part in outer:
+        host = _node(graph, part) if graph is not None else None
+        graph = workflow.inner(host) if host is not None else None
+    node = _node(graph, last) if graph is not None else None
+    node = node or _node(workflow.root, path)
+    return (node.graph, node.id) if node is not None else None
+
+
+def _node(graph: Graph, name: str) -> Node | None:
+    """Return a node by its id as a text. Most ids are numbers."""
+    return graph.nodes.get(name) or (graph.nodes.get(int(name)) if name.isascii() and name.isdecimal() else None)
+
+
+def _described(sampler: Sampler) -> str:
+    """Describe the settings of a run to come: `KSampler (#3): 25 steps, CFG 7`."""
+    steps, cfg = sampler.value("steps"), sampler.value("cfg")
+    known = [say("{steps} steps", steps=steps)] if isinstance(steps, int) else []
+    known += [f"CFG {cfg:g}"] if isinstance(cfg, (int, float)) else []
+    return f"{sampler.node.label}: {', '.join(known)}" if known else sampler.node.label

@@ -1,0 +1,86 @@
+"""What the samplers behind a SUN node show: that their CFG is ignored, and which negative prompt is in use."""
+
+from typing import Any
+
+from .findings import FROM_SAMPLER, Surroundings
+from .graph import SUBGRAPH_INPUT, Node, Source, on_one_line
+from .model_line import instance_input
+from .rules import NEGATIVE, PROMPTS
+from .samplers import Sampler
+from .words import say
+
+LONGEST = 24
+"""Characters of a negative prompt in a note."""
+NEUTRAL = {"strength": 0, "negative_strength": 0, "positive_strength": 0, "scale": 1}
+"""The values at which SUN nodes do nothing."""
+
+
+def served(sun: Node, around: Surroundings) -> list[dict[str, Any]]:
+    """Return the samplers behind a SUN node that is on: {"graph", "node", "label", "note"}.
+
+    The node is the one with the sampler's negative prompt: the sampler itself, or its guider.
+    """
+    if _has_no_effect(sun) or (sun.type == NEGATIVE and around.adapter_beside(sun)):
+        return []
+    return [
+        {"graph": node.graph.id, "node": node.id, "label": sampler.node.label, "note": _note(sampler, node, sun)}
+        for sampler in around.fed_by(sun)
+        if sampler.node.problem is None and (node := sampler.model_node or sampler.node).type != "SUNSampler"
+    ]
+
+
+def _has_no_effect(sun: Node) -> bool:
+    known = [name for name in NEUTRAL if name in sun.widgets and sun.feed(name) is None]
+    return bool(known) and all(sun.widgets[name] == NEUTRAL[name] for name in known)
+
+
+def _note(sampler: Sampler, node: Node, sun: Node) -> str:
+    is_automatic = sun.widgets.get("cfg" if sun.type == NEGATIVE else "settings") != FROM_SAMPLER
+    own = sun.feed("negative")
+    negative = _prompt(sun, own) if own is not None else _prompt(node, node.feed("negative"))
+    parts = []
+    if is_automatic and sampler.all_of("cfg"):
+        parts.append(say("CFG ignored"))
+    if negative:
+        parts.append(say("negative: {prompt}", prompt=negative))
+    return " · ".join(parts)
+
+
+def _prompt(node: Node, source: Source | None) -> str:
+    """Return the beginning of the prompt that an output gives, or the title of the node that makes it.
+
+    Goes on past reroutes, out of subgraphs, and through nodes such as Apply ControlNet that hand a negative on.
+    """
+    seen: set[tuple[str | None, Source]] = set()
+    graph = node.graph
+    while source is not None and (graph.id, source) not in seen:
+        seen.add((graph.id, source))
+        source = graph.through_reroutes(source)
+        if source is None:
+            return ""
+        if source.node == SUBGRAPH_INPUT:
+            host = next(iter(graph.hosts), None)
+            outer = instance_input(host, graph, source.slot) if host is not None else None
+            if host is None or outer is None:
+                return ""
+            graph, source = host.graph, outer.source
+            continue
+        found = graph.nodes.get(source.node)
+        if found is None:
+            return ""
+        if "negative" not in found.inputs:
+            return _said(found)
+        source = found.feed("negative")
+    return ""
+
+
+def _said(node: Node) -> str:
+    text = node.widgets.get("text")
+    if node.type not in PROMPTS or node.feed("text") is not None or not isinstance(text, str):
+        return _short(node.title or node.type)
+    return f"“{_short(text)}”" if text.strip() else say("(empty)")
+
+
+def _short(text: str) -> str:
+    line = on_one_line(" ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1].rstrip()}…"

@@ -1,0 +1,133 @@
+"""What the page shows on the samplers behind SUN, and what it does with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Route, expect
+from workshop.server.comfy_server import ComfyServer
+
+from .conftest import SAMPLER, content, corpus
+from .page import CanvasPage
+
+NOTE = "CFG ignored · negative: “blurry”"
+
+
+@pytest.fixture
+def sped_up(page: CanvasPage, plain: dict) -> int:
+    """A graph with SUN on the page; the id of the SUNSpeedUp node."""
+    next(node for node in plain["nodes"] if node["id"] == 4)["widgets_values"] = ["blurry"]
+    page.load(plain)
+    page.convert("speed_up")
+    (sun,) = page.nodes("SUNSpeedUp")
+    page.show_all()
+    return sun["id"]
+
+
+def test_sampler_shows_that_cfg_is_ignored_and_which_negative_counts(page: CanvasPage, sped_up: int) -> None:
+    page.expect_notes(SAMPLER, NOTE)
+    assert "CFG ignored" not in json.dumps(page.graph()), "nothing of it is saved"
+    page.set_value(4, "text", "people")
+    page.expect_notes(SAMPLER, "CFG ignored · negative: “people”")
+    page.set_value(sped_up, "strength", 0)
+    page.expect_notes(SAMPLER)
+    page.undo()
+    page.expect_notes(SAMPLER, "CFG ignored · negative: “people”")
+    page.select(sped_up)
+    page.press("Delete")
+    page.expect_notes(SAMPLER)
+    page.undo()
+    page.expect_notes(SAMPLER, "CFG ignored · negative: “people”")
+    page.page.evaluate("app.extensionManager.setting.set('SUN.ShowBadges', false)")
+    page.expect_notes(SAMPLER)
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_sampler_in_a_subgraph_shows_it_too(page: CanvasPage) -> None:
+    page.load(corpus("subgraph_with_the_sampler.expected"))
+    (inner,) = page.graph()["definitions"]["subgraphs"]
+    sampler = next(node["id"] for node in inner["nodes"] if node["type"] == "KSampler")
+    page.page.evaluate("app.canvas.setGraph([...app.rootGraph.subgraphs.values()][0])")
+    page.expect_notes(sampler, "CFG ignored · negative: “people, text”")
+
+
+def test_menu_sets_the_steps_in_one_undo_step(page: CanvasPage, sped_up: int, frontend: str, drawn_by: str) -> None:
+    if (frontend, drawn_by) == ("1.32.9", "vue"):  # whose menu leaves out what packs offer
+        page.command("SUN.Steps6")
+    else:
+        page.right_click(*page.point_of(sped_up))
+        page.choose("Set 6 steps")
+    expect(page.messages("KSampler (#5): 6 steps")).to_have_count(1)
+    assert page.values(SAMPLER)["steps"] == 6
+    page.undo()
+    assert page.values(SAMPLER)["steps"] == 4
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_comparison_draws_both_with_one_seed_and_leaves_the_graph(
+    page: CanvasPage, sped_up: int, server: ComfyServer
+) -> None:
+    folder = server.base / "output" / "SUN"
+    before, graph, steps = set(folder.glob("*.png")), content(page.graph()), page.undo_steps()
+    page.page.evaluate("""() => {
+        window.ended = new Promise((resolve) => {
+            let count = 0
+            app.api.addEventListener('execution_success', () => { if (++count === 2) resolve() })
+            app.api.addEventListener('execution_error', ({ detail }) => resolve(JSON.stringify(detail)))
+        })
+    }""")
+    page.command("SUN.Compare")
+    assert page.page.evaluate("window.ended") is None
+    expect(page.messages("Queued twice")).to_contain_text("Without SUN: KSampler (#5): 25 steps, CFG 7.5")
+    expect(page.face(sped_up)).to_contain_text("KSampler (#5) without SUN: ")
+    assert content(page.graph()) == graph and page.undo_steps() == steps
+
+    with_sun, without = (drawn_with(file) for file in sorted(set(folder.glob("*.png")) - before))
+    assert (with_sun["steps"], with_sun["cfg"], without["steps"], without["cfg"]) == (4, 1, 25, 7.5)
+    assert with_sun["seed"] == without["seed"]
+
+
+def drawn_with(picture: Path) -> dict:
+    """The settings of the sampler in a picture's metadata, where the workflow has to agree with the prompt."""
+    with Image.open(picture) as image:
+        inputs = json.loads(image.text["prompt"])[str(SAMPLER)]["inputs"]
+        workflow = json.loads(image.text["workflow"])
+    (sampler,) = (node for node in workflow["nodes"] if node["type"] == "KSampler")
+    assert sampler["widgets_values"][2] == inputs["steps"]
+    return inputs
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_badge_of_a_sampler_is_shown_and_its_fix_offered(page: CanvasPage, sped_up: int) -> None:
+    """As the server's check has it if the SUN node before a sampler is off."""
+
+    def with_badge(route: Route) -> None:
+        answer = route.fetch()
+        badge = {"text": "SUN is off", "detail": "Turn it on.", "fix": True}
+        nodes = [*answer.json()["nodes"], {"graph": None, "node": SAMPLER, "face": [], "badge": badge}]
+        route.fulfill(json={"nodes": nodes})
+
+    page.page.route("**/sun/check", with_badge)
+    page.set_value(SAMPLER, "steps", 30)
+    page.expect_notes(SAMPLER, NOTE, "SUN is off")
+    page.right_click(*page.point_of(SAMPLER))
+    page.choose("Fix: SUN is off")
+    page.toast()
+    page.page.unroute("**/sun/check")
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_node_that_is_deleted_while_the_server_checks_it_harms_nothing(page: CanvasPage, sped_up: int) -> None:
+    page.expect_notes(SAMPLER, NOTE)
+
+    def deleted_meanwhile(route: Route) -> None:
+        answer = route.fetch()
+        page.page.evaluate("(id) => app.graph.remove(app.graph.getNodeById(id))", sped_up)
+        route.fulfill(response=answer)
+
+    page.page.route("**/sun/check", deleted_meanwhile, times=1)
+    with page.page.expect_response("**/sun/check"):
+        page.set_value(SAMPLER, "steps", 30)
+    page.page.evaluate("app.api.dispatchEvent(new CustomEvent('graphChanged'))")
+    page.expect_notes(SAMPLER)

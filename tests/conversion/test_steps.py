@@ -1,0 +1,49 @@
+"""Another number of steps behind SUN, by one click."""
+
+import pytest
+from sun_pack.conversion.plan import convert, make_plan
+from sun_pack.conversion.steps import OFFERED
+
+from .test_bad_input import node
+from .test_corpus import load
+from .test_findings import SD15, Json, here, sped_up
+
+
+def values(workflow: Json, node_type: str) -> list[list]:
+    return [one["widgets_values"] for one in workflow["nodes"] if one["type"] == node_type]
+
+
+@pytest.mark.parametrize("steps", OFFERED)
+def test_only_the_steps_change_and_no_badge_comes(steps: int) -> None:
+    before = sped_up()
+    after, plan = convert(f"steps_{steps}", before, [{"graph": None, "node": 8}], here(SD15))
+    (sampler,) = values(before, "KSampler")
+    assert values(after, "KSampler") == [[*sampler[:2], steps, *sampler[3:]]]
+    assert plan.summary == f"KSampler (#5): {steps} steps"
+    assert make_plan("fix", after, None, here(SD15)).edits == []
+
+
+def test_restore_still_brings_back_what_was_before_speed_up() -> None:
+    after, _ = convert("steps_8", sped_up(), None, here(SD15))
+    restored, _ = convert("restore", after, None, here(SD15))
+    assert values(restored, "KSampler") == values(load("text_to_image"), "KSampler")
+
+
+def test_parts_of_a_schedule_keep_their_share() -> None:
+    after, _ = convert("steps_8", load("three_advanced_passes.expected"), None, here(SD15))
+    passes = values(after, "KSamplerAdvanced")
+    assert {one[3] for one in passes} == {8}
+    starts, ends = [one[7] for one in passes], [one[8] for one in passes]
+    assert starts[1:] == ends[:-1] and starts == sorted(set(starts)) and max(starts) < 8
+
+
+def test_sampler_of_our_own_takes_the_steps_itself() -> None:
+    workflow = load("sun_sampler_without_sun.expected")
+    sampler = node(workflow, "SUNSampler")
+    after, _ = convert("steps_6", workflow, [{"graph": None, "node": sampler["id"]}], here(SD15))
+    assert 6 in node(after, "SUNSampler")["widgets_values"]
+
+
+def test_without_sun_nothing_changes() -> None:
+    plan = make_plan("steps_6", load("text_to_image"), None, here(SD15))
+    assert plan.edits == [] and plan.summary == "There is no sampler behind SUN here"

@@ -1,0 +1,22 @@
+/** Draw the open graph twice with the same seeds: as it is, and without SUN. The graph itself stays as it is. */
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { tell } from "./conversion.js";
+import { noteRunWithoutSun } from "./runs.js";
+import { ask } from "./server.js";
+import { locale, word } from "./words.js";
+
+/** Queue both. The pictures go where the graph's own nodes save or show them, one after the other. */
+export async function compare() {
+  try {
+    const { output, workflow } = await app.graphToPrompt();
+    const plain = await ask("plain", { workflow, prompt: output, locale });
+    await api.queuePrompt(0, { output, workflow });
+    const queued = await api.queuePrompt(0, { output: plain.prompt, workflow: plain.workflow });
+    noteRunWithoutSun(queued.prompt_id);
+    tell("success", word("sun.compared"), word("sun.comparedDetail", { settings: plain.settings }));
+  } catch (error) {
+    tell("error", word("sun.notCompared"), error.message);
+  }
+}

@@ -1,0 +1,59 @@
+/** What SUN says above the title of nodes that have no face, such as the samplers behind SUN. Nothing of it is saved. */
+
+import { app } from "../../../scripts/app.js";
+import { tell } from "./conversion.js";
+import { box, styles } from "./text.js";
+
+const COLORS = { note: { fgColor: "#fff", bgColor: "#3d4654" }, badge: { fgColor: "#000", bgColor: "#e8b339" } };
+const notes = new WeakMap(); // node -> {note: text, badge: {text, detail, fix}}, or null for either
+
+/** Show a note and a badge, or take away what is null. */
+export function showNotes(node, { note, badge }) {
+  if (!notes.has(node)) {
+    if (!note && !badge) return;
+    node.badges.push(...Object.keys(COLORS).map((kind) => () => drawn(node, kind)));
+  }
+  notes.set(node, { note, badge });
+  app.canvas.setDirty(true, true);
+}
+
+export function badgeAbove(node) {
+  return notes.get(node)?.badge;
+}
+
+/** Litegraph draws this anew in every frame. Nodes 2.0 does not read it again when it changes. */
+function drawn(node, kind) {
+  const text = LiteGraph.vueNodesMode ? "" : textOf(node, kind);
+  return new LGraphBadge({ text, ...COLORS[kind], onClick: kind === "badge" ? () => explain(node) : undefined });
+}
+
+function textOf(node, kind) {
+  const { note, badge } = notes.get(node);
+  return (kind === "badge" ? badge?.text : note) ?? "";
+}
+
+function explain(node) {
+  const badge = badgeAbove(node);
+  if (badge) tell("warn", badge.text, badge.detail);
+}
+
+/** Put the notes of Nodes 2.0 in place, which makes the elements of nodes anew whenever it likes. */
+export function placeNotes() {
+  for (const element of document.querySelectorAll(".lg-node")) {
+    const node = app.canvas.graph?.getNodeById(element.dataset.nodeId);
+    const texts = node && notes.has(node) ? Object.keys(COLORS).map((kind) => textOf(node, kind)) : [];
+    const place = element.querySelector(":scope > .sun-notes");
+    if ((place?.dataset.texts ?? "") === texts.join("\n").trim()) continue;
+    place?.remove();
+    if (texts.some(Boolean)) element.append(above(node, texts));
+  }
+}
+
+function above(node, texts) {
+  const element = box("sun-notes");
+  element.dataset.texts = texts.join("\n").trim();
+  const shown = Object.keys(COLORS).map((kind, index) => texts[index] && box(`sun-above sun-${kind}-above`, texts[index]));
+  element.append(styles(), ...shown.filter(Boolean));
+  element.querySelector(".sun-badge-above")?.addEventListener("click", () => explain(node));
+  return element;
+}
