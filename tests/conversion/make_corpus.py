@@ -1,13 +1,12 @@
 """Draws the corpus: workflows as ComfyUI's page saves them, and as its API takes them, one for each thing to convert.
 
-    python3 tests/conversion/make_corpus.py
+    python3 -m tests.conversion.make_corpus
 
 Writes corpus/<name>.json, and what is made of it: corpus/<name>.expected.json by `speed_up` and, if the negative prompt
 hardly counts in it, corpus/negative/<name>.json by `negative`. Look at these before they are committed.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -369,11 +368,9 @@ class Subgraph(Graph):
 
 
 if __name__ == "__main__":
-    sys.path.append(str(HERE))
-    sys.path.append(str(HERE.parent.parent))
-    from corpus_cases import CASES
-
     from conversion.plan import convert
+
+    from .corpus_cases import CASES
 
     (CORPUS / "negative").mkdir(parents=True, exist_ok=True)
     for name, draw in CASES.items():

@@ -1,15 +1,13 @@
 """How many operations SUN adds to a forward, counted where they are dispatched: on a GPU their number is what costs."""
 
-import sys
-from pathlib import Path
-
 import comfy.ldm.modules.attention
 import pytest
 from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 from sun_pack.sun_core.layers import cross_attention_layers
+from workshop.speed.operations import Operations
 
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-from workshop.speed.operations import WAITS, Operations
+WAITS = ("_local_scalar_dense", "equal", "nonzero", "item", "is_nonzero")
+"""Operations for whose result the host waits until the device has done all its work."""
 
 
 @pytest.fixture(autouse=True)
