@@ -301,15 +301,31 @@ def test_adapter_on_the_same_model_wins_and_the_report_says_so(model, adapter, s
     assert len(of_adapter) == 1 and of_adapter[0].evaluations == 4
 
 
-def test_model_without_a_unet_is_named_and_refused():
-    class Flux:
-        diffusion_model = torch.nn.Linear(1, 1)
+FLUX = {
+    "image_model": "flux",
+    "in_channels": 4,
+    "out_channels": 4,
+    "patch_size": 2,
+    "vec_in_dim": 8,
+    "context_in_dim": 8,
+    "hidden_size": 16,
+    "mlp_ratio": 2.0,
+    "num_heads": 1,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "axes_dim": [4, 6, 6],
+    "theta": 10000,
+    "qkv_bias": True,
+    "guidance_embed": False,
+}
+PIXART = {"image_model": "pixart_sigma", "depth": 1, "hidden_size": 16, "num_heads": 1}
 
-    class NoUnet:
-        model = Flux()
 
-    with pytest.raises(SunError, match="This MODEL is Flux, which is no U-Net with cross-attention"):
-        apply_negative(NoUnet(), NegativeSettings())
+@pytest.mark.parametrize(("family", "config"), [("Flux", FLUX), ("PixArtSigma", PIXART)])
+def test_model_of_another_family_is_named_and_refused(family, config):
+    base = getattr(comfy.supported_models, family)({**config, "dtype": torch.float32}).get_model({}, "", device=CPU)
+    with pytest.raises(SunError, match=f"This MODEL is {family}, which Negative Prompt at CFG 1 does not work on; con"):
+        apply_negative(comfy.model_patcher.ModelPatcher(base, CPU, CPU), NegativeSettings())
 
 
 def test_control_net_on_the_positive_works_beside(reference, model, negative, sample, conditioning, difference):
