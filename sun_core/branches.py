@@ -16,7 +16,7 @@ from torch import Tensor
 from .adapter import EXTRA_POSITIVE, NEGATIVE, SunAdapter
 from .conditioning import CachedContext, NegativeEntry, entry_shares, has_places
 from .forward import Combine, LayerBranches, Offsets
-from .layers import CrossAttentionLayer, cross_attention_layers
+from .layers import CrossAttentionLayer, cross_attention_layers, text_adapter
 from .nag import Guidance, NagSettings
 
 SUN = "sun"
@@ -119,6 +119,8 @@ class OwnBranches:
     """The negative as the U-Net's own layers read it, LoRAs included; each device has its own copy of the U-Net."""
 
     attentions: Mapping[torch.device, Sequence[CrossAttentionLayer]]
+    text_adapters: Mapping[torch.device, Any]
+    """What a context passes in the U-Net before the layers read it; None in most families."""
     settings: NagSettings
     reads_positives = False
     follows_weights = True
@@ -126,13 +128,15 @@ class OwnBranches:
     @classmethod
     def on(cls, model: ModelPatcher, settings: NagSettings) -> "OwnBranches":
         """Take the cross-attention of `model`."""
-        attentions = {p.load_device: cross_attention_layers(p.model.diffusion_model) for p in of_all_devices(model)}
-        return cls(attentions, settings)
+        unets = {p.load_device: p.model.diffusion_model for p in of_all_devices(model)}
+        attentions = {device: cross_attention_layers(unet) for device, unet in unets.items()}
+        return cls(attentions, {device: text_adapter(unet) for device, unet in unets.items()}, settings)
 
     @property
     def context_dim(self) -> int:
         """Width of the text that the U-Net reads."""
-        return next(iter(self.attentions.values()))[0].context_dim
+        adapter = next(iter(self.text_adapters.values()))
+        return next(iter(self.attentions.values()))[0].context_dim if adapter is None else adapter.in_features
 
     @property
     def layer_count(self) -> int:
@@ -150,14 +154,19 @@ class OwnBranches:
     ) -> dict[int, LayerBranches]:
         """Make the branches of all layers of the U-Net; arguments as in BranchSource."""
         guidance = guidance_by(self.settings, negatives, like)
+        adapter = of_device(self.text_adapters, like.device)
+        texts = negatives if adapter is None else [n.through(partial(_adapted, adapter), like) for n in negatives]
         layers = {}
         for layer in of_device(self.attentions, like.device):
             project = partial(_own_keys_values, layer.attention)
-            branches = [
-                [entry.keys_values(str(layer.number), project, like, chunk_rows)] * chunks for entry in negatives
-            ]
+            branches = [[text.keys_values(str(layer.number), project, like, chunk_rows)] * chunks for text in texts]
             layers[layer.number] = layer_of(branches, guidance, chunk_rows)
         return layers
+
+
+def _adapted(adapter: Any, context: Tensor) -> Tensor:
+    """Call a text adapter in the dtype of its weights, which packs leave to autocast."""
+    return adapter(context.to(adapter.weight.dtype)).to(context.dtype)
 
 
 def guidance_by(settings: NagSettings, negatives: Sequence[NegativeEntry], like: Tensor) -> Guidance:
