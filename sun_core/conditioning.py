@@ -11,7 +11,7 @@ the offsets, or without an adapter the attentions, with the same weights:
 - ControlNets, hooks and pooled outputs of a negative say nothing about its words and play no part.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,9 @@ from .errors import SunError
 
 Project = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Makes K and V, each (rows, tokens, hidden_dim), of a context (rows, tokens, context_dim)."""
+
+BESIDE_THE_CONTEXT = ("encoder_hidden_states_t5", "text_embedding_mask", "text_embedding_mask_t5")
+"""Arguments, beside the context, that hold a prompt's words: those of Hunyuan-DiT."""
 
 
 class CachedContext:
@@ -68,10 +71,13 @@ class NegativeEntry(CachedContext):
         places: Tensor | None = None,
         sigma_start: float = float("inf"),
         sigma_end: float = 0.0,
+        beside: Mapping[str, Tensor] | None = None,
     ):
-        """`places`: (1 or rows, height, width) at the latent's size, None for everywhere."""
+        """`places`: (1 or rows, height, width) at the latent's size, None for everywhere; `beside`: what else of the
+        words the model takes, (1 or rows, ...) each, by the names of its arguments.
+        """
         super().__init__(context)
-        self.strength, self.places = strength, places
+        self.strength, self.places, self.beside = strength, places, beside or {}
         self.sigma_start, self.sigma_end = sigma_start, sigma_end
 
     def is_in_range(self, sigma: float) -> bool:
@@ -86,7 +92,8 @@ class NegativeEntry(CachedContext):
         context, places = cut(self.context), None if self.places is None else cut(self.places)
         if context is self.context and places is self.places:
             return self
-        return NegativeEntry(context, self.strength, places, self.sigma_start, self.sigma_end)
+        beside = {name: cut(tensor) for name, tensor in self.beside.items()}
+        return NegativeEntry(context, self.strength, places, self.sigma_start, self.sigma_end, beside)
 
 
 def window_of(transformer_options: dict[str, Any]) -> Sequence[int] | None:
@@ -130,6 +137,7 @@ def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequenc
         places=_places(cond, latent_size),
         sigma_start=cond.get("timestep_start", float("inf")),
         sigma_end=cond.get("timestep_end", 0.0),
+        beside={name: cond["model_conds"][name].cond for name in BESIDE_THE_CONTEXT if name in cond["model_conds"]},
     )
 
 

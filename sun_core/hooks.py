@@ -37,6 +37,7 @@ from .neighbours import (
 )
 from .run import RunReport, SunRun
 from .settings import Settings
+from .transformer_patch import options_for_layers
 
 RUN_KEY, REPLAYS_KEY = "sun_run", "sun_replays"
 """Where transformer_options hold the run's SunRun and its Replays."""
@@ -198,7 +199,8 @@ class SunHooks:
         forward = run.forward(x, c_crossattn, names, t, dtype, window_of(transformer_options), weights)
         record = ForwardRecord()
         transformer_options |= {FORWARD_KEY: forward, RECORD_KEY: record}
-        prediction = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        with options_for_layers(transformer_options):
+            prediction = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         run.count(record, names, len(x), forward)
         return prediction
 

@@ -52,7 +52,7 @@ class TransformerBranches:
         """Make the branches of all layers of the transformer; arguments as in BranchSource."""
         transformer = of_device(self.transformers, like.device)
         guidance = guidance_by(self.settings, negatives, like)
-        texts = [entry.through(transformer.text, like) for entry in negatives]
+        texts = [entry.through(partial(transformer.text, beside=entry.beside), like) for entry in negatives]
         layers = {}
         for layer in transformer.layers():
             project = partial(transformer.keys_values, layer.attention)

@@ -1,6 +1,8 @@
 """What stands in a transformer's cross-attention layers while SUN is on its MODEL: object patches of `forward`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -12,10 +14,20 @@ from .attention_patch import FORWARD_KEY
 from .errors import SunError
 from .forward import SunForward
 from .measures import RECORD_KEY, ForwardRecord
-from .transformers import Transformer, TransformerLayer, transformer_of
+from .transformers import OVERRIDE_KEY, Transformer, TransformerLayer, transformer_of
 
-OVERRIDE_KEY = "optimized_attention_override"
-"""Where transformer_options hold what ComfyUI computes attention with, if that is not its own."""
+_options: ContextVar[dict[str, Any]] = ContextVar("sun_transformer_options")
+"""The transformer_options of the forward that is on, for families that keep them from their layers."""
+
+
+@contextmanager
+def options_for_layers(transformer_options: dict[str, Any]) -> Iterator[None]:
+    """Let the layers of a forward find its options."""
+    before = _options.set(transformer_options)
+    try:
+        yield
+    finally:
+        _options.reset(before)
 
 
 class TransformerAttention:
@@ -24,17 +36,19 @@ class TransformerAttention:
     def __init__(self, layer: TransformerLayer):
         self.layer = layer
 
-    def __call__(self, *args: Any, transformer_options: dict[str, Any] | None = None, **kwargs: Any) -> Tensor:
-        """Evaluate the layer; arguments as its own."""
-        options = transformer_options or {}
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate the layer; arguments and result as its own."""
+        options = kwargs.get("transformer_options") or _options.get({})
         forward: SunForward | None = options.get(FORWARD_KEY)
         record: ForwardRecord | None = None if torch.compiler.is_compiling() else options.get(RECORD_KEY)
         if record is not None:
             record.called.add(self.layer.number)
-        if forward is not None:
-            options = {**options, OVERRIDE_KEY: TextAttention(self.layer, forward, record, options.get(OVERRIDE_KEY))}
         attention = self.layer.attention
-        return type(attention).forward(attention, *args, transformer_options=options, **kwargs)
+        if forward is None:
+            return type(attention).forward(attention, *args, **kwargs)
+        kwargs.pop("transformer_options", None)
+        attend = TextAttention(self.layer, forward, record, options.get(OVERRIDE_KEY))
+        return self.layer.transformer.evaluate(attention, attend, options, *args, **kwargs)
 
 
 class TextAttention:
@@ -49,7 +63,7 @@ class TextAttention:
     ):
         """`neighbour` is the override that another pack has put on the MODEL."""
         self.layer, self.forward, self.record, self.neighbour = layer, forward, record, neighbour
-        self.others_left = layer.other_attentions
+        self.others_left = layer.transformer.other_attentions(layer.attention)
 
     def __call__(
         self,
@@ -84,7 +98,7 @@ class TextAttention:
         if self.record is not None:
             self.record.acted.add(self.layer.number)
         text = attend(q, k, v, mask)  # alone: the mask is that of the positive
-        grid = [-(-size // self.layer.patch) for size in self.forward.latent_size[-2:]]
+        grid = [-(-size // self.layer.transformer.patch) for size in self.forward.latent_size[-2:]]
         return self.forward.beside(self.layer.number, text, q, attend, grid)
 
 

@@ -35,6 +35,25 @@ COSMOS = {
     "use_adaln_lora": True,
     "adaln_lora_dim": 8,
 }
+PIXART = {
+    "image_model": "pixart_sigma",
+    "depth": 2,
+    "hidden_size": 32,
+    "num_heads": 2,
+    "caption_channels": 32,
+    "pe_interpolation": 1,
+    "micro_condition": False,
+}
+HYDIT = {
+    "image_model": "hydit",
+    "depth": 2,
+    "hidden_size": 32,
+    "num_heads": 2,
+    "text_states_dim": 32,
+    "text_states_dim_t5": 32,
+    "text_len": 12,
+    "text_len_t5": 10,
+}
 LTXV = {"num_attention_heads": 2, "attention_head_dim": 24, "cross_attention_dim": 48, "caption_channels": 32}
 
 
@@ -58,6 +77,8 @@ class Family:
     """The tokens of a text."""
     beside: Callable[[int], dict[str, Any]] = lambda seed: {}
     """Makes what the text encoder gives beside a text, by a seed."""
+    returns_tuple: bool = False
+    """Whether a layer gives its result as a tuple."""
 
     def layers(self, model) -> list[tuple[str, Any]]:
         """List the cross-attention layers of a MODEL with their paths."""
@@ -140,6 +161,15 @@ def t5_tokens(seed: int) -> dict[str, Any]:
     return {"t5xxl_ids": ids, "t5xxl_weights": torch.ones(8)}
 
 
+def second_encoder(seed: int) -> dict[str, Any]:
+    """Give a text what T5 makes of it, and the masks of both encoders."""
+    return {
+        "attention_mask": (torch.arange(12) < 12 - seed).long()[None],
+        "conditioning_mt5xl": torch.randn(1, 10, 32, generator=torch.Generator().manual_seed(seed)),
+        "attention_mask_mt5xl": (torch.arange(10) < 5 + seed).long()[None],
+    }
+
+
 COSMOS_LAYERS = {"projection": "output_proj", "text_inputs": ("k_proj", "v_proj")}
 FAMILIES = {
     "Wan 2.1 text to video": Family(lambda: wan({"model_type": "t2v"}), width=4096),
@@ -156,5 +186,20 @@ FAMILIES = {
         *("transformer_blocks", "attn2", "to_out", ("to_k", "to_v")),
         latent=(128, 2, 4, 4),
         beside=padding,
+    ),
+    "PixArt": Family(
+        lambda: made("PixArtSigma", PIXART),
+        projection="proj",
+        text_inputs=("kv_linear",),
+        latent=(4, 48, 48),
+    ),
+    "Hunyuan-DiT": Family(
+        lambda: made("HunyuanDiT", HYDIT),
+        attention="attn2",
+        projection="out_proj",
+        text_inputs=("kv_proj",),
+        latent=(4, 8, 8),
+        beside=second_encoder,
+        returns_tuple=True,
     ),
 }

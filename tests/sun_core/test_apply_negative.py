@@ -337,27 +337,11 @@ def test_adapter_on_the_same_model_wins_and_the_report_says_so(model, adapter, s
     assert len(of_adapter) == 1 and of_adapter[0].evaluations == 4
 
 
-FLUX = {
-    "image_model": "flux",
-    "in_channels": 4,
-    "out_channels": 4,
-    "patch_size": 2,
-    "vec_in_dim": 8,
-    "context_in_dim": 8,
-    "hidden_size": 16,
-    "mlp_ratio": 2.0,
-    "num_heads": 1,
-    "depth": 1,
-    "depth_single_blocks": 1,
-    "axes_dim": [4, 6, 6],
-    "theta": 10000,
-    "qkv_bias": True,
-    "guidance_embed": False,
-}
-PIXART = {"image_model": "pixart_sigma", "depth": 1, "hidden_size": 16, "num_heads": 1}
+SD3 = {"in_channels": 16, "patch_size": 2, "depth": 1, "num_patches": 16, "qkv_bias": True}
+WAN_WITH_SOUND = {"image_model": "wan2.1", "model_type": "s2v", "dim": 128, "num_heads": 1, "num_layers": 1}
 
 
-@pytest.mark.parametrize(("family", "config"), [("Flux", FLUX), ("PixArtSigma", PIXART)])
+@pytest.mark.parametrize(("family", "config"), [("SD3", SD3), ("WAN22_S2V", WAN_WITH_SOUND)])
 def test_model_of_another_family_is_named_and_refused(family, config):
     base = getattr(comfy.supported_models, family)({**config, "dtype": torch.float32}).get_model({}, "", device=CPU)
     with pytest.raises(SunError, match=f"This MODEL is {family}, which Negative Prompt at CFG 1 does not work on; con"):

@@ -119,7 +119,8 @@ def recomputed(model, family, read_by_layers):
 
             def attended(*given, **named):
                 with replaced(layer, family.projection, nn.Identity()):
-                    return own(layer, *given, **named)
+                    out = own(layer, *given, **named)
+                return out[0] if isinstance(out, tuple) else out
 
             def forward(x, *positive, **named):
                 rows = [a.expand(len(x), *a.shape[1:]) if isinstance(a, torch.Tensor) else a for a in args]
@@ -133,7 +134,8 @@ def recomputed(model, family, read_by_layers):
                 text, neg = text - image, neg - image
                 ext = nag.scale * text - (nag.scale - 1) * neg
                 r = ext.abs().sum(-1, keepdim=True) / text.abs().sum(-1, keepdim=True)
-                return project(nag.alpha * ext * r.clamp(max=nag.tau) / r + (1 - nag.alpha) * text + image)
+                out = project(nag.alpha * ext * r.clamp(max=nag.tau) / r + (1 - nag.alpha) * text + image)
+                return (out,) if family.returns_tuple else out
 
             return forward
 
