@@ -21,7 +21,8 @@ class SUNNegative(io.ComfyNode):
             description=(
                 "Lets the negative prompt count at CFG 1, where ComfyUI ignores it, by normalized attention guidance "
                 "(NAG). Put it on the MODEL line before the sampler. It needs no adapter and no second pass, and works "
-                "on SD1.x, SD2.x and SDXL models, also with few-step LoRAs. It does not reduce the steps."
+                "on SD1.x, SD2.x, SDXL, Anima, Cosmos-Predict2, Wan, LTX-Video, PixArt and Hunyuan-DiT models, also "
+                "with few-step LoRAs. It does not reduce the steps."
             ),
             search_aliases=["SpeedUpNet", "NAG", "normalized attention guidance", "negative without CFG"],
             hidden=[io.Hidden.unique_id],
@@ -30,8 +31,9 @@ class SUNNegative(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     tooltip=(
-                        "A Stable Diffusion 1.x, 2.x or SDXL checkpoint, or one based on them. LoRAs can come before "
-                        "or after this node."
+                        "A model of Stable Diffusion 1.x, 2.x or SDXL, Anima, Cosmos-Predict2, Wan 2.1 or 2.2, "
+                        "LTX-Video, PixArt or Hunyuan-DiT, or one based on them. LoRAs can come before or after this "
+                        "node."
                     ),
                 ),
                 number(

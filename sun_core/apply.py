@@ -14,6 +14,8 @@ from .hooks import IdleHook, Report, SunHooks
 from .layers import CrossAttentionLayer, cross_attention_layers
 from .neighbours import IDLE
 from .settings import NegativeSettings, SunSettings
+from .transformer_patch import install_in_transformer, separate_transformer
+from .transformers import FAMILIES, transformer_of
 
 
 def apply_sun(
@@ -51,17 +53,22 @@ def apply_negative(
     """Return a clone of `model` on which the negative prompt counts at CFG 1, by normalized attention guidance.
 
     Arguments as in `apply_sun`. It needs no adapter; on a MODEL that has one, the adapter reads the negative, and
-    `report` is told so. Raises SunError on a MODEL that has no U-Net with cross-attention.
+    `report` is told so. Raises SunError on a MODEL without cross-attention that reads the text alone.
     """
     layers = cross_attention_layers(model.model.diffusion_model)
-    if not layers:
+    transformer = transformer_of(model.model.diffusion_model)
+    if not layers and transformer is None:
+        family = type(model.model.model_config).__name__
         raise SunError(
-            f"This MODEL is {type(model.model).__name__}, which is no U-Net with cross-attention, so Negative Prompt "
-            "at CFG 1 has no place in it; connect a Stable Diffusion 1.x, 2.x or SDXL checkpoint, or one based on them."
+            f"This MODEL is {family}, which Negative Prompt at CFG 1 does not work on; connect a model of Stable "
+            f"Diffusion 1.x, 2.x or SDXL, {FAMILIES}, or one based on them."
         )
     if has_sun(model):
         return _let_idle(model.clone(), report)
-    return _with_hooks(model, layers, SunHooks(settings, negative, report, may_capture))
+    patched = _with_hooks(model, layers, SunHooks(settings, negative, report, may_capture))
+    if transformer is not None:
+        install_in_transformer(patched, transformer)
+    return patched
 
 
 def _with_hooks(model: ModelPatcher, layers: list[CrossAttentionLayer], hooks: SunHooks) -> ModelPatcher:
@@ -72,7 +79,7 @@ def _with_hooks(model: ModelPatcher, layers: list[CrossAttentionLayer], hooks: S
         (WrappersMP.OUTER_SAMPLE, hooks.outer_sample),
         (WrappersMP.SAMPLER_SAMPLE, hooks.sampler_sample),
         (WrappersMP.APPLY_MODEL, hooks.apply_model),
-        (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model),
+        (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model if layers else hooks.transformer),
     ):
         patched.remove_wrappers_with_key(kind, SUN)
         patched.add_wrapper_with_key(kind, SUN, wrapper)
@@ -102,6 +109,7 @@ def has_sun(model: ModelPatcher) -> bool:
 
 def _separate_clone(_: ModelPatcher, clone: ModelPatcher) -> None:
     separate_attentions(clone.model_options["transformer_options"])
+    separate_transformer(clone)
 
 
 def _adapter_patcher(adapter: SunAdapter, model: ModelPatcher) -> ModelPatcher:

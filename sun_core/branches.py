@@ -16,7 +16,7 @@ from torch import Tensor
 from .adapter import EXTRA_POSITIVE, NEGATIVE, SunAdapter
 from .conditioning import CachedContext, NegativeEntry, entry_shares, has_places
 from .forward import Combine, LayerBranches, Offsets
-from .layers import CrossAttentionLayer, cross_attention_layers
+from .layers import CrossAttentionLayer, cross_attention_layers, text_adapter
 from .nag import Guidance, NagSettings
 
 SUN = "sun"
@@ -77,7 +77,7 @@ class AdapterBranches:
     @classmethod
     def on(cls, model: ModelPatcher, strengths: Strengths) -> "AdapterBranches":
         """Take the adapter that is on `model`."""
-        adapters = {p.load_device: p.get_additional_models_with_key(SUN)[0].model for p in _of_all_devices(model)}
+        adapters = {p.load_device: p.get_additional_models_with_key(SUN)[0].model for p in of_all_devices(model)}
         return cls(adapters, strengths)
 
     @property
@@ -100,16 +100,16 @@ class AdapterBranches:
         like: Tensor,
     ) -> dict[int, LayerBranches]:
         """Make the branches of all layers of the adapter; arguments as in BranchSource."""
-        adapter = _of_device(self.adapters, like.device)
+        adapter = of_device(self.adapters, like.device)
         return layers_of(adapter, negatives, positives, self.strengths, chunk_rows, latent_size, like)
 
 
-def _of_all_devices(model: ModelPatcher) -> list[ModelPatcher]:
+def of_all_devices(model: ModelPatcher) -> list[ModelPatcher]:
     """Return `model` and its clones on other GPUs (ComfyUI 0.33), each with weights of its own."""
     return [model, *model.get_additional_models_with_key("multigpu")]
 
 
-def _of_device(per_device: Mapping[torch.device, Any], device: torch.device) -> Any:
+def of_device(per_device: Mapping[torch.device, Any], device: torch.device) -> Any:
     """Return what stands under `device`; a run on a single device may name it otherwise."""
     return per_device[device] if len(per_device) > 1 else next(iter(per_device.values()))
 
@@ -119,6 +119,8 @@ class OwnBranches:
     """The negative as the U-Net's own layers read it, LoRAs included; each device has its own copy of the U-Net."""
 
     attentions: Mapping[torch.device, Sequence[CrossAttentionLayer]]
+    text_adapters: Mapping[torch.device, Any]
+    """What a context passes in the U-Net before the layers read it; None in most families."""
     settings: NagSettings
     reads_positives = False
     follows_weights = True
@@ -126,13 +128,15 @@ class OwnBranches:
     @classmethod
     def on(cls, model: ModelPatcher, settings: NagSettings) -> "OwnBranches":
         """Take the cross-attention of `model`."""
-        attentions = {p.load_device: cross_attention_layers(p.model.diffusion_model) for p in _of_all_devices(model)}
-        return cls(attentions, settings)
+        unets = {p.load_device: p.model.diffusion_model for p in of_all_devices(model)}
+        attentions = {device: cross_attention_layers(unet) for device, unet in unets.items()}
+        return cls(attentions, {device: text_adapter(unet) for device, unet in unets.items()}, settings)
 
     @property
     def context_dim(self) -> int:
         """Width of the text that the U-Net reads."""
-        return next(iter(self.attentions.values()))[0].context_dim
+        adapter = next(iter(self.text_adapters.values()))
+        return next(iter(self.attentions.values()))[0].context_dim if adapter is None else adapter.in_features
 
     @property
     def layer_count(self) -> int:
@@ -149,15 +153,25 @@ class OwnBranches:
         like: Tensor,
     ) -> dict[int, LayerBranches]:
         """Make the branches of all layers of the U-Net; arguments as in BranchSource."""
-        guidance = Guidance(self.settings, torch.tensor(entry_shares(negatives)).to(like)[:, None, None, None])
+        guidance = guidance_by(self.settings, negatives, like)
+        adapter = of_device(self.text_adapters, like.device)
+        texts = negatives if adapter is None else [n.through(partial(_adapted, adapter), like) for n in negatives]
         layers = {}
-        for layer in _of_device(self.attentions, like.device):
+        for layer in of_device(self.attentions, like.device):
             project = partial(_own_keys_values, layer.attention)
-            branches = [
-                [entry.keys_values(str(layer.number), project, like, chunk_rows)] * chunks for entry in negatives
-            ]
-            layers[layer.number] = _layer(branches, guidance, chunk_rows)
+            branches = [[text.keys_values(str(layer.number), project, like, chunk_rows)] * chunks for text in texts]
+            layers[layer.number] = layer_of(branches, guidance, chunk_rows)
         return layers
+
+
+def _adapted(adapter: Any, context: Tensor) -> Tensor:
+    """Call a text adapter in the dtype of its weights, which packs leave to autocast."""
+    return adapter(context.to(adapter.weight.dtype)).to(context.dtype)
+
+
+def guidance_by(settings: NagSettings, negatives: Sequence[NegativeEntry], like: Tensor) -> Guidance:
+    """Return the guidance away from all negatives, each by its share."""
+    return Guidance(settings, torch.tensor(entry_shares(negatives)).to(like)[:, None, None, None])
 
 
 def _own_keys_values(attention: Any, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,13 +202,14 @@ def layers_of(
         branches = [[entry.keys_values(number, negative, like, chunk_rows)] * len(positives) for entry in negatives]
         if adapter.layout.extra_positive:
             branches.append([c.keys_values(number, extra_positive, like, chunk_rows) for c in positives])
-        layer_branches = _layer(branches, Offsets(scale, beta), chunk_rows)
+        layer_branches = layer_of(branches, Offsets(scale, beta), chunk_rows)
         project_text = extra_positive if adapter.layout.extra_positive else None
         layers[int(number)] = replace(layer_branches, project_text=project_text)
     return layers
 
 
-def _layer(branches: Sequence[Sequence[tuple[Tensor, Tensor]]], combine: Combine, chunk_rows: int) -> LayerBranches:
+def layer_of(branches: Sequence[Sequence[tuple[Tensor, Tensor]]], combine: Combine, chunk_rows: int) -> LayerBranches:
+    """Make the branches of a layer of the K and V of each branch, one pair for each chunk."""
     keys, values = ([[kv[which] for kv in pieces] for pieces in branches] for which in (0, 1))
     return LayerBranches(keys, values, combine, chunk_rows)
 

@@ -11,7 +11,7 @@ the offsets, or without an adapter the attentions, with the same weights:
 - ControlNets, hooks and pooled outputs of a negative say nothing about its words and play no part.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from .errors import SunError
 Project = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Makes K and V, each (rows, tokens, hidden_dim), of a context (rows, tokens, context_dim)."""
 
+BESIDE_THE_CONTEXT = ("encoder_hidden_states_t5", "text_embedding_mask", "text_embedding_mask_t5")
+"""Arguments, beside the context, that hold a prompt's words: those of Hunyuan-DiT."""
+
 
 class CachedContext:
     """A context (rows, tokens, context_dim) and the keys and values that layers made of it so far."""
@@ -30,6 +33,7 @@ class CachedContext:
     def __init__(self, context: Tensor):
         self.context = context
         self._kv: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._through: dict[tuple, CachedContext] = {}
 
     def keys_values(self, number: str, project: Project, like: Tensor, rows: int) -> tuple[Tensor, Tensor]:
         """Return K and V of layer `number`, made by `project` at first use: (1 or rows, tokens, hidden_dim).
@@ -42,9 +46,19 @@ class CachedContext:
         k, v = self._kv[key]
         return (k, v) if len(k) in (1, rows) else (repeat_rows(k, rows), repeat_rows(v, rows))
 
+    def through(self, adapter: Callable[[Tensor], Tensor], like: Tensor) -> "CachedContext":
+        """Return what the model's text adapter makes of the context at first use, in the dtype and on the device of
+        `like`.
+        """
+        key = (like.device, like.dtype)
+        if key not in self._through:
+            self._through[key] = CachedContext(adapter(self.context.to(like)))
+        return self._through[key]
+
     def forget(self) -> None:
         """Free the keys and values."""
         self._kv.clear()
+        self._through.clear()
 
 
 class NegativeEntry(CachedContext):
@@ -57,10 +71,13 @@ class NegativeEntry(CachedContext):
         places: Tensor | None = None,
         sigma_start: float = float("inf"),
         sigma_end: float = 0.0,
+        beside: Mapping[str, Tensor] | None = None,
     ):
-        """`places`: (1 or rows, height, width) at the latent's size, None for everywhere."""
+        """`places`: (1 or rows, height, width) at the latent's size, None for everywhere; `beside`: what else of the
+        words the model takes, (1 or rows, ...) each, by the names of its arguments.
+        """
         super().__init__(context)
-        self.strength, self.places = strength, places
+        self.strength, self.places, self.beside = strength, places, beside or {}
         self.sigma_start, self.sigma_end = sigma_start, sigma_end
 
     def is_in_range(self, sigma: float) -> bool:
@@ -75,7 +92,8 @@ class NegativeEntry(CachedContext):
         context, places = cut(self.context), None if self.places is None else cut(self.places)
         if context is self.context and places is self.places:
             return self
-        return NegativeEntry(context, self.strength, places, self.sigma_start, self.sigma_end)
+        beside = {name: cut(tensor) for name, tensor in self.beside.items()}
+        return NegativeEntry(context, self.strength, places, self.sigma_start, self.sigma_end, beside)
 
 
 def window_of(transformer_options: dict[str, Any]) -> Sequence[int] | None:
@@ -107,7 +125,7 @@ def negative_entries(
 
 
 def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequence[int]) -> NegativeEntry:
-    context = cond["model_conds"]["c_crossattn"].cond
+    context = _words(cond["model_conds"])
     if context.shape[-1] != context_dim:
         raise SunError(
             f"The negative prompt was encoded {context.shape[-1]} wide, but this MODEL reads {context_dim}; "
@@ -119,17 +137,38 @@ def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequenc
         places=_places(cond, latent_size),
         sigma_start=cond.get("timestep_start", float("inf")),
         sigma_end=cond.get("timestep_end", 0.0),
+        beside={name: cond["model_conds"][name].cond for name in BESIDE_THE_CONTEXT if name in cond["model_conds"]},
     )
 
 
+def _words(model_conds: dict[str, Any]) -> Tensor:
+    """Return the context without its padding, (rows, tokens, context_dim), if the model masks that.
+
+    Attention without these tokens equals attention that masks them.
+    """
+    context = model_conds["c_crossattn"].cond
+    if "attention_mask" not in model_conds:
+        return context
+    mask = model_conds["attention_mask"].cond.bool()
+    if not (mask == mask[:1]).all():
+        raise SunError(
+            "The negative conditioning holds texts of several lengths for the images of the batch, which this MODEL "
+            "masks; use one negative prompt for all images."
+        )
+    return context[:, mask[0]]
+
+
 def _places(cond: dict[str, Any], latent_size: Sequence[int]) -> Tensor | None:
-    """Say where an entry counts; None for everywhere, and for latents that are not pictures."""
-    mask = area_as_mask(cond, latent_size).get("mask") if len(latent_size) == 2 else None
-    return None if mask is None else mask.float().cpu() * cond.get("mask_strength", 1.0)
+    """Say where an entry counts, in each frame of a video; None for everywhere, and for latents of neither kind."""
+    mask = area_as_mask(cond, latent_size).get("mask") if len(latent_size) in (2, 3) else None
+    if mask is None:
+        return None
+    of_frames = mask.reshape(len(mask), -1, *mask.shape[-2:])  # ComfyUI gives a video's masks a dimension for frames
+    return of_frames.float().mean(dim=1).cpu() * cond.get("mask_strength", 1.0)
 
 
 def area_as_mask(cond: dict[str, Any], latent_size: Sequence[int]) -> dict[str, Any]:
-    """Return `cond` with a mask (1 or rows, height, width) instead of its area.
+    """Return `cond` with a mask (1 or rows, height, width) instead of its area, which may be one of a video.
 
     A negative with an area would make ComfyUI evaluate the positive once more, on a cut-out.
     """
@@ -137,14 +176,16 @@ def area_as_mask(cond: dict[str, Any], latent_size: Sequence[int]) -> dict[str, 
     area = cond.pop("area", None)
     if area is None:
         return cond
-    if area[0] == "percentage":
-        height, width, top, left = (round(share * latent_size[i % 2]) for i, share in enumerate(area[1:]))
-    else:
-        height, width, top, left = area
-    mask = cond.get("mask", torch.ones(1, *latent_size))
-    if mask.shape[-2:] != tuple(latent_size):
+    size = tuple(latent_size[-2:])
+    is_share = area[0] == "percentage"
+    numbers = area[1:] if is_share else area
+    dimensions = len(numbers) // 2
+    places = [*numbers[:dimensions][-2:], *numbers[dimensions:][-2:]]
+    height, width, top, left = (round(n * size[i % 2]) if is_share else n for i, n in enumerate(places))
+    mask = cond.get("mask", torch.ones(1, *size))
+    if mask.shape[-2:] != size:
         mask = mask.reshape(-1, 1, *mask.shape[-2:])
-        mask = torch.nn.functional.interpolate(mask, size=tuple(latent_size), mode="bilinear").squeeze(1)
+        mask = torch.nn.functional.interpolate(mask, size=size, mode="bilinear").squeeze(1)
     inside = torch.zeros_like(mask)
     inside[..., top : top + max(height, 1), left : left + max(width, 1)] = 1.0
     return {**cond, "mask": mask * inside}
@@ -160,7 +201,7 @@ def entry_shares(entries: Sequence[NegativeEntry]) -> list[float]:
 
 def has_places(entries: Sequence[NegativeEntry], latent_size: Sequence[int]) -> bool:
     """Say whether an entry counts in places only; `latent_size` is the size that the U-Net sees."""
-    return any(entry.places is not None and entry.places.shape[1:] == tuple(latent_size) for entry in entries)
+    return any(entry.places is not None and entry.places.shape[1:] == tuple(latent_size[-2:]) for entry in entries)
 
 
 def entry_weights(
@@ -178,7 +219,7 @@ def entry_weights(
 
 def _to_tokens(places: Tensor | None, latent_size: Sequence[int], grid: Sequence[int], rows: int) -> Tensor:
     """Scale (1 or n, height, width) at the latent's size to (rows, tokens, 1) at the layer's."""
-    if places is None or places.shape[1:] != tuple(latent_size):
+    if places is None or places.shape[1:] != tuple(latent_size[-2:]):
         return torch.ones(rows, grid[0] * grid[1], 1)
     scaled = torch.nn.functional.interpolate(places.unsqueeze(1), size=tuple(grid), mode="area")
     return repeat_rows(rearrange(scaled, "b 1 h w -> b (h w) 1"), rows)

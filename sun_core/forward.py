@@ -140,8 +140,18 @@ class SunForward:
             attended = layer.attend_with_text(q, k, v, attend)
             return attended[0], self._combined(layer, attended, grid)
         text = attend(q, k, v)
+        return text, self.beside(number, text, q, attend, grid)
+
+    def beside(self, number: int, text: Tensor, q: Tensor, attend: Attend, grid: Sequence[int]) -> Tensor:
+        """Return the result of layer `number` with SUN, before `to_out`, if the text attention is there already.
+
+        text, q: (rows, tokens, channels); grid: (height, width) of the layer.
+        """
+        layer = self.layers[number]
+        if self.rows is None:
+            return self._combined(layer, layer.attend_beside(text, q, attend), grid)
         attended = layer.attend_beside(text[self.rows], q[self.rows], attend)
-        return text, text.index_copy(0, self.rows, self._combined(layer, attended, grid))
+        return text.index_copy(0, self.rows, self._combined(layer, attended, grid))
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors of the layers, in the order that `with_tensors` takes."""
@@ -156,12 +166,15 @@ class SunForward:
         return layer.combine(attended, self._branch_weights(attended, grid) if self.masked else None)
 
     def _branch_weights(self, attended: Tensor, grid: Sequence[int]) -> Tensor:
-        """Where each branch counts: (branches, rows, tokens, 1); the extra positive counts everywhere."""
-        key = (*grid, attended.shape[0], attended.shape[1], attended.dtype)
+        """Where each branch counts: (branches, rows, tokens, 1); the extra positive counts everywhere.
+
+        The tokens of a video are those of its frames, one after the other.
+        """
+        key = (*grid, *attended.shape[:3], attended.dtype)
         if key not in self._weights:
             chunk_rows = next(iter(self.layers.values())).chunk_rows
             weights = entry_weights(self.masked, self.latent_size, grid, chunk_rows)
-            weights = weights.repeat(1, attended.shape[1] // chunk_rows, 1, 1)
+            weights = weights.repeat(1, attended.shape[1] // chunk_rows, attended.shape[2] // weights.shape[2], 1)
             others = attended.shape[0] - 1 - len(weights)
             self._weights[key] = torch.cat([weights, torch.ones_like(weights[:1]).repeat(others, 1, 1, 1)]).to(attended)
         return self._weights[key]

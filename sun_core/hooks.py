@@ -37,6 +37,7 @@ from .neighbours import (
 )
 from .run import RunReport, SunRun
 from .settings import Settings
+from .transformer_patch import options_for_layers
 
 RUN_KEY, REPLAYS_KEY = "sun_run", "sun_replays"
 """Where transformer_options hold the run's SunRun and its Replays."""
@@ -111,8 +112,9 @@ class SunHooks:
             return executor(*rest, **kwargs)
         model_options = extra_args["model_options"]
         transformer_options = model_options["transformer_options"]
-        install(transformer_options, cross_attention_layers(guider.model_patcher.model.diffusion_model))
-        if may_change_contexts(guider, transformer_options):
+        layers = cross_attention_layers(guider.model_patcher.model.diffusion_model)
+        install(transformer_options, layers)
+        if layers and may_change_contexts(guider, transformer_options):
             record_contexts(transformer_options)
         if self.negative:
             conds = _processed(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
@@ -197,7 +199,8 @@ class SunHooks:
         forward = run.forward(x, c_crossattn, names, t, dtype, window_of(transformer_options), weights)
         record = ForwardRecord()
         transformer_options |= {FORWARD_KEY: forward, RECORD_KEY: record}
-        prediction = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        with options_for_layers(transformer_options):
+            prediction = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         run.count(record, names, len(x), forward)
         return prediction
 
@@ -232,6 +235,13 @@ class SunHooks:
         if replays.count > count and RECORD_KEY in options:
             options[RECORD_KEY].acted.update(sun.layers)  # as in the forward that was captured
         return prediction
+
+    def transformer(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Evaluate a transformer, whose arguments every family has others of."""
+        options = kwargs.get("transformer_options") or next((a for a in args if isinstance(a, dict)), {})
+        if not torch.compiler.is_compiling() and RECORD_KEY in options:
+            options[RECORD_KEY].entered = True
+        return executor(*args, **kwargs)
 
     def detached(self, _: ModelPatcher, unpatches_all: bool) -> None:
         """Free the CUDA graphs of a MODEL that leaves its device."""

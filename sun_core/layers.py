@@ -44,6 +44,11 @@ def cross_attention_layers(unet: nn.Module) -> list[CrossAttentionLayer]:
     ]
 
 
+def text_adapter(unet: nn.Module) -> Any:
+    """Return the linear layer that a context passes in `unet` before the layers read it, as in Kolors; None without."""
+    return getattr(unet, "encoder_hid_proj", None)
+
+
 def _walk(unet: Any) -> Iterator[tuple[tuple[str, int], int, int, Any]]:
     """Walk the blocks in the order in which diffusers registers them: down, up, middle."""
     if not (hasattr(unet, "input_blocks") and hasattr(unet, "output_blocks")):

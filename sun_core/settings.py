@@ -11,6 +11,8 @@ from torch import Tensor
 from .automatic import automatic_settings, no_guidance
 from .branches import AdapterBranches, BranchSource, OwnBranches, Strengths
 from .nag import NagSettings
+from .transformer_branches import TransformerBranches
+from .transformers import transformer_of
 
 Automatic = AbstractContextManager[tuple[Any, Tensor, list[str]]]
 """The sampler and the sigmas to run with, and what was changed; the guider is changed for the time of the run."""
@@ -96,8 +98,10 @@ class NegativeSettings:
         """Whether the MODEL samples as if SUN were not there: at scale 1 or alpha 0."""
         return self.nag.is_off
 
-    def source(self, model: ModelPatcher) -> OwnBranches:
+    def source(self, model: ModelPatcher) -> BranchSource:
         """Return what makes the branches: the cross-attention of `model` itself."""
+        if transformer_of(model.model.diffusion_model) is not None:
+            return TransformerBranches.on(model, self.nag)
         return OwnBranches.on(model, self.nag)
 
     @contextmanager

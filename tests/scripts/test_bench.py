@@ -37,7 +37,8 @@ def test_host_costs_are_measured_on_a_tiny_model(figures: Figures, monkeypatch: 
     measure_tiny(tiny_model(), figures)
     more = "fixed cost of a run, SUN more than plain"
     assert_whole(figures, "operations that a layer adds", "host time of a layer", more)
-    assert 0 < figures.median("operations that a layer adds") <= 20
+    for operations in ("operations that a layer adds", "operations that a layer adds, NAG"):
+        assert 0 < figures.median(operations) <= 20
 
 
 def test_runs_are_compared_with_each_other(figures: Figures) -> None:

@@ -8,10 +8,12 @@ import comfy.hooks
 import comfy.lora
 import comfy.model_base
 import comfy.model_patcher
+import comfy.ops
 import comfy.sd
 import comfy.supported_models
 import pytest
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from sun_pack.sun_core.apply import (
     NegativeSettings,
     SunSettings,
@@ -97,19 +99,39 @@ class SmallSD2(comfy.supported_models.SD20):
     unet_extra_config = comfy.supported_models.SD20.unet_extra_config | {"num_head_channels": 8}
 
 
+class KolorsUNet(UNetModel):
+    """The text adapter of Kolors, as ComfyUI-Kolors-MZ puts it into a U-Net; ComfyUI itself cannot load Kolors."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.encoder_hid_proj = torch.nn.Linear(64, 48)
+
+    def forward(self, *args, context, **kwargs):
+        return super().forward(*args, context=self.encoder_hid_proj(context), **kwargs)
+
+
+class Kolors(comfy.model_base.SDXL):
+    """SDXL with the U-Net of Kolors."""
+
+    def __init__(self, model_config, device):
+        super().__init__(model_config, device=device)
+        self.diffusion_model = KolorsUNet(**model_config.unet_config, device=device, operations=comfy.ops.manual_cast)
+
+
+def of_depths(down, middle, up):
+    """SDXL's shape with so many transformers in each block; a middle of -1 has none."""
+    return small(SDXL, transformer_depth=down, transformer_depth_middle=middle, transformer_depth_output=up)
+
+
+BASE, SUPPORTED = comfy.model_base, comfy.supported_models
 FAMILIES = {
-    "SD1.x inpaint": (comfy.model_base.BaseModel, comfy.supported_models.SD15, small(SD15, in_channels=9)),
-    "SD2.x": (comfy.model_base.BaseModel, SmallSD2, small(SD2)),
-    "SDXL": (
-        comfy.model_base.SDXL,
-        comfy.supported_models.SDXL,
-        small(
-            SDXL,
-            transformer_depth=[0, 0, 1, 1, 2, 2],
-            transformer_depth_middle=2,
-            transformer_depth_output=[0, 0, 0, 1, 1, 1, 2, 2, 2],
-        ),
-    ),
+    "SD1.x inpaint": (BASE.BaseModel, SUPPORTED.SD15, small(SD15, in_channels=9)),
+    "SD1.x instruct-pix2pix": (BASE.SD15_instructpix2pix, SUPPORTED.SD15_instructpix2pix, small(SD15, in_channels=8)),
+    "SD2.x": (BASE.BaseModel, SmallSD2, small(SD2)),
+    "SDXL": (BASE.SDXL, SUPPORTED.SDXL, of_depths([0, 0, 1, 1, 2, 2], 2, [0, 0, 0, 1, 1, 1, 2, 2, 2])),
+    "SSD-1B": (BASE.SDXL, SUPPORTED.SSD1B, of_depths([0, 0, 2, 2, 4, 4], -1, [0, 0, 0, 1, 1, 2, 10, 4, 4])),
+    "Segmind-Vega": (BASE.SDXL, SUPPORTED.Segmind_Vega, of_depths([0, 0, 1, 1, 2, 2], -1, [0, 0, 0, 1, 1, 1, 2, 2, 2])),
+    "Kolors": (Kolors, SUPPORTED.SDXL, of_depths([0, 0, 1, 1, 2, 2], 2, [0, 0, 0, 1, 1, 1, 2, 2, 2])),
 }
 
 
@@ -121,12 +143,15 @@ def test_every_family_of_unets_is_guided(family, sample, difference, evaluated):
     if "inpaint" in family:
         base.set_inpaint()
     model = comfy.model_patcher.ModelPatcher(base, CPU, CPU)
-    positive, neg = ([[torch.randn(1, 77, 48), {"pooled_output": torch.zeros(1, 1280)}]] for _ in range(2))
+    width = 64 if family == "Kolors" else 48
+    beside = {"pooled_output": torch.zeros(1, 1280), "concat_latent_image": torch.randn(1, 4, 16, 16)}
+    positive, neg = ([[torch.randn(1, 77, width), beside]] for _ in range(2))
     conds = {"positive": positive, "negative": neg, "steps": 2}
+    read = base.diffusion_model.encoder_hid_proj(neg[0][0]) if family == "Kolors" else neg[0][0]
     rows = evaluated(base.diffusion_model)
     found = sample(apply_negative(model, NegativeSettings()), cfg=7.0, **conds)
     assert rows == [1, 1]
-    assert difference(found, sample(recomputed(model, neg[0][0]), **conds)) < 1e-5
+    assert difference(found, sample(recomputed(model, read), **conds)) < 1e-5
     assert difference(found, sample(model, **conds)) > 1e-3
 
 
@@ -230,6 +255,17 @@ def test_lora_on_cross_attention_counts_for_the_negative_too(model, with_lora, n
     assert difference(expected, sample(negative)) > 1e-3
 
 
+def test_weights_that_stay_offloaded_give_the_same(with_lora, negative, sample, difference):
+    """As far as a CPU goes: every weight is fetched, and the LoRA added, when a layer is called."""
+    offloaded = with_lora(negative)
+    expected = sample(offloaded.clone())
+    offloaded.detach()
+    offloaded.partially_load = lambda device, *_, **__: type(offloaded).partially_load(offloaded, device, 1)
+    assert difference(sample(offloaded), expected) < 1e-5
+    assert offloaded.lowvram_patch_counter() > 0
+    offloaded.detach()
+
+
 def test_lora_hook_on_the_positive_counts_for_the_negative_too(
     model, with_lora, negative, sample, conditioning, difference
 ):
@@ -301,15 +337,15 @@ def test_adapter_on_the_same_model_wins_and_the_report_says_so(model, adapter, s
     assert len(of_adapter) == 1 and of_adapter[0].evaluations == 4
 
 
-def test_model_without_a_unet_is_named_and_refused():
-    class Flux:
-        diffusion_model = torch.nn.Linear(1, 1)
+SD3 = {"in_channels": 16, "patch_size": 2, "depth": 1, "num_patches": 16, "qkv_bias": True}
+WAN_WITH_SOUND = {"image_model": "wan2.1", "model_type": "s2v", "dim": 128, "num_heads": 1, "num_layers": 1}
 
-    class NoUnet:
-        model = Flux()
 
-    with pytest.raises(SunError, match="This MODEL is Flux, which is no U-Net with cross-attention"):
-        apply_negative(NoUnet(), NegativeSettings())
+@pytest.mark.parametrize(("family", "config"), [("SD3", SD3), ("WAN22_S2V", WAN_WITH_SOUND)])
+def test_model_of_another_family_is_named_and_refused(family, config):
+    base = getattr(comfy.supported_models, family)({**config, "dtype": torch.float32}).get_model({}, "", device=CPU)
+    with pytest.raises(SunError, match=f"This MODEL is {family}, which Negative Prompt at CFG 1 does not work on; con"):
+        apply_negative(comfy.model_patcher.ModelPatcher(base, CPU, CPU), NegativeSettings())
 
 
 def test_control_net_on_the_positive_works_beside(reference, model, negative, sample, conditioning, difference):

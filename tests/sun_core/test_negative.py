@@ -191,6 +191,23 @@ def test_long_negative_counts_as_a_whole(sun, sample, conditioning, reference, d
     assert difference(long(first, second), neg0) > 1e-3
 
 
+def test_negative_of_231_tokens_counts_as_a_whole(sun, sample, reference, difference):
+    """Whatever its length is to the positive's: each is attended to alone."""
+    first, second = reference.io["in.neg0"], reference.io["in.neg1"]
+    found = [sample(sun, negative=[[torch.cat(order, dim=1), {}]]) for order in ([first, first, second], [second] * 3)]
+    assert difference(found[1], sample(sun, negative=[[second, {}]])) < 1e-5
+    assert difference(found[0], found[1]) > 1e-3
+
+
+def test_each_image_has_its_own_negative(sun, sample, reference, conditioning, difference):
+    """Told by the noise of a batch, which ComfyUI draws for all images at once: only the negatives differ."""
+    negatives = torch.cat([reference.io["in.neg0"], reference.io["in.neg1"]])
+    both = sample(sun, negative=[[negatives, {}]], batch=2)
+    for image in range(2):
+        alone = sample(sun, negative=conditioning(f"neg{image}"), batch=2)
+        assert difference(both[image], alone[image]) < 1e-5
+
+
 def test_positive_with_an_area_leaves_the_negative_working(sun, model, sample, conditioning):
     """ComfyUI runs an area as a cut-out, and gives the negative an entry with the positive's uuid for it."""
     positive = conditioning("pos0") + conditioning("pos1", area=(8, 8, 4, 4), strength=1.0)

@@ -3,15 +3,19 @@
 import comfy.context_windows
 import pytest
 import torch
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 
 IMAGES = 5
 """One for each sigma of a run in 4 steps: ComfyUI 0.3.75 takes no other number in windows of images."""
 
 
-@pytest.fixture
-def sun(model, adapter):
-    return apply_sun(model, adapter, SunSettings())
+@pytest.fixture(params=["adapter", "no adapter"])
+def sun(request, model, adapter):
+    return (
+        apply_sun(model, adapter, SunSettings())
+        if request.param == "adapter"
+        else apply_negative(model, NegativeSettings())
+    )
 
 
 def core_windows(model, length):

@@ -1,4 +1,4 @@
-"""Single evaluations of the U-Net, with SUN and without, on the same inputs."""
+"""Single evaluations of the U-Net, with a node of SUN's and without, on the same inputs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -45,17 +45,21 @@ def each_evaluation(model: ModelPatcher, measure: EvaluateBoth) -> Iterator[None
         del base.apply_model
 
 
-def measure_forwards(sampler: Sampler, sun: ModelPatcher, steps: int, figures: Figures, name: str, target: str) -> None:
-    """Measure one evaluation with SUN and one without, in a turning order: machines change their speed in seconds."""
+def measure_forwards(
+    sampler: Sampler, patched: ModelPatcher, steps: int, figures: Figures, name: str, who: str, target: str
+) -> None:
+    """Measure one evaluation of the patched MODEL, called `who`, and a plain one, in a turning order: machines change
+    their speed in seconds.
+    """
 
     def measure(evaluate: Callable[[bool], Tensor], index: int) -> None:
         seconds = {which: timed(partial(evaluate, which == "sun"))[1] for which in ORDERS[index % 2]}
         figures.add(f"{name}, plain", seconds["plain"], "s")
-        figures.add(f"{name}, SUN", seconds["sun"], "s")
-        figures.add(f"{name}, SUN / plain", seconds["sun"] / seconds["plain"], "x", target)
+        figures.add(f"{name}, {who}", seconds["sun"], "s")
+        figures.add(f"{name}, {who} / plain", seconds["sun"] / seconds["plain"], "x", target)
 
-    with each_evaluation(sun, measure):
-        sampler(sun, steps, 1.0)
+    with each_evaluation(patched, measure):
+        sampler(patched, steps, 1.0)
 
 
 def measure_host(sampler: Sampler, sun: ModelPatcher, steps: int, figures: Figures) -> None:
@@ -76,9 +80,9 @@ def measure_host(sampler: Sampler, sun: ModelPatcher, steps: int, figures: Figur
         sampler(sun, steps, 1.0)
 
 
-def measure_operations(sampler: Sampler, sun: ModelPatcher, figures: Figures) -> None:
+def measure_operations(sampler: Sampler, patched: ModelPatcher, figures: Figures, name: str) -> None:
     """Count the operations that a layer adds after a run's first evaluation."""
-    layers = len(cross_attention_layers(sun.model.diffusion_model))
+    layers = len(cross_attention_layers(patched.model.diffusion_model))
 
     def measure(evaluate: Callable[[bool], Tensor], index: int) -> None:
         totals = []
@@ -86,7 +90,7 @@ def measure_operations(sampler: Sampler, sun: ModelPatcher, figures: Figures) ->
             with Operations() as operations:
                 evaluate(with_sun)
             totals.append(operations.counts.total())
-        figures.add("operations that a layer adds", (totals[1] - totals[0]) / layers, "", "at most 10")
+        figures.add(name, (totals[1] - totals[0]) / layers, "", "at most 10")
 
-    with each_evaluation(sun, measure):
-        sampler(sun, 2, 1.0)
+    with each_evaluation(patched, measure):
+        sampler(patched, 2, 1.0)

@@ -9,7 +9,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from sun_core.adapter import SunAdapter, load_adapter, save_adapter
-from sun_core.apply import SunSettings, apply_sun
+from sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 
 from .device import device, machine, timed
 from .forwards import measure_forwards, measure_host, measure_operations
@@ -23,6 +23,8 @@ MOST_SECONDS = 150.0
 MOST_REPEATS = 7
 MOST_FORWARDS = 30
 TINY_STEPS = 60
+NAG = "NAG"
+"""What Negative Prompt at CFG 1 is called in the table."""
 CAPTURING_RUNS = 3
 """Runs after which a forward is captured, checked and trusted."""
 
@@ -39,6 +41,7 @@ def measure(latent_size: int, batches: Sequence[int]) -> tuple[dict[str, Figure]
     models = {"plain": plain, "sun": apply_sun(plain, adapter, SunSettings(), may_capture=lambda: False)}
     if device().type == "cuda":
         models["captured"] = apply_sun(plain, adapter, SunSettings())
+    negative = apply_negative(plain, NegativeSettings(), may_capture=lambda: False)
     measure_tiny(tiny, figures)
     samplers = {batch: Sampler(latent_size, batch) for batch in batches}
     repeats, forwards = plan(samplers, models)
@@ -50,7 +53,9 @@ def measure(latent_size: int, batches: Sequence[int]) -> tuple[dict[str, Figure]
             print(f"Measuring {name}, {repeat + 1} of {repeats} ...", flush=True)
             measure_runs(sampler, models, figures, name)
         limit = "at most 1.02" if device().type == "cpu" else "at most 1.15 at batch 1, 1.06 at batch 8"
-        measure_forwards(sampler, models["sun"], forwards, figures, f"{name}: forward", limit)
+        measure_forwards(sampler, models["sun"], forwards, figures, f"{name}: forward", "SUN", limit)
+        limit = "at most 1.03" if device().type == "cpu" else ""
+        measure_forwards(sampler, negative, forwards, figures, f"{name}: forward", NAG, limit)
         measure_busy(sampler, models, figures, name)
     described = machine() | {
         "weights": str(plain.model.get_dtype()).removeprefix("torch."),
@@ -80,7 +85,9 @@ def measure_tiny(tiny: ModelPatcher, figures: Figures) -> None:
     sampler = Sampler(8, 1, TINY_UNET["context_dim"])
     for model in (tiny, sun):
         sampler(model, SUN_STEPS, 1.0)
-    measure_operations(sampler, sun, figures)
+    measure_operations(sampler, sun, figures, "operations that a layer adds")
+    negative = apply_negative(tiny, NegativeSettings(), may_capture=lambda: False)
+    measure_operations(sampler, negative, figures, f"operations that a layer adds, {NAG}")
     measure_host(sampler, sun, TINY_STEPS, figures)
     measure_fixed_costs(sampler, tiny, sun, figures)
 

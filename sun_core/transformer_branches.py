@@ -1,0 +1,61 @@
+"""The negative as a diffusion transformer's own layers read it, as OwnBranches has it of a U-Net's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from .branches import guidance_by, layer_of, of_all_devices, of_device
+from .conditioning import CachedContext, NegativeEntry
+from .forward import LayerBranches
+from .nag import NagSettings
+from .transformers import Transformer, transformer_of
+
+
+@dataclass(frozen=True)
+class TransformerBranches:
+    """The negative as the transformer's own layers read it; each device has its own copy of the transformer."""
+
+    transformers: Mapping[torch.device, Transformer]
+    settings: NagSettings
+    reads_positives = False
+    follows_weights = True
+
+    @classmethod
+    def on(cls, model: ModelPatcher, settings: NagSettings) -> "TransformerBranches":
+        """Take the cross-attention of `model`, which is a transformer."""
+        of_devices = {p.load_device: transformer_of(p.model.diffusion_model) for p in of_all_devices(model)}
+        return cls({device: t for device, t in of_devices.items() if t is not None}, settings)
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the text that the transformer takes."""
+        return next(iter(self.transformers.values())).context_dim
+
+    @property
+    def layer_count(self) -> int:
+        """How many cross-attention layers the transformer has."""
+        return len(next(iter(self.transformers.values())).layers())
+
+    def layers(
+        self,
+        negatives: Sequence[NegativeEntry],
+        positives: Sequence[CachedContext],
+        chunks: int,
+        chunk_rows: int,
+        latent_size: Sequence[int],
+        like: Tensor,
+    ) -> dict[int, LayerBranches]:
+        """Make the branches of all layers of the transformer; arguments as in BranchSource."""
+        transformer = of_device(self.transformers, like.device)
+        guidance = guidance_by(self.settings, negatives, like)
+        texts = [entry.through(partial(transformer.text, beside=entry.beside), like) for entry in negatives]
+        layers = {}
+        for layer in transformer.layers():
+            project = partial(transformer.keys_values, layer.attention)
+            branches = [[text.keys_values(str(layer.number), project, like, chunk_rows)] * chunks for text in texts]
+            layers[layer.number] = layer_of(branches, guidance, chunk_rows)
+        return layers

@@ -1,0 +1,354 @@
+"""A negative prompt at CFG 1 on diffusion transformers, through ComfyUI's own models, loaders and samplers."""
+
+import types
+from contextlib import contextmanager
+
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.samplers
+import pytest
+import torch
+from sun_pack.sun_core.apply import NegativeSettings, apply_negative
+from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.nag import NagSettings
+from torch import nn
+
+from .small_transformers import FAMILIES
+
+SETTINGS = NegativeSettings()
+FEW = ("Wan 2.1 image to video", "Cosmos-Predict2", "LTX-Video")
+few_families = pytest.mark.parametrize("made", FEW, indirect=True)
+"""For what no family does in a way of its own."""
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def made(request):
+    """A family and a MODEL of it."""
+    family = FAMILIES[request.param]
+    model = family.make()
+    if model is None:
+        pytest.skip(f"this ComfyUI has no {request.param}")
+    return family, model
+
+
+@pytest.fixture
+def family(made):
+    return made[0]
+
+
+@pytest.fixture
+def model(made):
+    """A MODEL of its own around the family's transformer."""
+    return made[1].clone()
+
+
+@pytest.fixture
+def prompt(family):
+    """Makes a CONDITIONING with what the family's text encoder gives: `prompt(seed)`."""
+
+    def prompt(seed, rows=1, **values):
+        generator = torch.Generator().manual_seed(seed)
+        text = torch.randn(rows, family.tokens, family.width, generator=generator)
+        return [[text, family.beside(seed) | values]]
+
+    return prompt
+
+
+@pytest.fixture
+def draw(sample, family, prompt):
+    """Samples 3 steps as a queue does: `draw(model, cfg=7.0, ...)`."""
+
+    def draw(model, batch=1, positive=None, negative=None, steps=3, **options):
+        latent = options.pop("latent", torch.zeros(batch, *family.latent))
+        conds = {"positive": positive or prompt(1), "negative": negative or prompt(2)}
+        with torch.inference_mode():
+            return sample(model, latent=latent, steps=steps, **conds, **options).clone()
+
+    return draw
+
+
+@pytest.fixture
+def evaluations(made):
+    """The rows of each forward of the transformer so far."""
+    rows: list[int] = []
+    hook = made[1].model.diffusion_model.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    yield rows
+    hook.remove()
+
+
+@pytest.fixture
+def read_by_layers(model, family, draw):
+    """Finds what the transformer itself gives its layers for a prompt: `read_by_layers(prompt)`, (args, kwargs)."""
+
+    def read_by_layers(conditioning):
+        found = []
+        layer = family.layers(model)[0][1]
+        hook = layer.register_forward_pre_hook(lambda _, *given: found.append(given), with_kwargs=True)
+        draw(model, positive=conditioning, steps=1)
+        hook.remove()
+        (_, *args), kwargs = found[0]
+        return args, kwargs
+
+    return read_by_layers
+
+
+@contextmanager
+def replaced(module, name, other):
+    own = getattr(module, name)
+    setattr(module, name, other)
+    try:
+        yield
+    finally:
+        setattr(module, name, own)
+
+
+class Zeros(nn.Module):
+    def forward(self, x):
+        return torch.zeros(*x.shape[:-1], 128)
+
+
+@pytest.fixture
+def recomputed(model, family, read_by_layers):
+    """A MODEL whose every layer is computed plainly for both prompts, then joined by the published formula."""
+
+    def recomputed(onto, negative, nag=SETTINGS.nag):
+        args, kwargs = read_by_layers(negative)
+
+        def replacement(layer):
+            own, project = type(layer).forward, getattr(layer, family.projection)
+
+            def attended(*given, **named):
+                with replaced(layer, family.projection, nn.Identity()):
+                    out = own(layer, *given, **named)
+                return out[0] if isinstance(out, tuple) else out
+
+            def forward(x, *positive, **named):
+                rows = [a.expand(len(x), *a.shape[1:]) if isinstance(a, torch.Tensor) else a for a in args]
+                others = {k: v.expand(len(x), *v.shape[1:]) for k, v in kwargs.items() if k in ("context", "mask")}
+                text = attended(x, *positive, **named)
+                neg = attended(x, *rows, **{**named, **others})
+                image = 0.0
+                if hasattr(layer, "k_img"):  # both hold what the layer attended to in the image
+                    with replaced(layer, "v", Zeros()):
+                        image = attended(x, *positive, **named)
+                text, neg = text - image, neg - image
+                ext = nag.scale * text - (nag.scale - 1) * neg
+                r = ext.abs().sum(-1, keepdim=True) / text.abs().sum(-1, keepdim=True)
+                out = project(nag.alpha * ext * r.clamp(max=nag.tau) / r + (1 - nag.alpha) * text + image)
+                return (out,) if family.returns_tuple else out
+
+            return forward
+
+        patched = onto.clone()
+        for path, layer in family.layers(patched):
+            patched.add_object_patch(f"{path}.forward", replacement(layer))
+        return patched
+
+    return recomputed
+
+
+def test_sampling_equals_a_plain_re_computation(model, draw, recomputed, prompt, difference):
+    found = draw(apply_negative(model, SETTINGS))
+    assert difference(found, draw(recomputed(model, prompt(2)))) < 1e-5
+    assert difference(found, draw(model)) > 1e-3
+
+
+def test_every_setting_of_nag_counts(model, draw, recomputed, prompt, difference):
+    nag = NagSettings(scale=8.0, tau=1.2, alpha=0.9)
+    found = draw(apply_negative(model, NegativeSettings(nag)))
+    assert difference(found, draw(recomputed(model, prompt(2), nag))) < 1e-5
+
+
+def test_cfg_becomes_1_with_one_evaluation_a_step(model, draw, evaluations):
+    reports = []
+    draw(apply_negative(model, SETTINGS, report=reports.append), cfg=7.0, steps=4)
+    assert evaluations == [1, 1, 1, 1]
+    assert reports[0].changes == ["CFG 7 -> 1"] and reports[0].evaluations == 4 and not reports[0].findings
+
+
+def test_keys_and_values_of_the_negative_are_made_once_per_run(model, family, draw):
+    calls = []
+    inputs = [child for name, child in family.layers(model)[0][1].named_modules() if name in family.text_inputs]
+    hooks = [child.register_forward_pre_hook(lambda *_: calls.append(1)) for child in inputs]
+    draw(apply_negative(model, SETTINGS), steps=5)
+    for hook in hooks:
+        hook.remove()
+    assert inputs and len(calls) == len(inputs) * (5 + 1)
+
+
+@few_families
+def test_second_run_has_its_own_prompts(model, draw, prompt):
+    negative = apply_negative(model, SETTINGS)
+    first = draw(negative)
+    other = draw(negative, negative=prompt(3))
+    assert not torch.equal(first, other)
+    assert torch.equal(first, draw(negative)) and torch.equal(other, draw(negative, negative=prompt(3)))
+
+
+def test_model_without_the_node_samples_as_before(model, draw):
+    before = draw(model)
+    assert not torch.equal(draw(apply_negative(model, SETTINGS)), before)
+    assert torch.equal(draw(model), before)
+
+
+@few_families
+def test_interrupted_run_leaves_the_model_clean(model, draw, evaluations):
+    before, negative = draw(model), apply_negative(model, SETTINGS)
+    expected = draw(negative)
+
+    def interrupt(executor, *args, **kwargs):
+        if len(evaluations) == 2:
+            raise comfy.model_management.InterruptProcessingException
+        return executor(*args, **kwargs)
+
+    interrupted = negative.clone()
+    interrupted.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "test", interrupt)
+    evaluations.clear()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        draw(interrupted)
+    assert torch.equal(draw(model), before) and torch.equal(draw(negative), expected)
+
+
+def sampled(model, noises, positive, negative):
+    sampler = comfy.samplers.sampler_object("euler")
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 3)
+    with torch.inference_mode():
+        return comfy.sample.sample_custom(
+            model, noises, 1.0, sampler, sigmas, positive, negative, torch.zeros_like(noises), seed=0
+        )
+
+
+def test_batch_equals_its_singles(model, family, prompt, difference):
+    """Each image with a noise and, where a batch can hold several texts, prompts of its own."""
+    negative = apply_negative(model, SETTINGS)
+    noises = torch.randn(2, *family.latent, generator=torch.Generator().manual_seed(0))
+    rows = 1 if family.beside(1) else 2
+    (positive, beside), (neg, beside_neg) = prompt(1, rows)[0], prompt(2, rows)[0]
+    together = sampled(negative, noises, [[positive, beside]], [[neg, beside_neg]])
+    for row in range(2):
+        of_row = slice(row % rows, row % rows + 1)
+        alone = sampled(negative, noises[row : row + 1], [[positive[of_row], beside]], [[neg[of_row], beside_neg]])
+        assert difference(together[row : row + 1], alone) < 1e-5
+
+
+@pytest.fixture
+def with_lora(family):
+    """Loads a LoRA on what makes keys and values, as Load LoRA does: `with_lora(MODEL)`."""
+
+    def with_lora(onto):
+        generator, lora = torch.Generator().manual_seed(0), {}
+        for path, layer in family.layers(onto):
+            for name in family.text_inputs:
+                out_features, in_features = layer.get_submodule(name).weight.shape
+                for part, shape in (("up", (out_features, 2)), ("down", (2, in_features))):
+                    lora[f"{path}.{name}.lora_{part}.weight"] = torch.randn(shape, generator=generator) * 0.1
+        return comfy.sd.load_lora_for_models(onto, None, lora, 1.0, 0.0)[0]
+
+    return with_lora
+
+
+def test_lora_on_cross_attention_counts_for_the_negative_too(model, draw, recomputed, with_lora, prompt, difference):
+    expected = draw(recomputed(with_lora(model), prompt(2)))
+    negative = apply_negative(model, SETTINGS)
+    for patched in (apply_negative(with_lora(model), SETTINGS), with_lora(negative)):
+        assert difference(draw(patched), expected) < 1e-5
+    assert difference(expected, draw(negative)) > 1e-3
+
+
+@few_families
+def test_weights_that_stay_offloaded_give_the_same(model, draw, with_lora, difference):
+    """As far as a CPU goes: every weight is fetched, and the LoRA added, when a layer is called."""
+    negative = with_lora(apply_negative(model, SETTINGS))
+    expected = draw(negative)
+    offloaded = negative.clone()
+    offloaded.detach()
+    offloaded.partially_load = lambda device, *_, **__: type(offloaded).partially_load(offloaded, device, 1)
+    assert difference(draw(offloaded), expected) < 1e-5
+    assert offloaded.lowvram_patch_counter() > 0
+    offloaded.detach()
+
+
+@few_families
+def test_combined_negatives_count_by_their_strengths(model, draw, prompt, difference):
+    negative = apply_negative(model, SETTINGS)
+    strong, weak = prompt(2, strength=1.0), prompt(3, strength=0.0)
+    assert difference(draw(negative, negative=strong + weak), draw(negative)) < 1e-5
+    assert difference(draw(negative, negative=strong + prompt(3)), draw(negative)) > 1e-3
+
+
+def test_masked_negatives_count_in_their_places(model, family, draw, prompt, difference):
+    """In each frame of a video; an area is a mask."""
+    negative = apply_negative(model, SETTINGS)
+    height, width = family.latent[-2:]
+    everywhere, nowhere = torch.ones(1, height, width), torch.zeros(1, height, width)
+    only_first = prompt(2, mask=everywhere) + prompt(3, mask=nowhere)
+    assert difference(draw(negative, negative=only_first), draw(negative)) < 1e-5
+    left = torch.zeros(1, height, width)
+    left[..., : width // 2] = 1.0
+    half = draw(negative, negative=prompt(2, mask=left) + prompt(3))
+    assert difference(half, draw(negative, negative=prompt(2) + prompt(3))) > 1e-4
+    as_area = draw(negative, negative=prompt(2, area=(height, width // 2, 0, 0)) + prompt(3))
+    assert torch.equal(as_area, half)
+
+
+@few_families
+def test_negative_counts_only_in_its_range(model, draw, prompt, difference):
+    """Of the run, set on the node, and of an entry."""
+    never = apply_negative(model, NegativeSettings(start_percent=0.999, end_percent=1.0))
+    assert torch.equal(draw(never), draw(model))
+    negative = apply_negative(model, SETTINGS)
+    late = prompt(2) + prompt(3, start_percent=0.999, end_percent=1.0)
+    assert difference(draw(negative, negative=late), draw(negative)) < 1e-5
+
+
+@few_families
+def test_cfg_of_the_sampler_leaves_uncond_plain(model, draw, evaluations, difference):
+    """With a CFG of almost 1, a guided uncond row would show."""
+    from_sampler = apply_negative(model, NegativeSettings(automatic=False))
+    weighed_out = draw(from_sampler, cfg=1.0 + 1e-6)
+    assert sum(evaluations) == 6
+    assert difference(weighed_out, draw(from_sampler, cfg=1.0)) < 1e-4
+
+
+@few_families
+def test_attention_of_another_pack_is_used_for_both_prompts(model, draw, difference):
+    calls = []
+
+    def override(function, *args, **kwargs):
+        calls.append(1)
+        return function(*args, **kwargs)
+
+    negative = apply_negative(model, SETTINGS)
+    expected = draw(negative)
+    negative.model_options["transformer_options"]["optimized_attention_override"] = override
+    assert difference(draw(negative), expected) < 1e-6
+    plain = model.clone()
+    plain.model_options["transformer_options"]["optimized_attention_override"] = override
+    with_sun, _ = len(calls), calls.clear()
+    draw(plain)
+    assert with_sun > len(calls)
+
+
+@few_families
+def test_second_object_patch_is_refused(model, family):
+    other = model.clone()
+    other.add_object_patch(f"{family.layers(model)[0][0]}.forward", lambda x, context, **_: x)
+    with pytest.raises(SunError, match="Another node on the MODEL line, such as WanVideoNAG, has replaced"):
+        apply_negative(other, SETTINGS)
+
+
+@few_families
+def test_layers_that_a_later_node_replaces_are_reported(model, family, draw):
+    reports = []
+    replaced = apply_negative(model, SETTINGS, report=reports.append).clone()
+    for path, layer in family.layers(model):
+        replaced.add_object_patch(f"{path}.forward", types.MethodType(type(layer).forward, layer))
+    draw(replaced)
+    assert "SUN acted in 0 of 2 layers, because another node replaces the others" in str(reports[0])
+
+
+@few_families
+def test_negative_of_another_text_width_is_told_apart(model, family, draw, prompt):
+    (context, beside), *_ = prompt(2)
+    with pytest.raises(SunError, match=f"encoded {family.width + 8} wide, but this MODEL reads"):
+        draw(apply_negative(model, SETTINGS), negative=[[torch.nn.functional.pad(context, (0, 8)), beside]])
