@@ -130,7 +130,9 @@ class SunHooks:
             with self._counted_predictions(guider, run.measures):
                 return executor(*rest, **kwargs)
         finally:
-            report.evaluations = run.measures.evaluations
+            report.evaluations, report.rows = run.measures.evaluations, run.measures.rows
+            if run.measures.sun_forwards:
+                report.layers, report.acted = run.measures.layers, len(run.measures.acted)
             if guider.model_patcher.load_device.type == "cuda":
                 report.replayed, report.why_eager = replays.count, replays.why_eager
             guidance.end()
