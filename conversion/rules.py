@@ -103,6 +103,8 @@ NEIGHBOURS: dict[str, Neighbour] = {
     for entry in RULES["neighbours"]
     for node_type in entry["types"]
 }
+NAMED_ON_MODEL = frozenset({*SUN_ON_MODEL, *OTHER_NODES, *NEIGHBOURS, "ModelSamplingDiscrete"})
+"""The nodes on a MODEL line that decide whether SUN can work there, or how well."""
 NOT_SUPPORTED: dict[str, str] = RULES["not_supported"]
 """Guiders and schedules that SUN cannot work with; the reason follows their name in a sentence."""
 PACK_SETTINGS: dict[str, tuple[str, Role]] = {
