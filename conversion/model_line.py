@@ -8,8 +8,8 @@ from .rules import (
     BROADCASTS,
     GET_NODE,
     NAMED_ON_MODEL,
+    OURS_ON_MODEL,
     REROUTES,
-    SUN_ON_MODEL,
     SWITCHES,
     can_hide_model,
     distilled_by_name,
@@ -34,8 +34,8 @@ class ModelLine:
     named: list[Node] = field(default_factory=list)
     """Those of its nodes that the rules name, for better or worse: SUN, its neighbors, and what makes a few-step model
     or one of another family."""
-    suns: list[Node] = field(default_factory=list)
-    """The nodes on the way that put SUN on a MODEL, active or not."""
+    ours: list[Node] = field(default_factory=list)
+    """The nodes of this pack on the way, active or not."""
     outputs: set[tuple[str | None, Source]] = field(default_factory=set)
     """The outputs at which it parts or comes back to itself, and those above them."""
     _nodes: list[Node] = field(default_factory=list)
@@ -47,8 +47,13 @@ class ModelLine:
         """The active nodes that the MODEL runs through, the nearest first."""
         return [node for part in self._parts() for node in part._nodes]
 
+    @property
+    def passed(self) -> list[Node]:
+        """Every node on the way, reroutes, bypassed nodes and subgraph nodes among them."""
+        return [node for part in self._parts() for node in part._passed]
+
     def passes(self, nodes: Set[Node]) -> bool:
-        """Tell whether it runs through one of these, reroutes, bypassed nodes and subgraph nodes among them."""
+        """Tell whether one of these is on the way, without making a list of what is."""
         return any(not nodes.isdisjoint(part._passed) for part in self._parts())
 
     def _parts(self) -> Iterator["ModelLine"]:
@@ -60,8 +65,8 @@ class ModelLine:
     def go_through(self, node: Node) -> None:
         """Pass a node, whether or not it does anything to the MODEL."""
         self._passed.append(node)
-        if node.type in SUN_ON_MODEL and node not in self.suns:
-            self.suns.append(node)
+        if node.type in OURS_ON_MODEL and node not in self.ours:
+            self.ours.append(node)
 
     def take_in(self, node: Node) -> None:
         """Count a node that the MODEL runs through."""
@@ -73,7 +78,7 @@ class ModelLine:
         """Make this one step below the line `above`."""
         self._above, self.loaders, self.breaks, self.outputs = above, above.loaders, above.breaks, above.outputs
         self.named = [*self.named, *above.named] if self.named else above.named
-        self.suns = list(dict.fromkeys([*self.suns, *above.suns])) if self.suns else above.suns
+        self.ours = list(dict.fromkeys([*self.ours, *above.ours])) if self.ours else above.ours
 
 
 class ModelLines:

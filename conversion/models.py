@@ -12,6 +12,7 @@ from .rules import (
     OTHER_NODES,
     RELEASED,
     STEPS,
+    SUN_ON_MODEL,
     UNET_FAMILIES,
     Distilled,
     distilled_by_name,
@@ -93,7 +94,7 @@ class Model:
 def model_of(line: ModelLine, installed: Installed) -> Model:
     """Judge a MODEL line by its nodes and by the header of the model file, or by its name if it is not here."""
     model = Model()
-    model.sun = next((node for node in line.suns if node.is_active), None)
+    model.sun = next((node for node in line.ours if node.type in SUN_ON_MODEL and node.is_active), None)
     if not line.loaders:
         model.refusal = line.breaks[0]
         return model
@@ -231,10 +232,10 @@ class Lines:
         return self.of(sampler.graph, sampler.model_input.source if sampler.model_input else None)
 
     def samplers_behind(self, samplers: Iterable[Sampler]) -> dict[Node, list[Sampler]]:
-        """Return the samplers that each SUN node leads to, active or not."""
+        """Return the samplers that each node of this pack leads to, active or not."""
         behind: dict[Node, list[Sampler]] = defaultdict(list)
         for sampler in samplers:
-            for node in self.of_sampler(sampler)[0].suns:
+            for node in self.of_sampler(sampler)[0].ours:
                 behind[node].append(sampler)
         return behind
 
@@ -259,7 +260,7 @@ def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
     """Decide whether a sampler can be sped up, and with which adapter."""
     line, model = lines.of_sampler(sampler)
     candidate = Candidate(sampler, line, model, refusal=sampler.problem)
-    bypassed = next((node for node in line.suns if not node.is_active), None)
+    bypassed = next((node for node in line.ours if node.type in SUN_ON_MODEL and not node.is_active), None)
     if model.sun is not None:
         candidate.refusal = say("{node} is already on its MODEL line", node=model.sun.label)
     elif bypassed is not None:

@@ -69,7 +69,7 @@ def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, sample
     for sampler in samplers:
         line, _ = lines.of_sampler(sampler)
         if not aimed.isdisjoint(sampler.members) or line.passes(aimed):
-            chosen.update(line.suns)
+            chosen.update(line.ours)
     return [node for node in records if node in chosen]
 
 

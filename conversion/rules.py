@@ -78,6 +78,7 @@ DETERMINISTIC: tuple[str, ...] = tuple(RULES["deterministic"])
 
 SPEED_UP: dict[str, Any] = RULES["speed_up"]
 SUN_ON_MODEL = ("SUNSpeedUp", "SUNApply")
+OURS_ON_MODEL = (*SUN_ON_MODEL, "SUNNegative")
 RELEASED: dict[str, Any] = RULES["released"]
 
 REROUTES: frozenset[str] = frozenset(RULES["reroutes"])
