@@ -7,9 +7,10 @@ left out of the view and stay in the JSON, so that no reader of a view has to ex
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from .rules import REROUTES, NodeRule, is_file_name
+from .rules import REROUTES, SET_NODE, NodeRule, is_file_name
 
 NodeId = int | str
 Box = tuple[float, float, float, float]
@@ -170,6 +171,15 @@ class Graph:
                     if slot.feed is not None:
                         self._consumers[slot.feed].append(Consumer(node, slot))
         return self._consumers.get(source, [])
+
+    @cached_property
+    def senders(self) -> dict[str, list[Node]]:
+        """The Set nodes by the name under which Get nodes hand on what feeds them."""
+        found: dict[str, list[Node]] = defaultdict(list)
+        for node in self.nodes.values():
+            if node.type == SET_NODE:
+                found[str(node.widgets.get("name"))].append(node)
+        return found
 
     def through_reroutes(self, source: Source | None) -> Source | None:
         """Follow Reroute nodes up to the output that feeds a link; None if they lead nowhere or in a circle."""

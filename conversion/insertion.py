@@ -1,9 +1,9 @@
 """Find where new nodes go, on the MODEL lines and on the canvas, and make the edits that put them there."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import product
 from math import ceil, floor
 from typing import Any
 
@@ -40,34 +40,56 @@ def by_line(ready: list[Candidate]) -> list[Insertion]:
     goes before the highest of these that leads to such samplers alone. If only native reroutes part them, each of these
     keeps a node of its own.
     """
-    mixed = _mixed_reroutes(ready)
-    ways = [_way_up(candidate, mixed) for candidate in ready]
-    below: dict[Spot, set[Spot | None]] = defaultdict(set)
-    for way in ways:
-        below[next(iter(way))].add(None)
-        for lower, upper in pairwise(way):
-            below[upper].add(lower)
+    ways = _Ways(ready)
     insertions: dict[tuple[Spot, str | None], Insertion] = {}
-    for candidate, way in zip(ready, ways, strict=True):
-        spot = next((spot for spot in reversed(way) if len(below[spot]) > 1), next(iter(way)))
-        target, adapter = way[spot], candidate.choice.name if candidate.choice else None
+    for candidate in ready:
+        target, adapter = ways.shared(_model_target(candidate)), candidate.choice.name if candidate.choice else None
         made = Insertion(candidate.sampler.graph, _source(target), target.input.via, adapter, {}, [])
-        insertion = insertions.setdefault((spot, adapter), made)
+        insertion = insertions.setdefault((_spot(target), adapter), made)
         insertion.candidates.append(candidate)
         insertion.targets[target.node, target.input.name] = target
     return list(insertions.values())
 
 
-def _way_up(candidate: Candidate, mixed: set[Node]) -> dict[Spot, Consumer]:
-    """Return the inputs before which SUN can go for a sampler: its own, then those of the reroutes above it."""
-    way: dict[Spot, Consumer] = {}
-    target: Consumer | None = _model_target(candidate)
-    while target is not None and (spot := _spot(target)) not in way:
-        way[spot] = target
-        reroute = candidate.sampler.graph.nodes.get(_source(target).node)
-        is_passable = reroute is not None and reroute.type in REROUTES and reroute not in mixed
-        target = next(_linked(reroute), None) if reroute is not None and is_passable else None
-    return way
+class _Ways:
+    """The ways from samplers up through reroutes. They join further up, so that each place is looked at once."""
+
+    def __init__(self, ready: list[Candidate]) -> None:
+        self._mixed = _mixed_reroutes(ready)
+        self._above: dict[Spot, Consumer | None] = {}
+        """The input of the reroute at each place, if SUN may go before that one too."""
+        self._below: dict[Spot, set[Spot | None]] = defaultdict(set)
+        """The places right below each, and None for a sampler."""
+        self._shared: dict[Spot, Consumer | None] = {}
+        for target in map(_model_target, ready):
+            self._below[_spot(target)].add(None)
+            self._climb(target)
+
+    def _climb(self, target: Consumer) -> None:
+        spot = _spot(target)
+        while spot not in self._above:
+            reroute = target.node.graph.nodes.get(spot[1].node)
+            is_passable = reroute is not None and reroute.type in REROUTES and reroute not in self._mixed
+            upper = next(_linked(reroute), None) if reroute is not None and is_passable else None
+            self._above[spot] = upper
+            if upper is None:
+                return
+            self._below[_spot(upper)].add(spot)
+            spot = _spot(upper)
+
+    def shared(self, target: Consumer) -> Consumer:
+        """Return the highest input on the way up at which another way joins, or `target` itself."""
+        steps: dict[Spot, Consumer] = {}
+        spot = _spot(target)
+        while spot not in self._shared and spot not in steps and (upper := self._above[spot]) is not None:
+            steps[spot] = upper
+            spot = _spot(upper)
+        found = self._shared.get(spot)
+        for lower, upper in reversed(steps.items()):
+            if found is None and len(self._below[_spot(upper)]) > 1:
+                found = upper
+            self._shared[lower] = found
+        return found or target
 
 
 def _model_target(candidate: Candidate) -> Consumer:
@@ -105,21 +127,60 @@ def _linked(node: Node) -> Iterator[Consumer]:
     return (Consumer(node, slot) for slot in node.inputs.values() if slot.source is not None)
 
 
+class Canvas:
+    """Where something stands in a graph, found by its position."""
+
+    CELL = 200.0
+    """The size of the squares by which boxes are found, about that of a node."""
+    MOST_CELLS = 400
+    """A box that lies in more squares than this is kept apart."""
+
+    def __init__(self, boxes: Iterable[Box]) -> None:
+        self.bottom = float("-inf")
+        self.large: list[Box] = []
+        self._cells: dict[tuple[int, int], list[Box]] = defaultdict(list)
+        for box in boxes:
+            self.add(box)
+
+    def add(self, box: Box) -> None:
+        """Add where something stands."""
+        self.bottom = max(self.bottom, box[3])
+        columns, rows = self._squares(box)
+        if len(columns) * len(rows) > self.MOST_CELLS:
+            self.large.append(box)
+            return
+        for cell in product(columns, rows):
+            self._cells[cell].append(box)
+
+    def in_the_way(self, area: Box) -> Box | None:
+        """Return a box that overlaps an area, unless it is a large one."""
+        left, top, right, bottom = area
+        for cell in product(*self._squares(area)):
+            for box in self._cells.get(cell, ()):
+                if left < box[2] and box[0] < right and top < box[3] and box[1] < bottom:
+                    return box
+        return None
+
+    def _squares(self, box: Box) -> tuple[range, range]:
+        left, top, right, bottom = (floor(edge / self.CELL) for edge in box)
+        return range(left, right + 1), range(top, bottom + 1)
+
+
 def insert(
     node_type: str,
     node_id: int,
     insertion: Insertion,
     changes: dict[Setting, Change],
-    boxes: dict[Graph, set[Box]],
+    boxes: dict[Graph, Canvas],
 ) -> list[Edit]:
     """Return the edits that put in one node. The link to the new node keeps the native reroutes of the old link.
 
-    `boxes` are where something stands on the canvas of each graph; the new node is added.
+    `boxes` are the canvases of the graphs that already have new nodes; this one's is added, and the new node on it.
     """
     graph = insertion.graph
     beside = min((target.node for target in insertion.targets.values()), key=lambda node: (node.box[0], node.box[1]))
     if graph not in boxes:
-        boxes[graph] = graph.boxes()
+        boxes[graph] = Canvas(graph.boxes())
     new = INSERTED[node_type]
     position = free_position(boxes[graph], beside, new.size)
     width, height = new.size
@@ -158,25 +219,28 @@ ROWS = range(-20, 21)
 """The places to try, in steps around the best one."""
 
 
-def free_position(boxes: set[Box], beside: Node, size: tuple[float, float]) -> tuple[float, float]:
+def free_position(canvas: Canvas, beside: Node, size: tuple[float, float]) -> tuple[float, float]:
     """Find the free place nearest to the left of `beside`, with top edges in line.
 
-    `boxes` are where something stands on the canvas. If every place around is full, it is the one below them all.
+    If every place around is full, it is the one below everything.
     """
     width, height = size[0], TITLE_HEIGHT + size[1]
     left, top = beside.box[0] - width - 2 * MARGIN, beside.box[1]
-    first, last = left + COLUMNS.start * STEP - MARGIN, left + COLUMNS.stop * STEP + width + MARGIN
-    upper, lower = top + ROWS.start * STEP - MARGIN, top + ROWS.stop * STEP + height + MARGIN
-    full: set[tuple[int, int]] = set()
-    for box in boxes:
-        if first < box[2] and box[0] < last and upper < box[3] and box[1] < lower:
-            columns = _steps(box[0] - left - width, box[2] - left, COLUMNS)
-            rows = _steps(box[1] - top - height, box[3] - top, ROWS)
-            full.update((column, row) for column in columns for row in rows)
-    place = next((place for place in _NEAREST_FIRST if place not in full), None)
-    if place is None:
-        return left, max(box[3] for box in boxes) + MARGIN + TITLE_HEIGHT
-    return left + place[0] * STEP, top + place[1] * STEP + TITLE_HEIGHT
+
+    def covered(box: Box) -> Iterator[tuple[int, int]]:
+        columns = _steps(box[0] - left - width, box[2] - left, COLUMNS)
+        return product(columns, _steps(box[1] - top - height, box[3] - top, ROWS))
+
+    full = {place for box in canvas.large for place in covered(box)}
+    for place in _NEAREST_FIRST:
+        if place in full:
+            continue
+        x, y = left + place[0] * STEP, top + place[1] * STEP
+        box = canvas.in_the_way((x - MARGIN, y - MARGIN, x + width + MARGIN, y + height + MARGIN))
+        if box is None:
+            return x, y + TITLE_HEIGHT
+        full.update(covered(box))
+    return left, canvas.bottom + MARGIN + TITLE_HEIGHT
 
 
 def _steps(start: float, end: float, steps: range) -> range:

@@ -1,43 +1,118 @@
 """Follow the MODEL line from a sampler up to its loader, through reroutes, bypassed nodes and subgraphs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
-from .graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Input, Node, NodeId, Source, Workflow
-from .rules import BROADCASTS, GET_NODE, REROUTES, SET_NODE, SWITCHES, can_hide_model, is_model_name
+from .graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Input, Node, Source, Workflow
+from .rules import (
+    BROADCASTS,
+    GET_NODE,
+    NAMED_ON_MODEL,
+    OURS_ON_MODEL,
+    REROUTES,
+    SWITCHES,
+    can_hide_model,
+    distilled_by_name,
+    is_model_name,
+)
 from .words import say
 
 MODEL = "MODEL"
 
 
-@dataclass
+@dataclass(eq=False)
 class ModelLine:
-    nodes: list[Node] = field(default_factory=list)
-    """The active nodes that the MODEL runs through, the nearest first."""
+    """The way of a MODEL from where it begins down to one output.
+
+    Lines that join share what lies above the place where they do, so that a long one costs no more than a short one.
+    """
+
     loaders: list[Node] = field(default_factory=list)
     """The nodes where it begins: they give a MODEL and take none."""
-    passed: set[Node] = field(default_factory=set)
-    """Every node on the way, including reroutes, bypassed nodes and subgraph nodes."""
     breaks: list[str] = field(default_factory=list)
     """The places where it leads nowhere, in words."""
+    named: list[Node] = field(default_factory=list)
+    """Those of its nodes that the rules name, for better or worse: SUN, its neighbors, and what makes a few-step model
+    or one of another family."""
+    ours: list[Node] = field(default_factory=list)
+    """The nodes of this pack on the way, active or not."""
+    outputs: set[tuple[str | None, Source]] = field(default_factory=set)
+    """The outputs at which it parts or comes back to itself, and those above them."""
+    _nodes: list[Node] = field(default_factory=list)
+    _passed: list[Node] = field(default_factory=list)
+    _above: "ModelLine | None" = None
 
-    def add(self, rest: "ModelLine") -> None:
-        """Append the rest of the line, further up."""
-        self.nodes += rest.nodes
-        self.loaders += rest.loaders
-        self.passed |= rest.passed
-        self.breaks += rest.breaks
+    @property
+    def nodes(self) -> list[Node]:
+        """The active nodes that the MODEL runs through, the nearest first."""
+        return [node for part in self._parts() for node in part._nodes]
+
+    @property
+    def passed(self) -> list[Node]:
+        """Every node on the way, reroutes, bypassed nodes and subgraph nodes among them."""
+        return [node for part in self._parts() for node in part._passed]
+
+    def passes(self, nodes: Set[Node]) -> bool:
+        """Tell whether one of these is on the way, without making a list of what is."""
+        return any(not nodes.isdisjoint(part._passed) for part in self._parts())
+
+    def _parts(self) -> Iterator["ModelLine"]:
+        part: ModelLine | None = self
+        while part is not None:
+            yield part
+            part = part._above
+
+    def go_through(self, node: Node) -> None:
+        """Pass a node, whether or not it does anything to the MODEL."""
+        self._passed.append(node)
+        if node.type in OURS_ON_MODEL and node not in self.ours:
+            self.ours.append(node)
+
+    def take_in(self, node: Node) -> None:
+        """Count a node that the MODEL runs through."""
+        self._nodes.append(node)
+        if node.type in NAMED_ON_MODEL or distilled_by_name(node.texts) is not None:
+            self.named.append(node)
+
+    def join(self, above: "ModelLine") -> None:
+        """Make this one step below the line `above`."""
+        self._above, self.loaders, self.breaks, self.outputs = above, above.loaders, above.breaks, above.outputs
+        self.named = [*self.named, *above.named] if self.named else above.named
+        self.ours = list(dict.fromkeys([*self.ours, *above.ours])) if self.ours else above.ours
 
 
-Known = Mapping[tuple[str | None, Source | None], ModelLine]
-"""Lines by the id of a graph and an output in it."""
+class ModelLines:
+    """The MODEL lines of a workflow, each found once."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._workflow = workflow
+        self._known: dict[tuple[str | None, Source | None], ModelLine] = {}
+
+    def at(self, graph: Graph, source: Source | None) -> ModelLine:
+        """Return the line that ends at the output `source`, or at an input without a link if that is None."""
+        first = graph, source
+        steps: dict[tuple[str | None, Source], ModelLine] = {}
+        while source is not None and (graph.id, source) not in self._known and (graph.id, source) not in steps:
+            step = steps[graph.id, source] = ModelLine()
+            onward = _step(self._workflow, graph, source, step)
+            if len(onward) != 1:  # here it begins or parts
+                del steps[graph.id, source]
+                break
+            ((graph, source),) = onward
+        key = graph.id, source
+        if key not in self._known:
+            self._known[key] = model_line(self._workflow, graph, source)
+        line = self._known[key]
+        for place, step in reversed(steps.items()):
+            if place in line.outputs:  # it runs in a circle
+                return self._known.setdefault((first[0].id, first[1]), model_line(self._workflow, *first))
+            step.join(line)
+            line = self._known[place] = step
+        return line
 
 
-def model_line(workflow: Workflow, graph: Graph, source: Source | None, known: Known | None = None) -> ModelLine:
-    """Walk up from the output `source`, to each node once, so that a circle ends the walk.
-
-    At an output whose line is known, the walk takes that line and ends.
-    """
+def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> ModelLine:
+    """Walk up from the output `source`, to each node once, so that a circle ends the walk."""
     line = ModelLine()
     if source is None:
         sender = next((node for node in graph.nodes.values() if node.type in BROADCASTS and node.is_active), None)
@@ -49,31 +124,31 @@ def model_line(workflow: Workflow, graph: Graph, source: Source | None, known: K
             )
         return line
     waiting: list[tuple[Graph, Source]] = [(graph, source)]
-    seen: set[tuple[str | None, NodeId, int]] = set()
     while waiting:
         graph, source = waiting.pop()
-        if (graph.id, *source) in seen:
-            continue
-        seen.add((graph.id, *source))
-        rest = known.get((graph.id, source)) if known and not waiting else None
-        if rest is not None and rest.passed.isdisjoint(line.passed):
-            line.add(rest)
-            break
-        if source.node == SUBGRAPH_INPUT:
-            _leave_subgraph(workflow, graph, source.slot, waiting, line)
-            continue
-        node = graph.nodes.get(source.node)
-        if node is None:
-            line.breaks.append(say("its MODEL line comes from node #{node}, which is not there", node=source.node))
-            continue
-        _pass_node(workflow, node, source.slot, waiting, line)
+        if (graph.id, source) not in line.outputs:
+            line.outputs.add((graph.id, source))
+            waiting += _step(workflow, graph, source, line)
     if not line.loaders and not line.breaks:
         line.breaks.append(say("its MODEL line runs in a circle"))
     return line
 
 
+def _step(workflow: Workflow, graph: Graph, source: Source, line: ModelLine) -> list[tuple[Graph, Source]]:
+    """Add what gives the output `source` to a line. Returns the outputs that feed it, the last one to follow first."""
+    onward: list[tuple[Graph, Source]] = []
+    node = graph.nodes.get(source.node)
+    if source.node == SUBGRAPH_INPUT:
+        _leave_subgraph(graph, source.slot, onward, line)
+    elif node is None:
+        line.breaks.append(say("its MODEL line comes from node #{node}, which is not there", node=source.node))
+    else:
+        _pass_node(workflow, node, source.slot, onward, line)
+    return onward
+
+
 def _pass_node(workflow: Workflow, node: Node, slot: int, waiting: list[tuple[Graph, Source]], line: ModelLine) -> None:
-    line.passed.add(node)
+    line.go_through(node)
     inner = workflow.inner(node)
     if node.mode == MUTED:
         line.breaks.append(say("its MODEL line runs through {node}, which is muted", node=node.label))
@@ -87,7 +162,7 @@ def _pass_node(workflow: Workflow, node: Node, slot: int, waiting: list[tuple[Gr
         _follow_name(node, waiting, line)
     else:
         if node.is_active and node.type not in REROUTES:
-            line.nodes.append(node)
+            line.take_in(node)
         _climb(node, waiting, line)
 
 
@@ -147,16 +222,14 @@ def model_inputs(node: Node) -> list[Input]:
     return [slot for slot in node.inputs.values() if slot.type == MODEL]
 
 
-def _leave_subgraph(
-    workflow: Workflow, graph: Graph, slot: int, waiting: list[tuple[Graph, Source]], line: ModelLine
-) -> None:
+def _leave_subgraph(graph: Graph, slot: int, waiting: list[tuple[Graph, Source]], line: ModelLine) -> None:
     """Go on to what feeds input `slot` of every node that stands for this subgraph."""
     found = False
     for instance in [active for active in graph.hosts if active.is_active] or graph.hosts:
         outer = instance_input(instance, graph, slot)
         if outer is not None and outer.source is not None:
             found = True
-            line.passed.add(instance)
+            line.go_through(instance)
             waiting.append((instance.graph, outer.source))
     if not found:
         line.breaks.append(say("its MODEL line comes from outside the subgraph, where nothing is connected"))
@@ -170,12 +243,10 @@ def instance_input(instance: Node, graph: Graph, slot: int) -> Input | None:
 
 def _follow_name(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> None:
     """Go on from a Get node to what feeds the Set node of the same name."""
-    name = node.widgets.get("name")
-    for candidate in node.graph.nodes.values():
-        if candidate.type == SET_NODE and candidate.widgets.get("name") == name:
-            line.passed.add(candidate)
-            source = next((slot.source for slot in candidate.inputs.values() if slot.source), None)
-            if source is not None:
-                waiting.append((node.graph, source))
-                return
+    for sender in node.graph.senders.get(str(node.widgets.get("name")), ()):
+        line.go_through(sender)
+        source = next((slot.source for slot in sender.inputs.values() if slot.source), None)
+        if source is not None:
+            waiting.append((node.graph, source))
+            return
     line.breaks.append(say("its MODEL line comes from {node}, for which there is no Set node", node=node.label))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .graph import Graph, Node, Source, Workflow, on_one_line
-from .model_line import ModelLine, model_inputs, model_line
+from .model_line import ModelLine, ModelLines
 from .pack_samplers import Definitions
 from .rules import (
     NEGATIVE,
@@ -106,15 +106,15 @@ class Model:
 def model_of(line: ModelLine, installed: Installed) -> Model:
     """Judge a MODEL line by its nodes and by the header of the model file, or by its name if it is not here."""
     model = Model()
-    model.sun = next((node for node in line.nodes if node.type in SUN_ON_MODEL), None)
-    model.negative = next((node for node in line.nodes if node.type == NEGATIVE), None)
+    model.sun = next((node for node in line.ours if node.type in SUN_ON_MODEL and node.is_active), None)
+    model.negative = next((node for node in line.ours if node.type == NEGATIVE and node.is_active), None)
     if not line.loaders:
         model.unknown = line.breaks[0]
         return model
     for loader in line.loaders:
         _look_at(loader, model, installed)
     if not model.others:
-        model.others = [OTHER_NODES[node.type] for node in line.nodes if node.type in OTHER_NODES]
+        model.others = [OTHER_NODES[node.type] for node in line.named if node.type in OTHER_NODES]
     _look_for_few_steps(line, model)
     return model
 
@@ -150,7 +150,7 @@ def _look_for_few_steps(line: ModelLine, model: Model) -> None:
     A checkpoint is known by one word of its name. A LoRA needs a second sign, in its name or in the sampler's settings:
     many styles are called after lightning.
     """
-    for node in [*line.nodes, *line.loaders]:
+    for node in [*line.named, *line.loaders]:
         named = distilled_by_name(node.texts) if node.widgets.get("strength_model") != 0 else None
         if node.type == "ModelSamplingDiscrete" and node.widgets.get("sampling") == "lcm":
             named = Distilled("LCM", True)
@@ -177,7 +177,7 @@ def neighbours(line: ModelLine) -> list[tuple[str | None, str]]:
     """Return badge and text for each node on a line that does not go together with SUN."""
     return [
         (neighbour.badge, term(neighbour.text).format(node=node.label))
-        for node in line.nodes
+        for node in line.named
         if (neighbour := NEIGHBOURS.get(node.type)) is not None
     ]
 
@@ -224,36 +224,27 @@ def released_text() -> str:
 
 
 class Lines:
+    """The MODEL lines of a workflow, and the model of each."""
+
     def __init__(self, workflow: Workflow, installed: Installed) -> None:
-        self._workflow, self._installed = workflow, installed
-        self._lines: dict[tuple[str | None, Source | None], ModelLine] = {}
+        self._lines, self._installed = ModelLines(workflow), installed
         self._models: dict[tuple[str | None, Source | None], Model] = {}
 
     def of(self, graph: Graph, source: Source | None) -> tuple[ModelLine, Model]:
         """Return the line that ends at an output, and its model."""
-        key = graph.id, source
+        key, line = (graph.id, source), self._lines.at(graph, source)
         if key not in self._models:
-            node = graph.nodes.get(source.node) if source is not None else None
-            above = [slot.source for slot in model_inputs(node) if slot.source] if node is not None else []
-            if len(above) == 1:  # the lines of samplers further down can begin there
-                self._walk(graph, above[0])
-            self._models[key] = model_of(self._walk(graph, source), self._installed)
-        return self._lines[key], self._models[key]
-
-    def _walk(self, graph: Graph, source: Source | None) -> ModelLine:
-        key = graph.id, source
-        if key not in self._lines:
-            self._lines[key] = model_line(self._workflow, graph, source, self._lines)
-        return self._lines[key]
+            self._models[key] = model_of(line, self._installed)
+        return line, self._models[key]
 
     def of_sampler(self, sampler: Sampler) -> tuple[ModelLine, Model]:
         return self.of(sampler.graph, sampler.model_input.source if sampler.model_input else None)
 
     def samplers_behind(self, samplers: Iterable[Sampler]) -> dict[Node, list[Sampler]]:
-        """Return the samplers that each node on a MODEL line leads to."""
+        """Return the samplers that each node of this pack leads to, active or not."""
         behind: dict[Node, list[Sampler]] = defaultdict(list)
         for sampler in samplers:
-            for node in self.of_sampler(sampler)[0].passed:
+            for node in self.of_sampler(sampler)[0].ours:
                 behind[node].append(sampler)
         return behind
 
@@ -278,7 +269,7 @@ def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
     """Decide whether a sampler can be sped up, and with which adapter."""
     line, model = lines.of_sampler(sampler)
     candidate = Candidate(sampler, line, model, refusal=sampler.problem)
-    bypassed = next((node for node in line.passed if node.type in SUN_ON_MODEL and not node.is_active), None)
+    bypassed = next((node for node in line.ours if node.type in SUN_ON_MODEL and not node.is_active), None)
     if model.sun is not None:
         candidate.refusal = say("{node} is already on its MODEL line", node=model.sun.label)
     elif bypassed is not None:

@@ -4,8 +4,8 @@ from typing import Any
 
 from .changes import Change, changes_for, edits_of
 from .edits import Edit, Plan, sentences
-from .graph import Box, Graph, Node, Workflow
-from .insertion import by_line, insert
+from .graph import Graph, Node, Workflow
+from .insertion import Canvas, by_line, insert
 from .models import Candidate, Installed, Lines
 from .negative_prompt import negative_refusal
 from .rules import NEGATIVE, VALUES
@@ -55,7 +55,7 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     settings = [setting for candidate in ready for setting in candidate.sampler.all_of("cfg")]
     changes = changes_for(dict.fromkeys(settings, VALUES["cfg"]))
     made: list[Edit] = []
-    boxes: dict[Graph, set[Box]] = {}
+    boxes: dict[Graph, Canvas] = {}
     for node_id, group in enumerate(by_line(ready), workflow.next_id):
         made += insert(NEGATIVE, node_id, group, changes, boxes)
     made += edits_of(changes.values())

@@ -70,11 +70,12 @@ def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, sample
     """Return the nodes with a record: all, or those on the MODEL lines that the targets mean."""
     if targets is None:
         return list(records)
-    chosen = {node for node in targets if node in records}
+    aimed = set(targets)
+    chosen = aimed & records.keys()
     for sampler in samplers:
-        passed = lines.of_sampler(sampler)[0].passed
-        if any(target in passed or target in sampler.members for target in targets):
-            chosen.update(passed)
+        line, _ = lines.of_sampler(sampler)
+        if not aimed.isdisjoint(sampler.members) or line.passes(aimed):
+            chosen.update(line.ours)
     return [node for node in records if node in chosen]
 
 

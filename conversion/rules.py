@@ -98,6 +98,7 @@ INSERTED: dict[str, Inserted] = {
 }
 SPEED_UP, NEGATIVE = "SUNSpeedUp", "SUNNegative"
 SUN_ON_MODEL = (SPEED_UP, "SUNApply")
+OURS_ON_MODEL = (*SUN_ON_MODEL, NEGATIVE)
 RELEASED: dict[str, Any] = RULES["released"]
 
 REROUTES: frozenset[str] = frozenset(RULES["reroutes"])
@@ -123,6 +124,8 @@ NEIGHBOURS: dict[str, Neighbour] = {
     for entry in RULES["neighbours"]
     for node_type in entry["types"]
 }
+NAMED_ON_MODEL = frozenset({*SUN_ON_MODEL, *OTHER_NODES, *NEIGHBOURS, "ModelSamplingDiscrete"})
+"""The nodes on a MODEL line that decide whether SUN can work there, or how well."""
 NOT_SUPPORTED: dict[str, str] = RULES["not_supported"]
 """Guiders and schedules that SUN cannot work with; the reason follows their name in a sentence."""
 PACK_SETTINGS: dict[str, tuple[str, Role]] = {

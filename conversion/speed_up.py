@@ -1,11 +1,12 @@
 """Speed up with SUN: put a SUNSpeedUp on the MODEL line before each sampler, and set what it needs."""
 
+from collections import defaultdict
 from typing import Any
 
 from .changes import Change, changes_for, edits_of, wanted_values
 from .edits import Edit, Plan, sentences
-from .graph import Box, Graph, Node, Workflow
-from .insertion import by_line, insert
+from .graph import Graph, Node, Workflow
+from .insertion import Canvas, by_line, insert
 from .models import Candidate, Installed, Lines, judge, neighbours
 from .negative_prompt import negative_refusal
 from .rules import SPEED_UP
@@ -55,13 +56,20 @@ def aimed_at(everything: list[Candidate], targets: list[Node] | None, workflow: 
     """
     if targets is None:
         return everything
+    by_member: dict[Node, list[Candidate]] = defaultdict(list)
+    by_graph: dict[str | None, list[Candidate]] = defaultdict(list)
+    for candidate in everything:
+        by_graph[candidate.sampler.graph.id].append(candidate)
+        for member in candidate.sampler.members:
+            by_member[member].append(candidate)
     chosen: set[Candidate] = set()
-    for target in targets:
-        inner = _inner_graphs(workflow, target)
-        own = [c for c in everything if target in c.sampler.members]
-        inside = [c for c in everything if c.sampler.graph.id in inner]
-        chosen.update(own or inside or [c for c in everything if target in c.line.passed])
-    return [c for c in everything if c in chosen]
+    others: set[Node] = set()
+    for target in dict.fromkeys(targets):
+        own = by_member.get(target) or [c for graph in _inner_graphs(workflow, target) for c in by_graph[graph]]
+        chosen.update(own)
+        if not own:
+            others.add(target)
+    return [c for c in everything if c in chosen or (others and c.line.passes(others))]
 
 
 def _inner_graphs(workflow: Workflow, node: Node) -> set[str | None]:
@@ -91,7 +99,7 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     wanted = _wanted(ready, workflow)
     changes = changes_for(wanted)
     made: list[Edit] = []
-    boxes: dict[Graph, set[Box]] = {}
+    boxes: dict[Graph, Canvas] = {}
     node_id = workflow.next_id
     for group in by_line(ready):
         made += insert(SPEED_UP, node_id, group, changes, boxes)

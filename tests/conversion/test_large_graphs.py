@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sun_pack.conversion.graph import Box, Node, Workflow
 from sun_pack.conversion.graph import Graph as View
-from sun_pack.conversion.insertion import COLUMNS, MARGIN, ROWS, STEP, free_position
+from sun_pack.conversion.insertion import COLUMNS, MARGIN, ROWS, STEP, Canvas, free_position
 from sun_pack.conversion.model_line import model_line
 from sun_pack.conversion.plan import convert, read
 from sun_pack.conversion.samplers import find_samplers
@@ -198,4 +198,4 @@ def test_a_new_node_gets_the_nearest_free_place(count: int) -> None:
         everything = [*(node.box for node in view.nodes.values()), *view.fixtures, *taken]
         beside = view.nodes[0]
         expected = nearest_free_place(everything, beside.box, 300, 130)
-        assert free_position(view.boxes() | taken, beside, [300, 130]) == expected
+        assert free_position(Canvas(view.boxes() | taken), beside, [300, 130]) == expected

@@ -270,6 +270,9 @@ def test_face_foretells_the_run() -> None:
         "face": ["KSampler (#5): 6 steps, automatic: CFG 2 -> 1"],
         "badge": None,
         "plain": [],
+        "samplers": [
+            {"graph": None, "node": "5", "label": "KSampler (#5)", "note": "CFG ignored · negative: “people, text”"}
+        ],
     }
     from_sampler = with_negative(at_cfg(2.0, steps=6))
     from_sampler["99"]["inputs"]["cfg"] = "from sampler"
