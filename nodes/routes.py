@@ -15,6 +15,7 @@ from server import PromptServer
 
 import nodes
 
+from ..conversion import finite_json
 from ..conversion.check import check
 from ..conversion.graph import ConversionError
 from ..conversion.models import Adapter, Installed, ModelFile
@@ -121,17 +122,12 @@ def _answered(received: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]
 
 def _parsed(received: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(received, object_pairs_hook=_object)
-    except (ValueError, RecursionError):
+        body = finite_json.parse(received)
+    except ValueError:
         raise ConversionError("The request is not valid JSON.") from None
     if not isinstance(body, dict):
         raise ConversionError("The request must be a JSON object.")
     return body
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object. Without a function in Python, the whole server would wait until all is parsed."""
-    return dict(pairs)
 
 
 def _json(answer: dict[str, Any]) -> str:

@@ -141,17 +141,30 @@ def load_adapter(path: str | Path) -> SunAdapter:
 
 def _read_tensors(path: Path, layout: AdapterLayout) -> dict[str, Tensor]:
     """Read the weights of a file whose header has been checked; raises SunError if the file changes meanwhile."""
+    changed = SunError(
+        "{name} changed while it was being read; queue again, or {advice}.", name=path.name, advice=ADVICE
+    )
     try:
         before = path.stat()
-        state = load(path.read_bytes())  # not through mmap, see safetensors_file.py
+        content = path.read_bytes()  # not through mmap, see safetensors_file.py
         after = path.stat()
-        same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
-    except (SafetensorError, OSError):
-        same = False
-    if not same or layout_of(path.name, {key: tuple(tensor.shape) for key, tensor in state.items()}) != layout:
+    except OSError as error:
         raise SunError(
-            "{name} changed while it was being read; queue again, or {advice}.", name=path.name, advice=ADVICE
-        )
+            "{name} can no longer be read ({why}); queue again, or {advice}.",
+            name=path.name,
+            why=error.strerror,
+            advice=ADVICE,
+        ) from error
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise changed
+    try:
+        state = load(content)
+    except SafetensorError as error:
+        raise SunError(
+            "{name} has a damaged header; download it again, or {advice}.", name=path.name, advice=ADVICE
+        ) from error
+    if layout_of(path.name, {key: tuple(tensor.shape) for key, tensor in state.items()}) != layout:
+        raise changed
     return state
 
 

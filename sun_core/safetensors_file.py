@@ -70,7 +70,8 @@ def _parsed(text: bytes) -> Header:
         raise SafetensorError("it is not JSON") from None
     if not isinstance(values, dict):
         raise SafetensorError("it is not a JSON object")
-    metadata = values.pop("__metadata__", None) or {}
+    metadata = values.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise SafetensorError("its metadata are not texts")
     return Header({key: _entry(key, value) for key, value in values.items()}, metadata)

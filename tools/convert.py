@@ -25,7 +25,6 @@ to convert in it, and 1 otherwise.
 
 import argparse
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ from typing import Any, TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from conversion import png
+from conversion import finite_json, png
 from conversion.edits import Plan
 from conversion.graph import ConversionError
 from conversion.models import Adapter, Installed
@@ -187,15 +186,9 @@ def _decoded(data: bytes) -> str:
 
 def _json(text: str, complaint: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_finite, parse_float=_finite)
-    except (ValueError, RecursionError):
+        return finite_json.parse(text)
+    except ValueError:
         raise ConversionError(complaint) from None
-
-
-def _finite(text: str) -> float | None:
-    """Read a number. NaN and infinity become null, because no browser can read them; ComfyUI's page does the same."""
-    number = float(text)
-    return number if math.isfinite(number) else None
 
 
 def _write(target: Path, data: bytes) -> None:

@@ -1,21 +1,15 @@
 """Workflows that are malformed, hostile or very large: no crash, one sentence, and nothing half done."""
 
-import copy
-import json
-import random
 from typing import Any
 
 import pytest
-from sun_pack.conversion.check import check
 from sun_pack.conversion.graph import ConversionError
-from sun_pack.conversion.models import Installed
-from sun_pack.conversion.plan import convert, make_plan, read
+from sun_pack.conversion.plan import convert, make_plan
 
 from .compare import canonical
-from .test_corpus import NAMES, load
+from .test_corpus import load
 
 Json = dict[str, Any]
-JUNK = [None, True, -1, 0, 2.5, 10**30, float("nan"), -10, "", "<img onerror=alert(1)>", "\ud800", [], {}, [[]]]
 
 
 def node(workflow: Json, node_type: str) -> Json:
@@ -117,41 +111,6 @@ def test_too_many_nodes_are_refused() -> None:
     entry = {"type": "Note", "inputs": [], "outputs": []}
     with pytest.raises(ConversionError, match="nodes"):
         make_plan("speed_up", {"nodes": [{"id": i, **entry} for i in range(20_001)]})
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_damaged_workflow_is_converted_or_explained(seed: int) -> None:
-    """Random values of random workflows of the corpus are replaced or removed."""
-    random_ = random.Random(seed)
-    for _ in range(25):
-        workflow = load(random_.choice(NAMES) + random_.choice(["", ".expected"]))
-        for _ in range(random_.choice([1, 2, 8, 30])):
-            damage(workflow, random_)
-        for action in ("speed_up", "restore", "fix"):
-            before = copy.deepcopy(workflow)
-            try:
-                _, plan = convert(action, workflow)
-                json.dumps([plan.as_json(), check(read(workflow), Installed())])
-            except ConversionError as error:
-                assert str(error).endswith(".")
-            assert repr(workflow) == repr(before)
-
-
-def damage(workflow: Json, random_: random.Random) -> None:
-    places: list[tuple[Any, Any]] = []
-    waiting: list[Any] = [workflow]
-    while waiting:
-        value = waiting.pop()
-        keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-        places += [(value, key) for key in keys]
-        waiting += [value[key] for key in keys]
-    if not places:
-        return
-    holder, key = random_.choice(places)
-    if random_.random() < 0.3:
-        del holder[key]
-    else:
-        holder[key] = copy.deepcopy(random_.choice(JUNK))
 
 
 def shifted(by: int) -> Json:

@@ -14,6 +14,7 @@ import tomllib
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from safetensors.torch import load_file, save_file
+from sun_pack.conversion import finite_json
 from sun_pack.conversion.rules import RELEASED
 from sun_pack.nodes import routes
 from sun_pack.nodes.adapter_folder import RELEASED_ADAPTER
@@ -189,7 +190,7 @@ def test_a_compressed_body_counts_as_what_it_unpacks_to(folders):
 def test_the_server_goes_on_while_a_large_body_is_parsed(folders, monkeypatch):
     """Each object of the body notes its thread, and how often the server's own thread has had its turn by then."""
     turns, seen = 0, []
-    parsed = routes._object
+    parsed = finite_json._object
 
     def noted(pairs):
         seen.append((threading.get_ident(), turns))
@@ -207,12 +208,20 @@ def test_the_server_goes_on_while_a_large_body_is_parsed(folders, monkeypatch):
             await client.post("/sun/check", data=b'{"workflow": [' + b'{"a": 1},' * 300_000 + b"{}]}")
             counting.cancel()
 
-    monkeypatch.setattr(routes, "_object", noted)
+    monkeypatch.setattr(finite_json, "_object", noted)
     app = web.Application(client_max_size=2**30)
     app.router.add_post("/sun/check", routes.post_check)
     asyncio.run(post(app))
     (thread, first), (_, last) = seen[0], seen[-1]
     assert thread != threading.get_ident() and last > first
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_number_that_no_browser_reads_is_answered_all_the_same(folders, number):
+    body = json.dumps({"action": "speed_up", "workflow": workflow()})
+    assert "7.5" in body  # the sampler's CFG
+    status, answer = ask("POST", "plan", body.replace("7.5", number).encode())
+    assert status == 200 and answer["edits"]
 
 
 def test_a_refused_file_is_read_once(folders, monkeypatch):

@@ -43,6 +43,17 @@ def workflow(object_info: dict[str, Any], models: Models) -> Workflow:
     return example("text_to_image", object_info, models)
 
 
+@pytest.fixture
+def reference_picture(server: ComfyServer, workflow: Workflow) -> Iterator[None]:
+    """Whatever the test provokes, the server must draw the same picture before and after it."""
+    good, save = workflow.to_api(), workflow.node_id("Save picture")
+    before = server.run(good).pictures[save]
+    yield
+    server.forget_results()
+    assert server.is_alive()
+    assert np.array_equal(pixels(server.run(good).pictures[save]), pixels(before))
+
+
 def example(name: str, object_info: dict[str, Any], models: Models) -> Workflow:
     return examples(models, object_info)[name]
 

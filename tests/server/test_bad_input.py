@@ -1,10 +1,10 @@
 """Files and models that cannot work: one plain sentence on the node, and a server that goes on as before."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,7 +12,7 @@ from workshop.server.comfy_server import ComfyServer, WorkflowError
 from workshop.server.demo_models import Models
 from workshop.server.workflows import Workflow
 
-from .conftest import pixels, render
+from .conftest import render
 
 ANOTHER_FAMILYS_ADAPTER = Path(__file__).parents[1] / "reference" / "sun_adapter_fp16.safetensors"
 
@@ -60,17 +60,6 @@ class Executable:
 
     def __reduce__(self) -> tuple[Callable, tuple[Path]]:
         return Path.touch, (self.trace,)
-
-
-@pytest.fixture
-def reference_picture(server: ComfyServer, workflow: Workflow) -> Iterator[None]:
-    """Whatever the test provokes, the server must draw the same picture before and after it."""
-    good, save = workflow.to_api(), workflow.node_id("Save picture")
-    before = server.run(good).pictures[save]
-    yield
-    server.forget_results()
-    assert server.is_alive()
-    assert np.array_equal(pixels(server.run(good).pictures[save]), pixels(before))
 
 
 @pytest.mark.usefixtures("reference_picture")
@@ -165,3 +154,13 @@ def minimal_sd3() -> dict[str, torch.Tensor]:
         "final_layer.linear.weight": torch.zeros(64, 64),
         "pos_embed": torch.zeros(1, 192 * 192, 64),
     }
+
+
+@pytest.mark.parametrize("name", [None, 3, True, {}, "../../secret.safetensors", "x" * 5000])
+def test_what_is_no_adapters_name_is_refused_in_one_sentence(
+    server: ComfyServer, workflow: Workflow, name: Any
+) -> None:
+    workflow.set("SUN 4-Step Speed-Up", adapter_name=name)
+    error = refusal(server, workflow)
+    assert error.node == "SUNSpeedUp"
+    assert_is_one_sentence(str(error).removeprefix("adapter_name - "))

@@ -67,6 +67,7 @@ def test_header_says_what_the_library_says(tmp_path):
         ({"a": entry(0, 4, [1] * 10_000)}, b"1234"),
         ({"a": entry(0, 4, dtype="\n" * 8)}, b"1234"),
         ({"__metadata__": {"steps": 4}}, b""),
+        ({"__metadata__": []}, b""),
     ],
 )
 def test_malformed_header_is_refused(write, header, body):

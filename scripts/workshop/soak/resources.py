@@ -10,7 +10,7 @@ class Resources(NamedTuple):
     """What a process holds at one moment."""
 
     memory: int
-    """Resident set in bytes."""
+    """Bytes that would be free without the process (USS): what is shared, or read again from files, is left out."""
     files: int
     """Open files, sockets and pipes; handles on Windows."""
     threads: int
@@ -20,4 +20,4 @@ def resources(process_id: int) -> Resources:
     """Measure a running process."""
     process = psutil.Process(process_id)
     files = process.num_handles() if sys.platform == "win32" else process.num_fds()
-    return Resources(process.memory_info().rss, files, process.num_threads())
+    return Resources(process.memory_full_info().uss, files, process.num_threads())
