@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from .nodes.apply import SUNApply, SUNSpeedUp
 from .nodes.negative import SUNNegative
+from .nodes.record import register_records
 from .nodes.routes import register_routes
 from .nodes.sample import SUNSampler, SUNScheduler
 from .nodes.templates import register_template
@@ -31,4 +32,5 @@ class SunExtension(ComfyExtension):
 async def comfy_entrypoint() -> SunExtension:
     register_template()
     register_routes()
+    register_records()
     return SunExtension()

@@ -1,4 +1,4 @@
-"""Report what a run did: in the log and on the node."""
+"""Report what a run did: in the log, on the node and in the metadata of pictures."""
 
 import logging
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from server import PromptServer
 
 from ..sun_core.run import RunReport
 from .language import in_page_language
+from .record import record
 
 RUN_EVENT = "sun.run"
 """The event for the page: {"node": id, "text": what the run did, "changes": what the automatic settings overrode,
@@ -15,12 +16,13 @@ remedy, "steps", "evaluations", "seconds", "idle": whether the node did nothing 
 
 
 def run_report(node_id: str | None) -> Callable[[RunReport], None]:
-    """Make the function that reports sampling runs in the log and on the face of the node `node_id`."""
+    """Make the function that reports sampling runs of the node `node_id`: in the log, on its face, in pictures."""
 
     def report(run: RunReport) -> None:
         logging.log(logging.WARNING if run.findings else logging.INFO, f"SUN: {run}")
         if run.way:
             logging.info(f"SUN: {run.way}")
+        record(node_id, run)
         server = getattr(PromptServer, "instance", None)
         if server is not None and node_id is not None:
             counts = {"steps": run.steps, "evaluations": run.evaluations, "seconds": run.seconds}

@@ -1,6 +1,6 @@
 """Automatic settings: what a SUN run needs, whatever the sampler node says."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,15 +8,13 @@ import comfy.k_diffusion.sampling
 import comfy.samplers
 from torch import Tensor
 
-from .schedule import trailing_between, trailing_sigmas
+from .schedule import is_part_of_trailing, trailing_between, trailing_sigmas
 
 _DETERMINISTIC = ("sample_euler", "sample_dpmpp_2m")
 """One model evaluation per step and no noise of their own; ComfyUI's ddim is sample_euler.
 
 They are known by name: a pack that reloads ComfyUI's module makes other functions of the same ones.
 """
-
-_TRAILING = "scheduler -> trailing"
 
 _GUIDANCE_SCALES = ("cfg", "cfg1", "cfg2")
 """Attributes of ComfyUI's guiders: CFGGuider has the first, DualCFGGuider the others."""
@@ -38,7 +36,7 @@ def automatic_settings(guider: Any, sampler: Any, sigmas: Tensor) -> Iterator[tu
         changes.append(f"sampler {_name(sampler)} -> euler")
         sampler = comfy.samplers.ksampler("euler")
     if not trailing.equal(sigmas):
-        changes.append(_TRAILING)
+        changes.append("scheduler -> trailing")
     with no_guidance(guider) as of_guidance:
         yield sampler, trailing, of_guidance + changes
 
@@ -54,9 +52,10 @@ def no_guidance(guider: Any) -> Iterator[list[str]]:
         vars(guider).update(scales)
 
 
-def findings_of_part(sigmas: Tensor, changes: Sequence[str]) -> list[str]:
-    """Return a sentence if `sigmas` end with noise left, at a step that trailing would not have put there."""
-    if not float(sigmas[-1]) > 0 or _TRAILING not in changes:
+def findings_of_part(guider: Any, sigmas: Tensor) -> list[str]:
+    """Return a sentence if a sampler's own `sigmas` end with noise left and are not part of a trailing schedule."""
+    model_sampling = guider.model_patcher.get_model_object("model_sampling")
+    if not float(sigmas[-1]) > 0 or is_part_of_trailing(sigmas, model_sampling.sigmas):
         return []
     return [
         "This run ends before the picture is done, at a noise level that is not one of SUN's; for sharper pictures "

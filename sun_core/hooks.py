@@ -19,7 +19,6 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .attention_patch import FORWARD_KEY, install, record_contexts
-from .automatic import findings_of_part
 from .branches import SUN
 from .capture import Captures, Replays
 from .conditioning import area_as_mask, negative_entries, window_of
@@ -78,8 +77,8 @@ class SunHooks:
         if not self.settings.automatic:
             return self._reported(run, executor, noise, latent, sampler, sigmas, *args, **kwargs)
         _turn_negative_areas_of_guider_into_masks(guider, noise)
+        run.findings = self.settings.findings_of_part(guider, sigmas)
         with self.settings.automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, run.changes):
-            run.findings = findings_of_part(sigmas, run.changes)
             return self._reported(run, executor, noise, latent, sampler, sigmas, *args, **kwargs)
 
     def _reported(self, run: RunReport, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -130,7 +129,9 @@ class SunHooks:
             with self._counted_predictions(guider, run.measures):
                 return executor(*rest, **kwargs)
         finally:
-            report.evaluations = run.measures.evaluations
+            report.evaluations, report.rows = run.measures.evaluations, run.measures.rows
+            if run.measures.sun_forwards:
+                report.layers, report.acted = run.measures.layers, len(run.measures.acted)
             if guider.model_patcher.load_device.type == "cuda":
                 report.replayed, report.why_eager = replays.count, replays.why_eager
             guidance.end()

@@ -165,6 +165,12 @@ class RunReport:
     """How many steps the adapter is distilled for; None without one."""
     evaluations: int = 0
     """Forwards of the U-Net."""
+    rows: int = 0
+    """Rows of all evaluations."""
+    layers: int = 0
+    """Layers that SUN is in; 0 if it was not recorded in which of them it acted."""
+    acted: int = 0
+    """Layers in which SUN acted."""
     replayed: int = 0
     """Forwards that a CUDA graph did."""
     why_eager: str | None = None
@@ -188,15 +194,28 @@ class RunReport:
             return "replayed as a CUDA graph" if self.replayed else ""
         return f"{self.replayed} of {self.evaluations} replayed as a CUDA graph: {self.why_eager}"
 
+    @property
+    def facts(self) -> str:
+        """Say what was counted, changed and found: equal words for equal runs, for whoever keeps them."""
+        if self.note:
+            return self.note
+        parts = [_count(self.steps, "step"), _count(self.evaluations, "evaluation"), _count(self.rows, "row")]
+        if self.layers:
+            parts.append(f"SUN in {self.acted} of {_count(self.layers, 'layer')}")
+        return " · ".join([*parts, *self._changes_and_findings])
+
     def __str__(self) -> str:
         if self.note:
             return self.note
         is_too_much = self.enough_steps is not None and self.steps > 2 * self.enough_steps
         hint = f" ({self.enough_steps} are enough)" if is_too_much else ""
         parts = [_count(self.steps, "step") + hint, _count(self.evaluations, "evaluation"), f"{self.seconds:.1f} s"]
-        if self.changes:
-            parts.append(f"automatic: {', '.join(self.changes)}")
-        return " · ".join([*parts, *self.findings])
+        return " · ".join([*parts, *self._changes_and_findings])
+
+    @property
+    def _changes_and_findings(self) -> list[str]:
+        changes = [f"automatic: {', '.join(self.changes)}"] if self.changes else []
+        return [*changes, *self.findings]
 
 
 def _count(number: int, what: str) -> str:

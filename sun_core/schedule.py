@@ -42,6 +42,24 @@ def trailing_between(sigmas: Tensor, sigma_table: Tensor) -> Tensor:
     return spaced
 
 
+def is_part_of_trailing(sigmas: Tensor, sigma_table: Tensor) -> bool:
+    """Say whether falling `sigmas` are neighbours in a trailing schedule of any number of steps.
+
+    Each may be one timestep off, as ComfyUI's simple and sgm_uniform schedulers round in other ways.
+    """
+    levels = [_timesteps_below(sigma, sigma_table) for sigma in sigmas]
+    steps, span, total = len(levels) - 1, levels[0] - levels[-1], len(sigma_table)
+    if span <= 2:  # within the rounding, or rising
+        return True
+    fewest, most = int(steps * total / (span + 2)), int(steps * total / (span - 2)) + 1
+    for whole_steps in range(max(fewest, steps), most + 1):
+        first = round((total - levels[0]) * whole_steps / total)
+        part = [*(t + 1 for t in trailing_timesteps(whole_steps, total)), 0][first : first + steps + 1]
+        if len(part) == len(levels) and all(abs(a - b) <= 1 for a, b in zip(part, levels, strict=True)):
+            return True
+    return False
+
+
 def _timesteps_below(sigma: Tensor, sigma_table: Tensor) -> int:
     """Count the timesteps at or below the noise level `sigma`: 0 for sigma 0, 1000 for the highest."""
     if sigma <= 0:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from .automatic import automatic_settings, no_guidance
+from .automatic import automatic_settings, findings_of_part, no_guidance
 from .branches import AdapterBranches, BranchSource, OwnBranches, Strengths
 from .nag import NagSettings
 
@@ -51,6 +51,10 @@ class Settings(Protocol):
         """Set what a run needs."""
         ...
 
+    def findings_of_part(self, guider: Any, sigmas: Tensor) -> list[str]:
+        """Say what is wrong with the sampler's own `sigmas`, as the part of a picture's steps that they are."""
+        ...
+
 
 @dataclass(frozen=True)
 class SunSettings:
@@ -77,6 +81,10 @@ class SunSettings:
     def automatic_settings(self, guider: Any, sampler: Any, sigmas: Tensor) -> Automatic:
         """Set what adapters are made for."""
         return automatic_settings(guider, sampler, sigmas)
+
+    def findings_of_part(self, guider: Any, sigmas: Tensor) -> list[str]:
+        """Say whether the next sampler goes on at a noise level that adapters are not made for."""
+        return findings_of_part(guider, sigmas)
 
 
 @dataclass(frozen=True)
@@ -105,3 +113,7 @@ class NegativeSettings:
         """Set CFG 1."""
         with no_guidance(guider) as changes:
             yield sampler, sigmas, changes
+
+    def findings_of_part(self, guider: Any, sigmas: Tensor) -> list[str]:
+        """Find nothing: any noise level will do."""
+        return []

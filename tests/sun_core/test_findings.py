@@ -103,13 +103,16 @@ def test_second_prompt_of_dual_cfg_is_found_to_have_no_effect(sun, sample, condi
     assert '"middle" has no effect' in finding and "Conditioning (Combine)" in finding
 
 
-@pytest.mark.parametrize("scheduler", ["karras", "exponential"])
-def test_part_of_a_run_on_a_scheduler_with_other_steps_is_found(sun, sample, reports, scheduler):
-    sample(sun, scheduler=scheduler, start_step=0, last_step=2)
+@pytest.mark.parametrize("scheduler", ["karras", "exponential", "ddim_uniform"])
+@pytest.mark.parametrize(("first", "last"), [(0, 2), (1, 2), (1, 3)])
+def test_part_of_a_run_on_a_scheduler_with_other_steps_is_found(sun, sample, reports, scheduler, first, last):
+    sample(sun, scheduler=scheduler, start_step=first, last_step=last)
     (finding,) = reports[0].findings
     assert finding.startswith("This run ends before the picture is done") and 'set "simple" in all' in finding
 
 
-def test_part_of_a_run_on_the_simple_scheduler_finds_nothing(sun, sample, reports):
-    sample(sun, scheduler="simple", start_step=0, last_step=2)
+@pytest.mark.parametrize("scheduler", ["simple", "sgm_uniform"])
+@pytest.mark.parametrize(("steps", "first", "last"), [(4, 0, 2), (4, 1, 3), (4, 2, 3), (7, 2, 4)])
+def test_part_of_a_run_on_an_even_scheduler_finds_nothing(sun, sample, reports, scheduler, steps, first, last):
+    sample(sun, scheduler=scheduler, steps=steps, start_step=first, last_step=last)
     assert list(reports[0].findings) == []

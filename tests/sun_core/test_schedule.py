@@ -2,7 +2,7 @@ import comfy.model_sampling
 import comfy.samplers
 import pytest
 import torch
-from sun_pack.sun_core.schedule import trailing_between, trailing_sigmas, trailing_timesteps
+from sun_pack.sun_core.schedule import is_part_of_trailing, trailing_between, trailing_sigmas, trailing_timesteps
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +72,27 @@ def test_two_parts_of_a_run_meet(model_sampling, table):
     sigmas = comfy.samplers.calculate_sigmas(model_sampling, "karras", 4)
     first, second = trailing_between(sigmas[:3], table), trailing_between(sigmas[2:], table)
     assert first[0] == table[-1] and first[-1] == second[0] and second[-1] == 0
+
+
+def parts(sigmas):
+    """Every run of neighbours that ends with noise left."""
+    return [sigmas[first : last + 1] for last in range(1, len(sigmas) - 1) for first in range(last)]
+
+
+@pytest.mark.parametrize("scheduler", ["simple", "sgm_uniform"])
+@pytest.mark.parametrize("steps", [2, 3, 4, 6, 7, 25])
+def test_every_part_of_an_even_schedule_is_part_of_trailing(model_sampling, table, scheduler, steps):
+    sigmas = comfy.samplers.calculate_sigmas(model_sampling, scheduler, steps)
+    assert all(is_part_of_trailing(part, table) for part in parts(sigmas))
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "beta", "ddim_uniform"])
+def test_no_part_of_another_schedule_is_part_of_trailing(model_sampling, table, scheduler):
+    """ddim_uniform is as even as trailing, but begins at timestep 751."""
+    sigmas = comfy.samplers.calculate_sigmas(model_sampling, scheduler, 4)
+    assert not any(is_part_of_trailing(part, table) for part in parts(sigmas))
+
+
+def test_rising_sigmas_are_no_part_that_ends_too_early(table):
+    """As samplers use them that turn a picture into noise."""
+    assert is_part_of_trailing(trailing_sigmas(table, 4).flip(0), table)

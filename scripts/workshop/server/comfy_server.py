@@ -159,23 +159,35 @@ class ComfyServer:
         request = urllib.request.Request(f"{self.url}{path}", body, {"Content-Type": "application/json"})
         urllib.request.urlopen(request, timeout=ANSWER_LIMIT).close()
 
-    def run(self, prompt: dict[str, Any], on_progress: Callable[[str, int, int], None] | None = None) -> Run:
+    def run(
+        self,
+        prompt: dict[str, Any],
+        on_progress: Callable[[str, int, int], None] | None = None,
+        extra_data: dict[str, Any] | None = None,
+    ) -> Run:
         """Queue an API-format workflow and wait for it; `on_progress(node id, step, steps)` is called as it samples.
 
+        `extra_data` is what the page queues with a prompt: {"extra_pnginfo": {"workflow": ...}}.
         Raises WorkflowError with what the UI would show if a node refuses or fails, ServerError if the server dies.
         """
         try:
-            return asyncio.run(self._run(prompt, on_progress))
+            return asyncio.run(self._run(prompt, on_progress, extra_data or {}))
         except (aiohttp.ClientError, ConnectionError, urllib.error.URLError) as error:
             raise self._death() from error
 
-    async def _run(self, prompt: dict[str, Any], on_progress: Callable[[str, int, int], None] | None) -> Run:
+    async def _run(
+        self,
+        prompt: dict[str, Any],
+        on_progress: Callable[[str, int, int], None] | None,
+        extra_data: dict[str, Any],
+    ) -> Run:
         client = uuid.uuid4().hex
+        body = {"prompt": prompt, "client_id": client, "extra_data": extra_data}
         async with (
             aiohttp.ClientSession(self.url) as session,
             session.ws_connect("/ws", params={"clientId": client}, max_msg_size=0) as socket,
         ):
-            async with session.post("/prompt", json={"prompt": prompt, "client_id": client}) as response:
+            async with session.post("/prompt", json=body) as response:
                 answer = await response.json()
             if response.status != 200:
                 raise _refusal(answer)
