@@ -1,11 +1,15 @@
 """The node definitions of a real ComfyUI, as the conversion reads them."""
 
+import asyncio
 from typing import Any
 
 import comfy.samplers
 import pytest
+import sun_pack
+from comfy_api.latest import io
 from sun_pack.conversion.models import Installed
 from sun_pack.conversion.plan import make_plan
+from sun_pack.conversion.rules import INSERTED
 from sun_pack.nodes.routes import node_definition
 
 import nodes
@@ -71,3 +75,19 @@ def test_node_whose_inputs_cannot_be_read_is_named(packs: None) -> None:
 def test_definition_of_a_core_node_lists_its_inputs() -> None:
     definition = node_definition("KSampler")
     assert definition is not None and definition["input"]["required"]["steps"][0] == "INT"
+
+
+@pytest.mark.parametrize("node_type", sorted(INSERTED))
+def test_node_that_a_click_adds_is_what_its_schema_says(node_type: str) -> None:
+    """The inputs in the page's order, slots first, and the default values."""
+
+    async def schemas() -> list[Any]:
+        return [node.GET_SCHEMA() for node in await (await sun_pack.comfy_entrypoint()).get_node_list()]
+
+    schema = next(each for each in asyncio.run(schemas()) if each.node_id == node_type)
+    widgets = [each for each in schema.inputs if isinstance(each, io.WidgetInput)]
+    slots = [each for each in schema.inputs if each not in widgets]
+    added = INSERTED[node_type]
+    assert added.title == schema.display_name
+    assert [each["name"] for each in added.inputs] == [each.id for each in (*slots, *widgets)]
+    assert added.widgets == {each.id: each.default for each in widgets if each.id != "adapter_name"}

@@ -119,6 +119,23 @@ def test_the_playgrounds_four_negatives_give_four_pictures(templates: dict[str, 
         assert all(difference(picture, other) > 1 for other in pictures[:i])
 
 
+def test_the_negative_prompt_counts_at_cfg_1(
+    server: ComfyServer, templates: dict[str, Workflow], models: Models
+) -> None:
+    template = templates["negative_prompt_at_cfg_1"]
+    save, node = template.node_id("Save picture"), template.node_id("Negative Prompt at CFG 1")
+
+    def drawn(negative: str, scale: float) -> np.ndarray:
+        prompt = template.to_api()
+        prompt[template.node_id("Negative prompt")]["inputs"]["text"] = negative
+        prompt[node]["inputs"]["scale"] = scale
+        return pixels(server.run(prompt).pictures[save])
+
+    negated = models.changed_negative
+    assert difference(drawn(negated, 1.0), drawn("", 1.0)) == 0
+    assert difference(drawn(negated, 3.0), drawn(negated, 1.0)) > 1
+
+
 def test_the_lora_counts(server: ComfyServer, templates: dict[str, Workflow], run: RunOf) -> None:
     with_lora = templates["lora_speed_up"]
     save = with_lora.node_id("Save picture")
