@@ -141,19 +141,22 @@ def load_adapter(path: str | Path) -> SunAdapter:
 
 def _read_tensors(path: Path, layout: AdapterLayout) -> dict[str, Tensor]:
     """Read the weights of a file whose header has been checked; raises SunError if the file changes meanwhile."""
+    changed = SunError(
+        "{name} changed while it was being read; queue again, or {advice}.", name=path.name, advice=ADVICE
+    )
     try:
         before = path.stat()
         content = path.read_bytes()  # not through mmap, see safetensors_file.py
         after = path.stat()
     except OSError as error:
         raise SunError(
-            "{name} can no longer be read ({reason}); queue again, or {advice}.",
+            "{name} can no longer be read ({why}); queue again, or {advice}.",
             name=path.name,
-            reason=error.strerror,
+            why=error.strerror,
             advice=ADVICE,
         ) from error
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-        raise _changed(path)
+        raise changed
     try:
         state = load(content)
     except SafetensorError as error:
@@ -161,12 +164,8 @@ def _read_tensors(path: Path, layout: AdapterLayout) -> dict[str, Tensor]:
             "{name} has a damaged header; download it again, or {advice}.", name=path.name, advice=ADVICE
         ) from error
     if layout_of(path.name, {key: tuple(tensor.shape) for key, tensor in state.items()}) != layout:
-        raise _changed(path)
+        raise changed
     return state
-
-
-def _changed(path: Path) -> SunError:
-    return SunError("{name} changed while it was being read; queue again, or {advice}.", name=path.name, advice=ADVICE)
 
 
 def save_adapter(

@@ -125,6 +125,20 @@ def test_missing_adapter_is_named_with_size_license_folder_and_link(page: Canvas
     assert model == {"name": sun["widgets_values"][0], "url": link, "directory": "sun"}
 
 
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_another_adapter_that_is_missing_is_no_reason_to_download_the_released_one(
+    page: CanvasPage, no_adapter: None
+) -> None:
+    page.load(corpus("text_to_image"))
+    page.refresh_definitions()
+    page.convert("speed_up")
+    (sun,) = page.nodes("SUNSpeedUp")
+    page.set_value(sun["id"], "adapter_name", "mine.safetensors")
+    face = page.face(sun["id"])
+    expect(face).to_contain_text("mine.safetensors is not in models/sun")
+    expect(face.get_by_role("link")).to_have_count(0)
+
+
 @pytest.fixture
 def download(server: ComfyServer, models: Models, no_adapter: None) -> Iterator[Path]:
     """Where the released adapter is to be put; whatever a test puts there goes afterwards."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from workshop.server.comfy_server import ComfyServer
 
 from .conftest import SAMPLER, content, corpus
@@ -20,6 +21,8 @@ def test_shared_picture_and_file_bring_their_graph_with_sun(
     file = tmp_path / "shared.json"
     file.write_text(json.dumps(page.graph()))
     picture = max((server.base / "output" / "SUN").glob("corpus*.png"), key=lambda path: path.stat().st_mtime)
+    ((line,),) = json.loads(Image.open(picture).text["sun"]).values()
+    assert line.startswith(f"KSampler #{SAMPLER}: 4 steps"), "it remembers the run"
     for dropped in (picture, file):
         page.load({**plain, "nodes": [], "links": []})
         page.drop(dropped)

@@ -40,10 +40,10 @@ function explain(node) {
 /** Put the notes of Nodes 2.0 in place, which makes the elements of nodes anew whenever it likes. */
 export function placeNotes() {
   for (const element of document.querySelectorAll(".lg-node")) {
-    const node = app.canvas.graph?.getNodeById(element.dataset.nodeId);
+    const node = app.canvas.graph?.getNodeById(element.getAttribute("data-node-id"));
     const texts = node && notes.has(node) ? Object.keys(COLORS).map((kind) => textOf(node, kind)) : [];
     const place = element.querySelector(":scope > .sun-notes");
-    if ((place?.dataset.texts ?? "") === texts.join("\n").trim()) continue;
+    if ((place?.getAttribute("data-texts") ?? "") === texts.join("\n").trim()) continue;
     place?.remove();
     if (texts.some(Boolean)) element.append(above(node, texts));
   }

@@ -1,0 +1,43 @@
+"""Records of runs in a prompt that is queued; tests/server/test_record.py reads them from pictures."""
+
+from typing import Any
+
+import pytest
+from sun_pack.nodes.record import give_empty_records, record
+from sun_pack.sun_core.run import RunReport
+
+NODE = {"class_type": "SUNSpeedUp", "inputs": {}}
+
+
+def test_every_sun_node_begins_with_an_empty_record_in_both_places() -> None:
+    queued = {
+        "prompt": {
+            "1": {**NODE, "_meta": {"title": "mine", "sun": ["old"]}},
+            "2": {"class_type": "KSampler"},
+            "3": {**NODE},
+        },
+        "extra_data": {"extra_pnginfo": {"workflow": {}, "sun": {"1": ["old"]}}},
+    }
+    given = give_empty_records(queued)
+    assert given["extra_data"]["extra_pnginfo"] == {"workflow": {}, "sun": {"1": [], "3": []}}
+    assert given["prompt"]["1"]["_meta"] == {"title": "mine", "sun": []}
+    given["prompt"]["3"]["_meta"]["sun"].append("new")
+    assert given["extra_data"]["extra_pnginfo"]["sun"]["3"] == ["new"], "one list in both"
+
+
+@pytest.mark.parametrize(
+    "queued",
+    [
+        *(None, [], {}, {"prompt": None}, {"prompt": []}, {"prompt": {"1": None, "2": {"class_type": []}}}),
+        {"prompt": {"1": {**NODE, "_meta": 5}}, "extra_data": None},
+        {"prompt": {"1": {**NODE}}, "extra_data": {"extra_pnginfo": []}},
+    ],
+)
+def test_malformed_bodies_are_passed_on_to_comfyui(queued: Any) -> None:
+    assert give_empty_records(queued) is queued
+
+
+def test_run_of_a_node_that_is_not_in_the_running_prompt_is_not_recorded() -> None:
+    """As in a prompt that was queued by something else, or that got the MODEL from elsewhere."""
+    record("1", RunReport(4))
+    record(None, RunReport(4))
