@@ -58,7 +58,7 @@ def apply_negative(
     layers = cross_attention_layers(model.model.diffusion_model)
     transformer = transformer_of(model.model.diffusion_model)
     if not layers and transformer is None:
-        family = type(model.model.model_config).__name__
+        family = type(getattr(model.model, "model_config", model.model)).__name__
         raise SunError(
             f"This MODEL is {family}, which Negative Prompt at CFG 1 does not work on; connect a model of Stable "
             f"Diffusion 1.x, 2.x or SDXL, {FAMILIES}, or one based on them."

@@ -165,16 +165,19 @@ class SunForward:
     def _combined(self, layer: LayerBranches, attended: Tensor, grid: Sequence[int]) -> Tensor:
         return layer.combine(attended, self._branch_weights(attended, grid) if self.masked else None)
 
-    def _branch_weights(self, attended: Tensor, grid: Sequence[int]) -> Tensor:
+    def _branch_weights(self, attended: Tensor, grid: Sequence[int]) -> Tensor | None:
         """Where each branch counts: (branches, rows, tokens, 1); the extra positive counts everywhere.
 
-        The tokens of a video are those of its frames, one after the other.
+        The tokens of a video are those of its frames, one after the other; None for everywhere, if there are others.
         """
+        frames, rest = divmod(attended.shape[2], grid[0] * grid[1])
+        if rest:
+            return None
         key = (*grid, *attended.shape[:3], attended.dtype)
         if key not in self._weights:
             chunk_rows = next(iter(self.layers.values())).chunk_rows
             weights = entry_weights(self.masked, self.latent_size, grid, chunk_rows)
-            weights = weights.repeat(1, attended.shape[1] // chunk_rows, attended.shape[2] // weights.shape[2], 1)
+            weights = weights.repeat(1, attended.shape[1] // chunk_rows, frames, 1)
             others = attended.shape[0] - 1 - len(weights)
             self._weights[key] = torch.cat([weights, torch.ones_like(weights[:1]).repeat(others, 1, 1, 1)]).to(attended)
         return self._weights[key]

@@ -109,7 +109,7 @@ def install_in_transformer(model: ModelPatcher, transformer: Transformer) -> Non
     """
     for layer in transformer.layers():
         path = f"{layer.path}.forward"
-        if not isinstance(model.object_patches.get(path, None), TransformerAttention | None):
+        if not isinstance(model.object_patches.get(path), TransformerAttention | None):
             raise SunError(
                 "Another node on the MODEL line, such as WanVideoNAG, has replaced the cross-attention of this MODEL, "
                 "so Negative Prompt at CFG 1 has no place there; remove that node."

@@ -132,10 +132,10 @@ def small_text_adapter(transformer) -> None:
     )
 
 
-def wan(config: dict):
+def wan(config: dict, name: str = "WanModel"):
     """Load a small Wan."""
     own = {key: value for key, value in WAN.items() if key != "image_model"}
-    return loaded("comfy.ldm.wan.model.WanModel", own | config)
+    return loaded(f"comfy.ldm.wan.model.{name}", own | config)
 
 
 def ltx_video():
@@ -174,6 +174,9 @@ COSMOS_LAYERS = {"projection": "output_proj", "text_inputs": ("k_proj", "v_proj"
 FAMILIES = {
     "Wan 2.1 text to video": Family(lambda: wan({"model_type": "t2v"}), width=4096),
     "Wan 2.1 image to video": Family(lambda: wan({"model_type": "i2v", "in_dim": 36}), width=4096, beside=start_image),
+    "Wan VACE": Family(
+        lambda: wan({"model_type": "vace", "vace_layers": 1, "vace_in_dim": 96}, "VaceWanModel"), width=4096
+    ),
     "Wan 2.2": Family(lambda: wan({"in_dim": 48, "out_dim": 48}), latent=(48, 2, 4, 4), width=4096),
     "Cosmos-Predict2": Family(
         lambda: made("CosmosT2IPredict2", COSMOS | {"image_model": "cosmos_predict2"}), **COSMOS_LAYERS

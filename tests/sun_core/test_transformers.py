@@ -3,9 +3,12 @@
 import types
 from contextlib import contextmanager
 
+import comfy.hooks
 import comfy.model_management
 import comfy.patcher_extension
+import comfy.sample
 import comfy.samplers
+import comfy.sd
 import pytest
 import torch
 from sun_pack.sun_core.apply import NegativeSettings, apply_negative
@@ -232,19 +235,21 @@ def test_batch_equals_its_singles(model, family, prompt, difference):
 
 
 @pytest.fixture
-def with_lora(family):
-    """Loads a LoRA on what makes keys and values, as Load LoRA does: `with_lora(MODEL)`."""
+def lora(family, model):
+    """A LoRA on what makes keys and values, as files name its keys."""
+    generator, lora = torch.Generator().manual_seed(0), {}
+    for path, layer in family.layers(model):
+        for name in family.text_inputs:
+            out_features, in_features = layer.get_submodule(name).weight.shape
+            for part, shape in (("up", (out_features, 2)), ("down", (2, in_features))):
+                lora[f"{path}.{name}.lora_{part}.weight"] = torch.randn(shape, generator=generator) * 0.1
+    return lora
 
-    def with_lora(onto):
-        generator, lora = torch.Generator().manual_seed(0), {}
-        for path, layer in family.layers(onto):
-            for name in family.text_inputs:
-                out_features, in_features = layer.get_submodule(name).weight.shape
-                for part, shape in (("up", (out_features, 2)), ("down", (2, in_features))):
-                    lora[f"{path}.{name}.lora_{part}.weight"] = torch.randn(shape, generator=generator) * 0.1
-        return comfy.sd.load_lora_for_models(onto, None, lora, 1.0, 0.0)[0]
 
-    return with_lora
+@pytest.fixture
+def with_lora(lora):
+    """Loads the LoRA as Load LoRA does: `with_lora(MODEL)`."""
+    return lambda onto: comfy.sd.load_lora_for_models(onto, None, lora, 1.0, 0.0)[0]
 
 
 def test_lora_on_cross_attention_counts_for_the_negative_too(model, draw, recomputed, with_lora, prompt, difference):
@@ -253,6 +258,14 @@ def test_lora_on_cross_attention_counts_for_the_negative_too(model, draw, recomp
     for patched in (apply_negative(with_lora(model), SETTINGS), with_lora(negative)):
         assert difference(draw(patched), expected) < 1e-5
     assert difference(expected, draw(negative)) > 1e-3
+
+
+@few_families
+def test_lora_hook_on_the_positive_counts_for_the_negative_too(model, draw, lora, with_lora, prompt, difference):
+    negative = apply_negative(model, SETTINGS)
+    hooked = prompt(1, hooks=comfy.hooks.create_hook_lora(lora, 1.0, 0.0))
+    assert difference(draw(negative, positive=hooked), draw(with_lora(negative))) < 1e-5
+    assert difference(draw(negative), draw(with_lora(negative))) > 1e-3, "and it is gone afterwards"
 
 
 @few_families
