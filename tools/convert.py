@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conversion import png
 from conversion.edits import Plan
 from conversion.graph import ConversionError
-from conversion.models import Adapter, Installed
+from conversion.models import Installed, adapter_by_name
 from conversion.pack_samplers import Definitions
 from conversion.plan import convert
 
@@ -44,7 +44,7 @@ LARGEST_PICTURE = 512 * 2**20
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     action = "restore" if options.restore else "speed_up"
-    adapters = [Adapter(options.adapter)] if options.adapter else []
+    adapters = [adapter_by_name(options.adapter)] if options.adapter else []
     try:
         definitions = read_definitions(options.object_info) if options.object_info else None
     except (ConversionError, OSError) as error:
