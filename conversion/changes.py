@@ -64,7 +64,7 @@ class Boundaries:
     """Where schedules are cut, before and after, by the number of steps that a schedule had."""
 
     new_steps: int
-    scaled: Mapping[int, Mapping[int, int]]
+    scaled: Mapping[int, Mapping[int | None, int]]
 
     def steps(self, sampler: Sampler) -> int:
         cuts = self.scaled.get(_old_steps(sampler), {})
@@ -72,8 +72,9 @@ class Boundaries:
 
     def value(self, sampler: Sampler, setting: Setting) -> int | None:
         """Return the new cut, or None if it stays: step 0, the end, or an unknown value."""
-        cut = setting.value
-        return self.scaled.get(_old_steps(sampler), {}).get(cut) if isinstance(cut, int) else None
+        scaled, earlier = self.scaled.get(_old_steps(sampler), {}), setting.counts_from
+        new, first = scaled.get(setting.cut), scaled.get(earlier.cut) if earlier is not None else 0
+        return new - first if new is not None and first is not None else None
 
 
 def _image_to_image(samplers: list[Sampler], new_steps: int) -> Boundaries | None:
@@ -101,18 +102,18 @@ def scaled_boundaries(samplers: list[Sampler], new_steps: int) -> Boundaries:
     cuts: dict[int, set[int]] = {}
     for sampler in samplers:
         old_steps = _old_steps(sampler)
-        values = [setting.value for setting in sampler.all_of("boundary")]
+        values = [setting.cut for setting in sampler.all_of("boundary")]
         cuts.setdefault(old_steps, set()).update(
-            value for value in values if isinstance(value, int) and 0 < value < old_steps
+            value for value in values if value is not None and 0 < value < old_steps
         )
     return Boundaries(
         new_steps, {old_steps: _spread(sorted(values), old_steps, new_steps) for old_steps, values in cuts.items()}
     )
 
 
-def _spread(cuts: list[int], old_steps: int, new_steps: int) -> dict[int, int]:
+def _spread(cuts: list[int], old_steps: int, new_steps: int) -> dict[int | None, int]:
     steps = max(new_steps, len(cuts) + 1)
-    spread: dict[int, int] = {}
+    spread: dict[int | None, int] = {}
     for position, cut in enumerate(cuts):
         lowest = max(spread.values(), default=0) + 1
         highest = steps - (len(cuts) - position)

@@ -11,7 +11,7 @@ from .edits import Edit, set_widget
 from .graph import Node, Workflow
 from .models import Adapter, Installed, Lines, Model, choose_adapter, judge, neighbours, released_text
 from .negative_prompt import model_refusal
-from .rules import DETERMINISTIC, NEGATIVE, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN
+from .rules import DETERMINISTIC, NEGATIVE, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN, UNEVEN_SCHEDULES
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .words import say, term
 
@@ -155,7 +155,9 @@ def _parts_findings(samplers: list[Sampler], around: Surroundings) -> list[Findi
     found = []
     for sampler in samplers:
         partners, scheduler = around.partners_of(sampler), sampler.value("scheduler")
-        if len(partners) > 1 and scheduler in UNEVEN and sampler.all_of("boundary"):
+        if len(partners) < 2 or not _runs_a_part(sampler):
+            continue
+        if scheduler in UNEVEN:
             detail = say(
                 "{node} runs a part of the steps, and the scheduler {scheduler} leaves too much for some of them. Set "
                 "the scheduler simple.",
@@ -164,7 +166,19 @@ def _parts_findings(samplers: list[Sampler], around: Surroundings) -> list[Findi
             )
             edits = _changes([partners], STEPS, lambda role: role == "scheduler")
             found.append(Finding(say("scheduler {name}", name=scheduler), detail, edits))
+        elif uneven := [member for member in sampler.members if member.type in UNEVEN_SCHEDULES]:
+            detail = say(
+                "{node} runs a part of the steps, and {schedule} leaves too much for some of them. Use a "
+                "BasicScheduler with the scheduler simple.",
+                node=sampler.node.label,
+                schedule=uneven[0].label,
+            )
+            found.append(Finding(uneven[0].type, detail))
     return found
+
+
+def _runs_a_part(sampler: Sampler) -> bool:
+    return bool(sampler.all_of("boundary")) or any(member.type == "SplitSigmasDenoise" for member in sampler.members)
 
 
 def _adapter_findings(sun: Node, model: Model, around: Surroundings) -> list[Finding]:

@@ -41,6 +41,12 @@ class Adapter:
     """Why it cannot be used, in one sentence."""
 
 
+def adapter_by_name(name: str) -> Adapter:
+    """Return what is known of an adapter without reading it: of the released one, its family."""
+    is_released = name.replace("\\", "/").split("/")[-1] == RELEASED["name"]
+    return Adapter(name, RELEASED["family"] if is_released else "")
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """A model file's header. `layout` is None if the model has no cross-attention layers that SUN knows."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .graph import Input, Node
-from .rules import CORE_NAMES, LEFT_SAMPLERS, NODES, PACK_SETTINGS, NodeRule, can_hide_model
+from .rules import CORE_NAMES, LEFT_SAMPLERS, NODES, PACK_SETTINGS, NodeRule, can_hide_model, is_sampler_input
 from .words import say, term
 
 Definition = Mapping[str, Any]
@@ -33,6 +33,12 @@ def recognize(node: Node, values: Any, definitions: Definitions | None) -> None:
         return
     names = _names(node, values)
     model = _model_input(node)
+    if names is None and _takes_a_sampler(node):
+        node.problem = say(
+            "another node gives it its sampler and its MODEL; put SUN 4-Step Speed-Up before that MODEL by hand, and "
+            "set 4 steps"
+        )
+        return
     if names is None and not _looks_like_a_sampler(node):
         return
     if (model is None or model.feed is None) and _takes_a_pipe(node):
@@ -91,6 +97,13 @@ def _model_input(node: Node) -> Input | None:
 
 def _takes_a_pipe(node: Node) -> bool:
     return any(slot.source is not None and can_hide_model(slot.name, slot.type) for slot in node.inputs.values())
+
+
+def _takes_a_sampler(node: Node) -> bool:
+    """Tell whether a node runs a sampler that another node makes, as RegionalSampler and its kind do."""
+    if node.outputs and PICTURES.isdisjoint(node.outputs):
+        return False
+    return any(slot.source is not None and is_sampler_input(slot.name, slot.type) for slot in node.inputs.values())
 
 
 def _looks_like_a_sampler(node: Node) -> bool:

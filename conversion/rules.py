@@ -77,6 +77,8 @@ PLAIN: dict[Role, Any] = RULES["plain"]
 """The settings without SUN of a sampler whose own ones are not known."""
 UNEVEN: tuple[str, ...] = tuple(RULES["uneven"])
 """Schedulers that do not go together with a schedule in parts."""
+UNEVEN_SCHEDULES: frozenset[str] = frozenset(RULES["uneven_schedules"])
+"""Nodes that make such schedules."""
 PROMPTS = SECTIONS["prompts"]
 DETERMINISTIC: tuple[str, ...] = tuple(RULES["deterministic"])
 
@@ -150,6 +152,8 @@ _api_model = re.compile(RULES["api_model_inputs"])
 _hidden_model = re.compile(RULES["hidden_model_inputs"], re.IGNORECASE)
 _hidden_types = re.compile(RULES["hidden_model_types"])
 _model_name = re.compile(RULES["model_name_inputs"])
+_whole_sampler = re.compile(RULES["sampler_types"])
+_sampler_input = re.compile(RULES["sampler_inputs"])
 _latent = re.compile(RULES["latent_inputs"])
 _unknown_unless_named = re.compile(RULES["unknown_unless_named"], re.IGNORECASE)
 _group_node = re.compile(RULES["group_node"])
@@ -170,6 +174,11 @@ def is_model_input(name: str) -> bool:
 def can_hide_model(name: str, slot_type: str) -> bool:
     """Tell whether a MODEL can come through an input of another type: a pipe, a context, or one that takes anything."""
     return bool(_hidden_types.search(slot_type)) or (slot_type == "*" and bool(_hidden_model.search(name)))
+
+
+def is_sampler_input(name: str, slot_type: str) -> bool:
+    """Tell whether an input takes a sampler together with its MODEL. API graphs have only the input's name."""
+    return bool(_whole_sampler.search(slot_type)) or (slot_type == "*" and bool(_sampler_input.search(name)))
 
 
 def is_model_name(name: str) -> bool:

@@ -13,6 +13,8 @@ from .model_line import MODEL, instance_input
 from .rules import NOT_SUPPORTED, PRIMITIVES, REROUTES, SECTIONS, Role, is_latent_input
 from .words import say, term
 
+SPLIT = "SplitSigmas"
+"""The node that cuts a schedule in two, counted from the beginning of what it takes."""
 NO_NOISE = "DisableNoise"
 """The node that gives a SamplerCustomAdvanced no noise."""
 
@@ -37,6 +39,40 @@ class Setting:
         source = self.node.graph.through_reroutes(self.source)
         node = self.node.graph.nodes.get(source.node) if source else None
         return node if node is not None and node.type in PRIMITIVES and node.is_active else None
+
+    @property
+    def cut(self) -> int | None:
+        """The step of the whole schedule at which a boundary cuts it; None if that is unknown.
+
+        A SplitSigmas that takes the second part of another one counts its steps from where that part begins.
+        """
+        total = 0
+        seen: set[Setting] = set()
+        setting: Setting | None = self
+        while setting is not None:
+            value = setting.value
+            if not isinstance(value, int) or setting in seen:
+                return None
+            seen.add(setting)
+            total += value
+            setting = setting.counts_from
+        return total
+
+    @property
+    def counts_from(self) -> "Setting | None":
+        """The boundary from which this one counts its steps, if that is not the beginning of the schedule."""
+        graph, seen, node = self.node.graph, {self.node}, self.node
+        while node.type == SPLIT:
+            slot = node.inputs.get("sigmas")
+            source = graph.through_reroutes(slot.source if slot else None)
+            above = graph.nodes.get(source.node) if source is not None else None
+            if source is None or above is None or above.type != SPLIT or not above.is_active or above in seen:
+                return None
+            if source.slot == 1:
+                return Setting(above, "step", "boundary")
+            seen.add(above)
+            node = above
+        return None
 
     @property
     def value(self) -> Any:
@@ -188,7 +224,10 @@ def grouped(samplers: list[Sampler], workflow: Workflow) -> list[list[Sampler]]:
 
 
 def partner_groups(samplers: list[Sampler], workflow: Workflow) -> dict[Sampler, Sampler]:
-    """Return the representative of each sampler's group: a union-find over shared parts and latents."""
+    """Return the representative of each sampler's group: a union-find over shared parts and latents.
+
+    A shared choice of sampler makes no partners: what SUN needs there comes from its automatic settings too.
+    """
     parent = {sampler: sampler for sampler in samplers}
 
     def root(sampler: Sampler) -> Sampler:
@@ -201,6 +240,8 @@ def partner_groups(samplers: list[Sampler], workflow: Workflow) -> dict[Sampler,
     by_node = {sampler.node: sampler for sampler in samplers}
     for sampler in samplers:
         for member in sampler.members:
+            if member.type in SECTIONS["choices"]:
+                continue
             parent[root(sampler)] = root(by_member.setdefault(member, sampler))
         for earlier in _noise_from(sampler, by_node, workflow):
             parent[root(sampler)] = root(earlier)

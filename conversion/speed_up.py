@@ -37,7 +37,9 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
     left = [_left(candidate, lines) for candidate in chosen if candidate.refusal is not None]
     if not ready:
         return Plan(say("SUN left this workflow as it is"), sentences(left))
-    return _plan(workflow, ready, left)
+    is_ready = set(ready)
+    wanted = _wanted(ready, [candidate for candidate in everything if candidate not in is_ready], workflow)
+    return _plan(workflow, ready, wanted, left)
 
 
 def _left(candidate: Candidate, lines: Lines) -> str:
@@ -95,8 +97,7 @@ def _keep_partners_alike(chosen: list[Candidate], workflow: Workflow) -> None:
             )
 
 
-def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
-    wanted = _wanted(ready, workflow)
+def _plan(workflow: Workflow, ready: list[Candidate], wanted: dict[Setting, Any], left: list[str]) -> Plan:
     changes = changes_for(wanted)
     made: list[Edit] = []
     boxes: dict[Graph, Canvas] = {}
@@ -113,13 +114,17 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     )
 
 
-def _wanted(ready: list[Candidate], workflow: Workflow) -> dict[Setting, Any]:
-    """Return what every setting should be. Partners get the fewest steps that one of their adapters is made for."""
+def _wanted(ready: list[Candidate], left: list[Candidate], workflow: Workflow) -> dict[Setting, Any]:
+    """Return what every setting should be. Partners get the fewest steps that one of their adapters is made for.
+
+    What a sampler that is left uses too, such as its KSamplerSelect, stays as it is.
+    """
     steps = {candidate.sampler: candidate.choice.steps for candidate in ready if candidate.choice}
     wanted: dict[Setting, Any] = {}
     for partners in grouped(list(steps), workflow):
         wanted |= wanted_values(partners, min(steps[sampler] for sampler in partners))
-    return wanted
+    others = {member for candidate in left for member in candidate.sampler.members}
+    return {setting: value for setting, value in wanted.items() if setting.node not in others}
 
 
 def _summary(ready: list[Candidate], wanted: dict[Setting, Any]) -> str:

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this repository;
 from conversion import finite_json, png
 from conversion.edits import Plan
 from conversion.graph import ConversionError
-from conversion.models import Adapter, Installed
+from conversion.models import Installed, adapter_by_name
 from conversion.pack_samplers import Definitions
 from conversion.plan import convert
 
@@ -50,7 +50,7 @@ LARGEST_PICTURE = 512 * 2**20
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    adapters = [Adapter(options.adapter)] if options.adapter else []
+    adapters = [adapter_by_name(options.adapter)] if options.adapter else []
     try:
         definitions = read_definitions(options.object_info) if options.object_info else None
     except (ConversionError, OSError) as error:

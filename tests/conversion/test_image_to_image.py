@@ -8,6 +8,8 @@ from sun_pack.conversion.check import check
 from sun_pack.conversion.models import Adapter, Installed
 from sun_pack.conversion.plan import convert, read
 
+from .compare import canonical
+from .make_corpus import CHECKPOINT, Graph
 from .test_pack_samplers import case
 
 Json = dict[str, Any]
@@ -87,3 +89,41 @@ def test_summary_and_face_count_the_steps_that_run() -> None:
     assert entry["badge"]["text"] == "100 steps"
     fixed = convert("fix", converted, None, installed)[0]["5"]["inputs"]
     assert (fixed["steps"], fixed["start_at_step"]) == (10, 6)
+
+
+def chained_splits(first: int, second: int, part: int) -> dict[str, Any]:
+    """Draw three samplers on one schedule of 20 steps; the second SplitSigmas cuts output `part` of the first."""
+    g = Graph()
+    ckpt = g.node("CheckpointLoaderSimple", [CHECKPOINT])
+    latent = g.node("EmptyLatentImage", [512, 512, 1])
+    guider = g.node("CFGGuider", [7.5], model=(ckpt, 0))
+    choice = g.node("KSamplerSelect", ["euler"])
+    scheduler = g.node("BasicScheduler", ["normal", 20, 1.0], model=(ckpt, 0))
+    one = g.node("SplitSigmas", [first], sigmas=(scheduler, 0))
+    two = g.node("SplitSigmas", [second], sigmas=(one, part))
+    sigmas = [(two, 0), (two, 1), (one, 1)] if part == 0 else [(one, 0), (two, 0), (two, 1)]
+    for each in sigmas:
+        latent = g.node(
+            "SamplerCustomAdvanced", guider=(guider, 0), sampler=(choice, 0), sigmas=each, latent_image=(latent, 0)
+        )
+    return g.workflow()
+
+
+@pytest.mark.parametrize(("first", "second", "part", "expected"), [
+    (10, 5, 1, [2, 1]), (5, 10, 1, [1, 2]), (15, 5, 0, [3, 1]), (10, 9, 1, [2, 1]),
+])  # fmt: skip
+def test_second_cut_is_scaled_from_where_its_part_begins(
+    first: int, second: int, part: int, expected: list[int]
+) -> None:
+    before = chained_splits(first, second, part)
+    after, _ = convert("speed_up", before)
+    assert [node["widgets_values"][0] for node in after["nodes"] if node["type"] == "SplitSigmas"] == expected
+    assert canonical(convert("restore", after)[0]) == canonical(before)
+
+
+def test_splits_in_a_circle_are_survived() -> None:
+    workflow = chained_splits(10, 5, 1)
+    one, two = (node for node in workflow["nodes"] if node["type"] == "SplitSigmas")
+    link = next(entry for entry in workflow["links"] if entry[0] == one["inputs"][0]["link"])
+    link[1:3] = [two["id"], 1]
+    assert convert("speed_up", workflow)[1].edits == []

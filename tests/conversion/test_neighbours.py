@@ -81,3 +81,31 @@ def test_uneven_schedule_in_parts_is_fixed() -> None:
 def test_converted_schedule_in_parts_is_even(name: str) -> None:
     converted, _ = convert("speed_up", load(name), None, MINI)
     assert {entry["badge"] is None for entry in check(read(converted), MINI)} == {True}
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "exponential", "ddim_uniform"])
+def test_uneven_schedule_in_single_steps_is_fixed(scheduler: str) -> None:
+    workflow = case("M_two_runs_of_four_steps_karras")
+    last = workflow.pop("s1")["inputs"]
+    workflow["s0"]["inputs"] |= {"end_at_step": 1, "scheduler": scheduler}
+    for number in (1, 2, 3):
+        part = {"start_at_step": number, "end_at_step": number + 1, "latent_image": [f"s{number - 1}", 0]}
+        inputs = {**last, "scheduler": scheduler, "return_with_leftover_noise": "enable", **part}
+        workflow[f"s{number}"] = {"class_type": "KSamplerAdvanced", "inputs": inputs}
+    workflow["6"]["inputs"]["samples"] = ["s3", 0]
+    (entry,) = check(read(workflow), MINI)
+    assert entry["badge"]["text"] == f"scheduler {scheduler}" and entry["badge"]["fix"]
+    fixed, _ = convert("fix", workflow, None, MINI)
+    assert {fixed[f"s{number}"]["inputs"]["scheduler"] for number in range(4)} == {"simple"}
+
+
+@pytest.mark.parametrize("split", ["SplitSigmas", "SplitSigmasDenoise"])
+def test_uneven_schedule_node_in_parts_is_named(split: str) -> None:
+    workflow, _ = convert("speed_up", load("split_sigmas"), None, MINI)
+    for node in workflow["nodes"]:
+        if node["type"] == "BasicScheduler":
+            node |= {"type": "KarrasScheduler", "inputs": [], "widgets_values": [4, 14.6, 0.03, 7.0]}
+        elif node["type"] == "SplitSigmas":
+            node |= {"type": split}
+    (entry,) = check(read(workflow), MINI)
+    assert entry["badge"]["text"] == "KarrasScheduler" and "BasicScheduler" in entry["badge"]["detail"]

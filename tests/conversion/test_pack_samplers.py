@@ -249,3 +249,37 @@ def test_sampler_without_noise_stays_with_flipped_sigmas() -> None:
     flipped["92"] = {"class_type": "SamplerCustomAdvanced", "inputs": again}
     flipped[number]["inputs"] = {**sampler, "sigmas": ["90", 0]}
     assert make_plan("speed_up", flipped).edits == []
+
+
+def test_sampler_that_runs_another_node_s_sampler_is_named() -> None:
+    """Impact's RegionalSampler: the MODEL is in the pipe of a KSamplerAdvancedProvider."""
+    workflow = load("api_text_to_image")
+    (loader,) = (key for key, node in workflow.items() if node["class_type"] == "CheckpointLoaderSimple")
+    provider = {"cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "basic_pipe": ["80", 0]}
+    regional = {"seed": 1, "steps": 20, "denoise": 1.0, "samples": ["83", 0], "base_sampler": ["81", 0]}
+    workflow |= {
+        "80": {"class_type": "ToBasicPipe", "inputs": {"model": [loader, 0]}},
+        "81": {"class_type": "KSamplerAdvancedProvider", "inputs": provider},
+        "82": {"class_type": "RegionalSampler", "inputs": regional},
+    }
+    reason = "stays as it is: another node gives it its sampler and its MODEL"
+    plan = make_plan("speed_up", workflow)
+    assert plan.edits and f"RegionalSampler (#82) {reason}" in plan.detail
+
+
+@pytest.mark.parametrize(("kind", "output", "is_named"), [
+    ("KSAMPLER_ADVANCED", "LATENT", True), ("KSAMPLER", "LATENT", True), ("UPSCALER", "IMAGE", True),
+    ("KSAMPLER_ADVANCED", "REGIONAL_PROMPTS", False), ("SEGS", "LATENT", False),
+])  # fmt: skip
+def test_saved_sampler_that_runs_another_node_s_sampler_is_named(kind: str, output: str, is_named: bool) -> None:
+    workflow = load("text_to_image")
+    link = max(entry[0] for entry in workflow["links"]) + 1
+    places: Json = {"pos": [0, 2000], "size": [200, 100], "mode": 0, "properties": {}, "widgets_values": []}
+    workflow["nodes"] += [
+        {**places, "id": 90, "type": "Provider", "inputs": [],
+         "outputs": [{"name": kind, "type": kind, "links": [link]}]},
+        {**places, "id": 91, "type": "Runner", "inputs": [{"name": "sampler_in", "type": kind, "link": link}],
+         "outputs": [{"name": output, "type": output, "links": []}]},
+    ]  # fmt: skip
+    workflow["links"].append([link, 90, 0, 91, 0, kind])
+    assert ("Runner (#91) stays as it is" in make_plan("speed_up", workflow).detail) == is_named

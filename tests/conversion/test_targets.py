@@ -284,3 +284,40 @@ def test_new_node_stands_on_the_side_of_the_inputs_panel_to_which_its_links_run(
     inner["inputNode"]["bounding"] = [panel_end - 120, sampler["pos"][1], 120, 120]
     (added,) = [edit for edit in make_plan("speed_up", workflow).edits if edit["op"] == "add"]
     assert added["pos"][0] >= panel_end
+
+
+def test_choice_of_sampler_that_a_flux_sampler_uses_too_stays_as_it_is() -> None:
+    """It holds no schedule, and automatic settings bring their own sampler."""
+    workflow = load("split_sigmas")
+    choice = next(entry for entry in workflow["nodes"] if entry["type"] == "KSamplerSelect")
+    choice["widgets_values"] = ["dpmpp_2m_sde"]
+    flux = {
+        "id": 90,
+        "type": "UNETLoader",
+        "widgets_values": ["flux1-dev.safetensors", "default"],
+        "outputs": [{"name": "MODEL", "type": "MODEL", "links": [901]}],
+    }
+    beside = {
+        "id": 91,
+        "type": "SamplerCustom",
+        "widgets_values": [True, 1, "fixed", 1.0],
+        "inputs": [{"name": "model", "type": "MODEL", "link": 901}, {"name": "sampler", "type": "SAMPLER", "link": 902},
+                   {"name": "sigmas", "type": "SIGMAS", "link": 903}],
+    }  # fmt: skip
+    scheduler = {
+        "id": 92,
+        "type": "BasicScheduler",
+        "widgets_values": ["simple", 20, 1.0],
+        "outputs": [{"name": "SIGMAS", "type": "SIGMAS", "links": [903]}],
+    }
+    workflow["nodes"] += [flux, beside, scheduler]
+    workflow["links"] += [
+        [901, 90, 0, 91, 0, "MODEL"],
+        [902, choice["id"], 0, 91, 1, "SAMPLER"],
+        [903, 92, 0, 91, 2, "SIGMAS"],
+    ]
+    converted, plan = convert("speed_up", workflow)
+    assert plan.summary == "2 samplers now need 4 steps and no CFG pass"
+    assert "SamplerCustom (#91) stays as it is: its model is Flux" in plan.detail and "shares" not in plan.detail
+    assert values(converted, choice["id"]) == ["dpmpp_2m_sde"]
+    assert values(convert("restore", converted)[0], choice["id"]) == ["dpmpp_2m_sde"]

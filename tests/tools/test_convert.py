@@ -215,6 +215,12 @@ def test_adapter_can_be_named(workflow, tmp_path):
     assert converted["nodes"][-1]["widgets_values"][0] == "mine.safetensors"
 
 
+def test_released_adapter_is_not_put_on_sdxl_by_its_name(tmp_path):
+    (tmp_path / "graph.json").write_text(json.dumps(corpus("sdxl")))
+    done = convert("graph.json", "--adapter", "sun_adapter_sdv15_4step_addpos.safetensors", folder=tmp_path)
+    assert "no adapter for SDXL is installed" in done.stdout and not (tmp_path / "graph_sun.json").exists()
+
+
 def test_samplers_of_packs_follow_the_node_definitions_of_a_comfyui(tmp_path):
     graph = corpus("api_text_to_image")
     (number,) = (key for key, node in graph.items() if node["class_type"] == "KSampler")
