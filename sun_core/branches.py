@@ -14,13 +14,38 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .adapter import EXTRA_POSITIVE, NEGATIVE, SunAdapter
-from .conditioning import CachedContext, NegativeEntry, entry_shares, has_places
+from .conditioning import CachedContext, KeysValues, NegativeEntry, Project, entry_shares, has_places
 from .forward import Combine, LayerBranches, Offsets
 from .layers import CrossAttentionLayer, cross_attention_layers
 from .nag import Guidance, NagSettings
 
 SUN = "sun"
 """Our key among a ModelPatcher's wrappers, callbacks and additional models."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What the branches of a forward are made of; its rows come in chunks, one chunk per conditioning entry."""
+
+    negatives: Sequence[NegativeEntry]
+    positives: Sequence[CachedContext]
+    """c+ of each chunk, for a source that reads them."""
+    chunks: int
+    chunk_rows: int
+    latent_size: Sequence[int]
+    like: Tensor
+    """Has the dtype and the device that the branches are to have."""
+
+    def of_negatives(self, number: str, project: Project) -> list[list[KeysValues]]:
+        """Return what `project` makes of each negative for layer `number`: the same for every chunk."""
+        return [[self._of(entry, number, project)] * self.chunks for entry in self.negatives]
+
+    def of_positives(self, number: str, project: Project) -> list[KeysValues]:
+        """Return what `project` makes of each chunk's positive for layer `number`."""
+        return [self._of(context, number, project) for context in self.positives]
+
+    def _of(self, context: CachedContext, number: str, project: Project) -> KeysValues:
+        return context.keys_values(number, project, self.like, self.chunk_rows)
 
 
 class BranchSource(Protocol):
@@ -41,19 +66,8 @@ class BranchSource(Protocol):
         """How many layers get branches."""
         ...
 
-    def layers(
-        self,
-        negatives: Sequence[NegativeEntry],
-        positives: Sequence[CachedContext],
-        chunks: int,
-        chunk_rows: int,
-        latent_size: Sequence[int],
-        like: Tensor,
-    ) -> dict[int, LayerBranches]:
-        """Make the branches of each layer, by number, in the dtype and on the device of `like`.
-
-        positives: c+ of each of the `chunks` chunks of `chunk_rows` rows, if the source reads them.
-        """
+    def layers(self, needed: Needed) -> dict[int, LayerBranches]:
+        """Make the branches of each layer, by number."""
         ...
 
 
@@ -90,18 +104,9 @@ class AdapterBranches:
         """How many layers the adapter is in."""
         return len(next(iter(self.adapters.values())))
 
-    def layers(
-        self,
-        negatives: Sequence[NegativeEntry],
-        positives: Sequence[CachedContext],
-        chunks: int,
-        chunk_rows: int,
-        latent_size: Sequence[int],
-        like: Tensor,
-    ) -> dict[int, LayerBranches]:
-        """Make the branches of all layers of the adapter; arguments as in BranchSource."""
-        adapter = _of_device(self.adapters, like.device)
-        return layers_of(adapter, negatives, positives, self.strengths, chunk_rows, latent_size, like)
+    def layers(self, needed: Needed) -> dict[int, LayerBranches]:
+        """Make the branches of all layers of the adapter, by number."""
+        return layers_of(_of_device(self.adapters, needed.like.device), needed, self.strengths)
 
 
 def _of_all_devices(model: ModelPatcher) -> list[ModelPatcher]:
@@ -139,24 +144,15 @@ class OwnBranches:
         """How many cross-attention layers the U-Net has."""
         return len(next(iter(self.attentions.values())))
 
-    def layers(
-        self,
-        negatives: Sequence[NegativeEntry],
-        positives: Sequence[CachedContext],
-        chunks: int,
-        chunk_rows: int,
-        latent_size: Sequence[int],
-        like: Tensor,
-    ) -> dict[int, LayerBranches]:
-        """Make the branches of all layers of the U-Net; arguments as in BranchSource."""
-        guidance = Guidance(self.settings, torch.tensor(entry_shares(negatives)).to(like)[:, None, None, None])
+    def layers(self, needed: Needed) -> dict[int, LayerBranches]:
+        """Make the branches of all layers of the U-Net, by number."""
+        shares = torch.tensor(entry_shares(needed.negatives)).to(needed.like)
+        guidance = Guidance(self.settings, shares[:, None, None, None])
         layers = {}
-        for layer in _of_device(self.attentions, like.device):
+        for layer in _of_device(self.attentions, needed.like.device):
             project = partial(_own_keys_values, layer.attention)
-            branches = [
-                [entry.keys_values(str(layer.number), project, like, chunk_rows)] * chunks for entry in negatives
-            ]
-            layers[layer.number] = _layer(branches, guidance, chunk_rows)
+            branches = needed.of_negatives(str(layer.number), project)
+            layers[layer.number] = _layer(branches, guidance, needed.chunk_rows)
         return layers
 
 
@@ -165,36 +161,26 @@ def _own_keys_values(attention: Any, context: Tensor) -> tuple[Tensor, Tensor]:
     return attention.to_k(context), attention.to_v(context)
 
 
-def layers_of(
-    adapter: SunAdapter,
-    negatives: Sequence[NegativeEntry],
-    positives: Sequence[CachedContext],
-    strengths: Strengths,
-    chunk_rows: int,
-    latent_size: Sequence[int],
-    like: Tensor,
-) -> dict[int, LayerBranches]:
-    """Make the branches of all layers of `adapter`, in the dtype and on the device of `like`.
-
-    positives: c+ of each chunk of `chunk_rows` rows. Every negative entry is one branch, and the extra positive one.
-    """
-    shares = [1.0] * len(negatives) if has_places(negatives, latent_size) else entry_shares(negatives)
+def layers_of(adapter: SunAdapter, needed: Needed, strengths: Strengths) -> dict[int, LayerBranches]:
+    """Make the branches of all layers of `adapter`: one for every negative entry, and the extra positive one."""
+    negatives, like = needed.negatives, needed.like
+    shares = [1.0] * len(negatives) if has_places(negatives, needed.latent_size) else entry_shares(negatives)
     scales, shift = _scales_and_shift(adapter, shares, strengths, like)
     sizes = [layer.hidden_dim for layer in adapter.values()]
     layers = {}
     for number, scale, beta in zip(adapter, scales.split(sizes, dim=-1), shift.split(sizes), strict=True):
         layer = adapter[number]
         negative, extra_positive = (partial(layer.keys_values, branch) for branch in (NEGATIVE, EXTRA_POSITIVE))
-        branches = [[entry.keys_values(number, negative, like, chunk_rows)] * len(positives) for entry in negatives]
+        branches = needed.of_negatives(number, negative)
         if adapter.layout.extra_positive:
-            branches.append([c.keys_values(number, extra_positive, like, chunk_rows) for c in positives])
-        layer_branches = _layer(branches, Offsets(scale, beta), chunk_rows)
+            branches.append(needed.of_positives(number, extra_positive))
+        layer_branches = _layer(branches, Offsets(scale, beta), needed.chunk_rows)
         project_text = extra_positive if adapter.layout.extra_positive else None
         layers[int(number)] = replace(layer_branches, project_text=project_text)
     return layers
 
 
-def _layer(branches: Sequence[Sequence[tuple[Tensor, Tensor]]], combine: Combine, chunk_rows: int) -> LayerBranches:
+def _layer(branches: Sequence[Sequence[KeysValues]], combine: Combine, chunk_rows: int) -> LayerBranches:
     keys, values = ([[kv[which] for kv in pieces] for pieces in branches] for which in (0, 1))
     return LayerBranches(keys, values, combine, chunk_rows)
 

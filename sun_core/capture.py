@@ -54,39 +54,43 @@ _AT_IMPORT = tuple(getattr(owner, name, None) for owner, name in _CORE)
 _failed: list[torch.cuda.CUDAGraph] = []
 """Graphs whose capture failed. After one, nothing is captured in this process: CUDA's state is not sure."""
 
-Forward = Callable[[dict[str, Tensor | None], dict[str, Any]], Tensor]
-"""Evaluates the U-Net eagerly: inputs by name, transformer_options -> prediction."""
+Inputs = dict[str, Tensor | None]
+"""What the U-Net is given, by name."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of the U-Net that a run asks for."""
+
+    unet: Callable[[Inputs, dict[str, Any]], Tensor]
+    """Evaluates the U-Net eagerly: inputs, transformer_options -> prediction."""
+    inputs: Inputs
+    options: dict[str, Any]
+    """The transformer_options, which hold `sun` under `key`."""
+    sun: SunForward
+    key: str
+
+    def eager(self) -> Tensor:
+        """Evaluate without a graph."""
+        return self.unet(self.inputs, self.options)
 
 
 class CapturedForward:
     """One forward of the U-Net as a CUDA graph, with the buffers that it reads and writes."""
 
-    def __init__(
-        self,
-        forward: Forward,
-        inputs: dict[str, Tensor | None],
-        options: dict[str, Any],
-        sun: SunForward,
-        key: str,
-        weights: ResidentWeights,
-        signature: bytes,
-        eager: Tensor,
-    ):
-        """Capture `forward`, which has just given `eager` for the same `inputs`.
-
-        `sun` stands in `options` under `key`; `signature` is that of the pages that `weights` lie in.
-        """
+    def __init__(self, evaluation: Evaluation, weights: ResidentWeights, signature: bytes, eager: Tensor):
+        """Capture an evaluation, which has just given `eager`; `signature` is of the pages that `weights` lie in."""
         self.weights, self.signature = weights, signature
-        self.inputs = {name: None if tensor is None else tensor.clone() for name, tensor in inputs.items()}
-        self.sun_tensors = [tensor.clone() for tensor in sun.tensors()]
-        own = {**options, key: sun.with_tensors(iter(self.sun_tensors))}
+        self.inputs = {name: None if tensor is None else tensor.clone() for name, tensor in evaluation.inputs.items()}
+        self.sun_tensors = [tensor.clone() for tensor in evaluation.sun.tensors()]
+        own = {**evaluation.options, evaluation.key: evaluation.sun.with_tensors(iter(self.sun_tensors))}
         self.output = torch.empty_like(eager)
         self.graph = torch.cuda.CUDAGraph()
         self.small = weights.copy_small()
         stream, reserved = torch.cuda.current_stream(eager.device), torch.cuda.memory_reserved(eager.device)
         try:
             with weights.replaced_small(self.small), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.output.copy_(forward(self.inputs, own))
+                self.output.copy_(evaluation.unet(self.inputs, own))
         except Exception:
             torch.cuda.set_stream(stream)  # an invalid capture ends without giving the stream back
             _failed.append(self.graph)
@@ -100,7 +104,7 @@ class CapturedForward:
         """Copy the small weights to where the graph reads them."""
         torch._foreach_copy_(self.small, weights.small_tensors())
 
-    def replay(self, inputs: dict[str, Tensor | None], sun: SunForward) -> Tensor:
+    def replay(self, inputs: Inputs, sun: SunForward) -> Tensor:
         """Evaluate with other inputs, and with other keys and values if the run is another one."""
         for name, own in self.inputs.items():
             if own is not None:
@@ -209,37 +213,35 @@ class Replays:
             self.captures.clear()
             raise CannotCapture("there is little memory")
 
-    def __call__(
-        self, forward: Forward, inputs: dict[str, Tensor | None], options: dict[str, Any], sun: SunForward, key: str
-    ) -> Tensor:
-        """Replay the forward if that is safe, else evaluate it eagerly; `sun` stands in `options` under `key`."""
+    def __call__(self, evaluation: Evaluation) -> Tensor:
+        """Replay an evaluation if that is safe, else do it eagerly."""
         if self._is_off:
-            return forward(inputs, options)
+            return evaluation.eager()
         try:
-            self._check_forward(options, sun)
-            shape = self._shape(inputs, sun)
+            self._check_forward(evaluation.options, evaluation.sun)
+            shape = self._shape(evaluation.inputs, evaluation.sun)
             if shape in self.captures.unfit:
                 raise CannotCapture(self.captures.unfit[shape])
         except CannotCapture as reason:
             self.why_eager = str(reason)
-            return forward(inputs, options)
+            return evaluation.eager()
         self._needed.add(shape)
         comfy.model_management.throw_exception_if_processing_interrupted()
         try:
             captured = self._ready(shape)
         except CannotCapture as reason:
             self.why_eager = str(reason)
-            return forward(inputs, options)
+            return evaluation.eager()
         if captured is None:
-            return self._eager_and_captured(forward, inputs, options, sun, key, shape)
-        replayed = self._replayed(captured, inputs, sun)
+            return self._eager_and_captured(evaluation, shape)
+        replayed = self._replayed(captured, evaluation)
         if replayed is None:
             self._drop_moved(shape)
-            return forward(inputs, options)
+            return evaluation.eager()
         if not captured.checks_left:
             self.count += 1
             return replayed
-        return self._checked(captured, replayed, forward(inputs, options), shape)
+        return self._checked(captured, replayed, evaluation.eager(), shape)
 
     def _ready(self, shape: Hashable) -> CapturedForward | None:
         """Return the graph for a shape, with this run's weights; None if there is none that fits.
@@ -270,38 +272,30 @@ class Replays:
         base = self.model.model
         return (getattr(base, "model_loaded_weight_memory", None), getattr(base, "current_weight_patches_uuid", None))
 
-    def _replayed(self, captured: CapturedForward, inputs: dict[str, Tensor | None], sun: SunForward) -> Tensor | None:
+    def _replayed(self, captured: CapturedForward, evaluation: Evaluation) -> Tensor | None:
         assert self._weights is not None
         with pinned(self._weights.block) as signature:
             if signature != captured.signature:
                 return None
-            return captured.replay(inputs, sun)
+            return captured.replay(evaluation.inputs, evaluation.sun)
 
-    def _eager_and_captured(
-        self,
-        forward: Forward,
-        inputs: dict[str, Tensor | None],
-        options: dict[str, Any],
-        sun: SunForward,
-        key: str,
-        shape: Hashable,
-    ) -> Tensor:
-        eager = forward(inputs, options)
+    def _eager_and_captured(self, evaluation: Evaluation, shape: Hashable) -> Tensor:
+        eager = evaluation.eager()
         if shape not in self.captures.seen:
             self.why_eager = self.why_eager or "a forward is captured in the second run that needs it"
             return eager
         if self._have_moved:  # the next run captures, if its weights stay
             return eager
         try:
-            if self._free_memory() < 2 * self._memory(inputs) + SPARE_MEMORY:
+            if self._free_memory() < 2 * self._memory(evaluation.inputs) + SPARE_MEMORY:
                 raise CannotCapture("there is little memory")
             self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
             self._loaded = self._what_is_loaded()
             with pinned(self._weights.block) as signature:
                 if signature is None:
                     raise CannotCapture("weights are still being loaded")
-                captured = CapturedForward(forward, inputs, options, sun, key, self._weights, signature, eager)
-            replayed = self._replayed(captured, inputs, sun)
+                captured = CapturedForward(evaluation, self._weights, signature, eager)
+            replayed = self._replayed(captured, evaluation)
         except CannotCapture as reason:
             self.why_eager = str(reason)
             return eager
@@ -342,7 +336,7 @@ class Replays:
         if "optimized_attention_override" in options or len([w for of_key in wrappers.values() for w in of_key]) > 1:
             raise CannotCapture("another node wraps the U-Net")
 
-    def _shape(self, inputs: dict[str, Tensor | None], sun: SunForward) -> Hashable:
+    def _shape(self, inputs: Inputs, sun: SunForward) -> Hashable:
         if self._layout is None or self._layout[0] is not sun:
             layout = (*map(_shape_of, sun.tensors()), sun.row_count)
             self._layout = sun, self.captures.layouts.setdefault(layout, len(self.captures.layouts))
@@ -359,7 +353,7 @@ class Replays:
         held = sum(captured.bytes for captured in self.captures.kept.values())
         return comfy.model_management.get_free_memory(self.model.load_device) - held
 
-    def _memory(self, inputs: dict[str, Tensor | None]) -> float:
+    def _memory(self, inputs: Inputs) -> float:
         x = inputs["x"]
         assert x is not None
         return float(self.model.model.memory_required(list(x.shape)))

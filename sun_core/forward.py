@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 
 from .attention import add_offsets
-from .conditioning import NegativeEntry, entry_weights
+from .conditioning import NegativeEntry, Project, entry_weights
 from .fused_offsets import add_offsets_fused, can_fuse
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: q (rows, tokens, channels), k and v (rows, context tokens, channels) -> as q."""
-
-Project = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Makes K and V, each (rows, tokens, channels), of a context (rows, tokens, context_dim)."""
 
 Pieces = Sequence[Tensor]
 """Keys or values of one branch, one piece for each chunk of rows: (1 or chunk_rows, tokens, channels)."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from .attention_patch import FORWARD_KEY, install, record_contexts
 from .automatic import findings_of_part
 from .branches import SUN
-from .capture import Captures, Replays
+from .capture import Captures, Evaluation, Inputs, Replays
 from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
 from .guidance import Guidance
@@ -222,13 +222,13 @@ class SunHooks:
             options[REPLAYS_KEY].why_eager = "ControlNet or another node adds inputs"
             return executor(x, timesteps, context, y, control, options, **kwargs)
 
-        def forward(inputs: dict[str, Tensor | None], options: dict[str, Any]) -> Tensor:
+        def unet(inputs: Inputs, options: dict[str, Any]) -> Tensor:
             return executor(inputs["x"], inputs["timesteps"], inputs["context"], inputs["y"], None, options)
 
         inputs = {"x": x, "timesteps": timesteps, "context": context, "y": y}
         replays, sun = options[REPLAYS_KEY], options[FORWARD_KEY]
         count = replays.count
-        prediction = replays(forward, inputs, options, sun, FORWARD_KEY)
+        prediction = replays(Evaluation(unet, inputs, options, sun, FORWARD_KEY))
         if replays.count > count and RECORD_KEY in options:
             options[RECORD_KEY].acted.update(sun.layers)  # as in the forward that was captured
         return prediction

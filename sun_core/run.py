@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .branches import BranchSource
+from .branches import BranchSource, Needed
 from .conditioning import CachedContext, NegativeEntry, has_places
 from .forward import SunForward
 from .measures import ForwardRecord, Measures
@@ -116,9 +116,10 @@ class SunRun:
     ) -> SunForward:
         chunk_rows = len(x) // len(is_sun)
         like = torch.empty(0, dtype=dtype, device=x.device)
+        needed = Needed(negatives, positives, sum(is_sun), chunk_rows, x.shape[2:], like)
         sun_rows = [row for row in range(len(x)) if is_sun[row // chunk_rows]]
         return SunForward(
-            layers=self.source.layers(negatives, positives, sum(is_sun), chunk_rows, x.shape[2:], like),
+            layers=self.source.layers(needed),
             row_count=len(x),
             rows=None if all(is_sun) else torch.tensor(sun_rows, device=x.device),
             masked=negatives if len(negatives) > 1 and has_places(negatives, x.shape[2:]) else (),
