@@ -5,7 +5,7 @@ frozen weights read the negative, and normalized attention guidance combines the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -174,15 +174,16 @@ def layers_of(adapter: SunAdapter, needed: Needed, strengths: Strengths) -> dict
         branches = needed.of_negatives(number, negative)
         if adapter.layout.extra_positive:
             branches.append(needed.of_positives(number, extra_positive))
-        layer_branches = _layer(branches, Offsets(scale, beta), needed.chunk_rows)
         project_text = extra_positive if adapter.layout.extra_positive else None
-        layers[int(number)] = replace(layer_branches, project_text=project_text)
+        layers[int(number)] = _layer(branches, Offsets(scale, beta), needed.chunk_rows, project_text)
     return layers
 
 
-def _layer(branches: Sequence[Sequence[KeysValues]], combine: Combine, chunk_rows: int) -> LayerBranches:
+def _layer(
+    branches: Sequence[Sequence[KeysValues]], combine: Combine, chunk_rows: int, project_text: Project | None = None
+) -> LayerBranches:
     keys, values = ([[kv[which] for kv in pieces] for pieces in branches] for which in (0, 1))
-    return LayerBranches(keys, values, combine, chunk_rows)
+    return LayerBranches(keys, values, combine, chunk_rows, project_text)
 
 
 def _scales_and_shift(

@@ -29,8 +29,8 @@ from .layers import cross_attention_layers
 from .measures import RECORD_KEY, ForwardRecord, Measures
 from .neighbours import (
     caches,
+    compile_check,
     contexts_can_change,
-    is_compiled,
     may_change_contexts,
     move_to_end,
     with_first_wrapper,
@@ -172,7 +172,7 @@ class SunHooks:
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
             images=len(noise),
             contexts_can_change=contexts_can_change(guider, model_options),
-            is_compiled=is_compiled(guider.model_patcher.model.diffusion_model, model_options),
+            is_compiled=compile_check(guider.model_patcher.model.diffusion_model, model_options),
             measures=Measures(layers=source.layer_count),
         )
 
@@ -230,7 +230,7 @@ class SunHooks:
         count = replays.count
         prediction = replays(Evaluation(unet, inputs, options, sun, FORWARD_KEY))
         if replays.count > count and RECORD_KEY in options:
-            options[RECORD_KEY].acted.update(sun.layers)  # as in the forward that was captured
+            options[RECORD_KEY].add_replay(sun.layers)
         return prediction
 
     def detached(self, _: ModelPatcher, unpatches_all: bool) -> None:

@@ -3,6 +3,7 @@
 A finding is whatever makes the picture another one than the artist asked for. It is found anew in every run.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 RECORD_KEY = "sun_record"
@@ -23,6 +24,11 @@ class ForwardRecord:
     """Rows of the forward and of a layer's queries, if SUN could not tell which of these belong to which."""
     foreign_keys: bool = False
     """Whether a layer had more rows of keys than of queries."""
+
+    def add_replay(self, layers: Iterable[int]) -> None:
+        """Record that `layers` were replayed: they act as in the forward that was captured."""
+        self.called.update(layers)
+        self.acted.update(self.called)
 
 
 @dataclass
