@@ -126,13 +126,17 @@ class SunForward:
     _weights: dict[tuple, Tensor] = field(default_factory=dict)
 
     def __call__(
-        self, number: int, q: Tensor, k: Tensor, v: Tensor, attend: Attend, grid: Sequence[int]
+        self, number: int, q: Tensor, k: Tensor, v: Tensor, attend: Attend, grid: Sequence[int], one_call: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Return the plain text attention of layer `number`, and the layer's result with SUN, both before `to_out`.
 
-        q: (rows, tokens, channels); grid: (height, width) of the layer.
+        q: (rows, tokens, channels); grid: (height, width) of the layer; one_call: whether `attend` may be given text
+        and branches as more rows than q has.
         """
         layer = self.layers[number]
+        if self.rows is None and not one_call:
+            text = attend(q, k, v)
+            return text, self._combined(layer, layer.attend_beside(text, q, attend), grid)
         if self.rows is None:
             attended = layer.attend_with_text(q, k, v, attend)
             return attended[0], self._combined(layer, attended, grid)
