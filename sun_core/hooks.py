@@ -21,7 +21,7 @@ from torch import Tensor
 from .attention_patch import FORWARD_KEY, install, record_contexts
 from .automatic import findings_of_part
 from .branches import SUN
-from .capture import Captures, Evaluation, Inputs, Replays
+from .capture import Captures, Evaluation, Inputs, Replays, free_graphs
 from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
 from .guidance import Guidance
@@ -233,10 +233,10 @@ class SunHooks:
             options[RECORD_KEY].add_replay(sun.layers)
         return prediction
 
-    def detached(self, _: ModelPatcher, unpatches_all: bool) -> None:
-        """Free the CUDA graphs of a MODEL that leaves its device."""
+    def detached(self, model: ModelPatcher, unpatches_all: bool) -> None:
+        """Free the CUDA graphs of a MODEL that leaves its device, those of its clones too."""
         if unpatches_all:
-            self.captures.clear()
+            free_graphs(model.model)
 
 
 class IdleHook:
