@@ -70,7 +70,8 @@ class SunAttention:
             if forward is None and record is not None:
                 record.unplaced = (expected, len(q))
         if forward is not None:
-            text, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:])
+            one_call = "optimized_attention_override" not in extra_options  # which may know rows by cond_or_uncond
+            text, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:], one_call)
             if record is not None:
                 record.acted.add(self.number)
         else:

@@ -5,7 +5,7 @@ frozen weights read the negative, and normalized attention guidance combines the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,13 +14,38 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .adapter import EXTRA_POSITIVE, NEGATIVE, SunAdapter
-from .conditioning import CachedContext, NegativeEntry, entry_shares, has_places
+from .conditioning import CachedContext, KeysValues, NegativeEntry, Project, entry_shares, has_places
 from .forward import Combine, LayerBranches, Offsets
 from .layers import CrossAttentionLayer, cross_attention_layers, text_adapter
 from .nag import Guidance, NagSettings
 
 SUN = "sun"
 """Our key among a ModelPatcher's wrappers, callbacks and additional models."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What the branches of a forward are made of; its rows come in chunks, one chunk per conditioning entry."""
+
+    negatives: Sequence[NegativeEntry]
+    positives: Sequence[CachedContext]
+    """c+ of each chunk, for a source that reads them."""
+    chunks: int
+    chunk_rows: int
+    latent_size: Sequence[int]
+    like: Tensor
+    """Has the dtype and the device that the branches are to have."""
+
+    def of_texts(self, texts: Sequence[CachedContext], number: str, project: Project) -> list[list[KeysValues]]:
+        """Return what `project` makes of each text for layer `number`: the same for every chunk."""
+        return [[self._of(text, number, project)] * self.chunks for text in texts]
+
+    def of_positives(self, number: str, project: Project) -> list[KeysValues]:
+        """Return what `project` makes of each chunk's positive for layer `number`."""
+        return [self._of(context, number, project) for context in self.positives]
+
+    def _of(self, context: CachedContext, number: str, project: Project) -> KeysValues:
+        return context.keys_values(number, project, self.like, self.chunk_rows)
 
 
 class BranchSource(Protocol):
@@ -41,19 +66,8 @@ class BranchSource(Protocol):
         """How many layers get branches."""
         ...
 
-    def layers(
-        self,
-        negatives: Sequence[NegativeEntry],
-        positives: Sequence[CachedContext],
-        chunks: int,
-        chunk_rows: int,
-        latent_size: Sequence[int],
-        like: Tensor,
-    ) -> dict[int, LayerBranches]:
-        """Make the branches of each layer, by number, in the dtype and on the device of `like`.
-
-        positives: c+ of each of the `chunks` chunks of `chunk_rows` rows, if the source reads them.
-        """
+    def layers(self, needed: Needed) -> dict[int, LayerBranches]:
+        """Make the branches of each layer, by number."""
         ...
 
 
@@ -90,18 +104,9 @@ class AdapterBranches:
         """How many layers the adapter is in."""
         return len(next(iter(self.adapters.values())))
 
-    def layers(
-        self,
-        negatives: Sequence[NegativeEntry],
-        positives: Sequence[CachedContext],
-        chunks: int,
-        chunk_rows: int,
-        latent_size: Sequence[int],
-        like: Tensor,
-    ) -> dict[int, LayerBranches]:
-        """Make the branches of all layers of the adapter; arguments as in BranchSource."""
-        adapter = of_device(self.adapters, like.device)
-        return layers_of(adapter, negatives, positives, self.strengths, chunk_rows, latent_size, like)
+    def layers(self, needed: Needed) -> dict[int, LayerBranches]:
+        """Make the branches of all layers of the adapter, by number."""
+        return layers_of(of_device(self.adapters, needed.like.device), needed, self.strengths)
 
 
 def of_all_devices(model: ModelPatcher) -> list[ModelPatcher]:
@@ -143,24 +148,18 @@ class OwnBranches:
         """How many cross-attention layers the U-Net has."""
         return len(next(iter(self.attentions.values())))
 
-    def layers(
-        self,
-        negatives: Sequence[NegativeEntry],
-        positives: Sequence[CachedContext],
-        chunks: int,
-        chunk_rows: int,
-        latent_size: Sequence[int],
-        like: Tensor,
-    ) -> dict[int, LayerBranches]:
-        """Make the branches of all layers of the U-Net; arguments as in BranchSource."""
-        guidance = guidance_by(self.settings, negatives, like)
-        adapter = of_device(self.text_adapters, like.device)
-        texts = negatives if adapter is None else [n.through(partial(_adapted, adapter), like) for n in negatives]
+    def layers(self, needed: Needed) -> dict[int, LayerBranches]:
+        """Make the branches of all layers of the U-Net, by number."""
+        guidance = guidance_by(self.settings, needed)
+        adapter = of_device(self.text_adapters, needed.like.device)
+        texts: Sequence[CachedContext] = needed.negatives
+        if adapter is not None:
+            texts = [entry.through(partial(_adapted, adapter), needed.like) for entry in needed.negatives]
         layers = {}
-        for layer in of_device(self.attentions, like.device):
+        for layer in of_device(self.attentions, needed.like.device):
             project = partial(_own_keys_values, layer.attention)
-            branches = [[text.keys_values(str(layer.number), project, like, chunk_rows)] * chunks for text in texts]
-            layers[layer.number] = layer_of(branches, guidance, chunk_rows)
+            branches = needed.of_texts(texts, str(layer.number), project)
+            layers[layer.number] = layer_of(branches, guidance, needed.chunk_rows)
         return layers
 
 
@@ -169,9 +168,10 @@ def _adapted(adapter: Any, context: Tensor) -> Tensor:
     return adapter(context.to(adapter.weight.dtype)).to(context.dtype)
 
 
-def guidance_by(settings: NagSettings, negatives: Sequence[NegativeEntry], like: Tensor) -> Guidance:
+def guidance_by(settings: NagSettings, needed: Needed) -> Guidance:
     """Return the guidance away from all negatives, each by its share."""
-    return Guidance(settings, torch.tensor(entry_shares(negatives)).to(like)[:, None, None, None])
+    shares = torch.tensor(entry_shares(needed.negatives)).to(needed.like)
+    return Guidance(settings, shares[:, None, None, None])
 
 
 def _own_keys_values(attention: Any, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,39 +179,30 @@ def _own_keys_values(attention: Any, context: Tensor) -> tuple[Tensor, Tensor]:
     return attention.to_k(context), attention.to_v(context)
 
 
-def layers_of(
-    adapter: SunAdapter,
-    negatives: Sequence[NegativeEntry],
-    positives: Sequence[CachedContext],
-    strengths: Strengths,
-    chunk_rows: int,
-    latent_size: Sequence[int],
-    like: Tensor,
-) -> dict[int, LayerBranches]:
-    """Make the branches of all layers of `adapter`, in the dtype and on the device of `like`.
-
-    positives: c+ of each chunk of `chunk_rows` rows. Every negative entry is one branch, and the extra positive one.
-    """
-    shares = [1.0] * len(negatives) if has_places(negatives, latent_size) else entry_shares(negatives)
+def layers_of(adapter: SunAdapter, needed: Needed, strengths: Strengths) -> dict[int, LayerBranches]:
+    """Make the branches of all layers of `adapter`: one for every negative entry, and the extra positive one."""
+    negatives, like = needed.negatives, needed.like
+    shares = [1.0] * len(negatives) if has_places(negatives, needed.latent_size) else entry_shares(negatives)
     scales, shift = _scales_and_shift(adapter, shares, strengths, like)
     sizes = [layer.hidden_dim for layer in adapter.values()]
     layers = {}
     for number, scale, beta in zip(adapter, scales.split(sizes, dim=-1), shift.split(sizes), strict=True):
         layer = adapter[number]
         negative, extra_positive = (partial(layer.keys_values, branch) for branch in (NEGATIVE, EXTRA_POSITIVE))
-        branches = [[entry.keys_values(number, negative, like, chunk_rows)] * len(positives) for entry in negatives]
+        branches = needed.of_texts(negatives, number, negative)
         if adapter.layout.extra_positive:
-            branches.append([c.keys_values(number, extra_positive, like, chunk_rows) for c in positives])
-        layer_branches = layer_of(branches, Offsets(scale, beta), chunk_rows)
+            branches.append(needed.of_positives(number, extra_positive))
         project_text = extra_positive if adapter.layout.extra_positive else None
-        layers[int(number)] = replace(layer_branches, project_text=project_text)
+        layers[int(number)] = layer_of(branches, Offsets(scale, beta), needed.chunk_rows, project_text)
     return layers
 
 
-def layer_of(branches: Sequence[Sequence[tuple[Tensor, Tensor]]], combine: Combine, chunk_rows: int) -> LayerBranches:
+def layer_of(
+    branches: Sequence[Sequence[KeysValues]], combine: Combine, chunk_rows: int, project_text: Project | None = None
+) -> LayerBranches:
     """Make the branches of a layer of the K and V of each branch, one pair for each chunk."""
     keys, values = ([[kv[which] for kv in pieces] for pieces in branches] for which in (0, 1))
-    return LayerBranches(keys, values, combine, chunk_rows)
+    return LayerBranches(keys, values, combine, chunk_rows, project_text)
 
 
 def _scales_and_shift(

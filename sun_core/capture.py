@@ -10,7 +10,7 @@ Whatever is not known to be safe runs eagerly, and says why: the same picture, l
 import logging
 import traceback
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +30,7 @@ from .resident_weights import CannotCapture, ResidentWeights, pinned, resident_w
 COMPILE_KEY = "torch.compile"
 """The APPLY_MODEL wrapper of ComfyUI's TorchCompileModel."""
 MOST_GRAPHS = 4
-"""Graphs that one MODEL keeps; each holds the memory of a forward."""
+"""Graphs that one MODEL keeps; together they hold the memory of the largest forward."""
 SPARE_MEMORY = 2**30
 """Bytes that must stay free beside a graph."""
 CHECKS = 2
@@ -54,45 +54,55 @@ _AT_IMPORT = tuple(getattr(owner, name, None) for owner, name in _CORE)
 _failed: list[torch.cuda.CUDAGraph] = []
 """Graphs whose capture failed. After one, nothing is captured in this process: CUDA's state is not sure."""
 
-Forward = Callable[[dict[str, Tensor | None], dict[str, Any]], Tensor]
-"""Evaluates the U-Net eagerly: inputs by name, transformer_options -> prediction."""
+Inputs = dict[str, Tensor | None]
+"""What the U-Net is given, by name."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of the U-Net that a run asks for."""
+
+    unet: Callable[[Inputs, dict[str, Any]], Tensor]
+    """Evaluates the U-Net eagerly: inputs, transformer_options -> prediction."""
+    inputs: Inputs
+    options: dict[str, Any]
+    """The transformer_options, which hold `sun` under `key`."""
+    sun: SunForward
+    key: str
+
+    def eager(self) -> Tensor:
+        """Evaluate without a graph."""
+        return self.unet(self.inputs, self.options)
 
 
 class CapturedForward:
     """One forward of the U-Net as a CUDA graph, with the buffers that it reads and writes."""
 
     def __init__(
-        self,
-        forward: Forward,
-        inputs: dict[str, Tensor | None],
-        options: dict[str, Any],
-        sun: SunForward,
-        key: str,
-        weights: ResidentWeights,
-        signature: bytes,
-        eager: Tensor,
+        self, evaluation: Evaluation, weights: ResidentWeights, signature: bytes, eager: Tensor, place: "GraphPlace"
     ):
-        """Capture `forward`, which has just given `eager` for the same `inputs`.
-
-        `sun` stands in `options` under `key`; `signature` is that of the pages that `weights` lie in.
-        """
+        """Capture an evaluation, which has just given `eager`; `signature` is of the pages that `weights` lie in."""
         self.weights, self.signature = weights, signature
-        self.inputs = {name: None if tensor is None else tensor.clone() for name, tensor in inputs.items()}
-        self.sun_tensors = [tensor.clone() for tensor in sun.tensors()]
-        own = {**options, key: sun.with_tensors(iter(self.sun_tensors))}
+        self.inputs = {name: None if tensor is None else tensor.clone() for name, tensor in evaluation.inputs.items()}
+        self.sun_tensors = [tensor.clone() for tensor in evaluation.sun.tensors()]
+        own = {**evaluation.options, evaluation.key: evaluation.sun.with_tensors(iter(self.sun_tensors))}
         self.output = torch.empty_like(eager)
         self.graph = torch.cuda.CUDAGraph()
         self.small = weights.copy_small()
-        stream, reserved = torch.cuda.current_stream(eager.device), torch.cuda.memory_reserved(eager.device)
+        stream = torch.cuda.current_stream(eager.device)
         try:
-            with weights.replaced_small(self.small), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.output.copy_(forward(self.inputs, own))
+            with (
+                weights.replaced_small(self.small),
+                torch.cuda.graph(self.graph, place.pool, place.stream, capture_error_mode="thread_local"),
+            ):
+                reserved = torch.cuda.memory_reserved(eager.device)
+                self.output.copy_(evaluation.unet(self.inputs, own))
         except Exception:
             torch.cuda.set_stream(stream)  # an invalid capture ends without giving the stream back
             _failed.append(self.graph)
             raise
         self.bytes = max(0, torch.cuda.memory_reserved(eager.device) - reserved)
-        """Memory that the graph holds; ComfyUI takes it for free."""
+        """Memory that the graph added to its pool; ComfyUI takes it for free."""
         self.checks_left = CHECKS
         self._loaded: Callable[[], SunForward | None] = lambda: None
 
@@ -100,7 +110,7 @@ class CapturedForward:
         """Copy the small weights to where the graph reads them."""
         torch._foreach_copy_(self.small, weights.small_tensors())
 
-    def replay(self, inputs: dict[str, Tensor | None], sun: SunForward) -> Tensor:
+    def replay(self, inputs: Inputs, sun: SunForward) -> Tensor:
         """Evaluate with other inputs, and with other keys and values if the run is another one."""
         for name, own in self.inputs.items():
             if own is not None:
@@ -117,6 +127,28 @@ class CapturedForward:
 
 
 @dataclass
+class GraphPlace:
+    """Where the next graph of a MODEL is captured."""
+
+    pool: Any
+    """torch's handle of the memory pool of the MODEL's other graphs, None if it has none. They are replayed one after
+    the other, and nothing in it is read after a replay, so that they can use the same memory."""
+    stream: torch.cuda.Stream
+
+
+_idle_streams: dict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
+"""Streams whose MODEL has no graphs any more.
+
+cuBLAS has one workspace per stream. A graph keeps its address, and newer versions of torch free it with any graph that
+was captured on that stream. So the graphs of a MODEL have a stream of their own: their workspace then lies in their own
+pool, which lasts as long as one of them.
+"""
+
+_with_graphs: weakref.WeakSet["Captures"] = weakref.WeakSet()
+"""The captures that have graphs."""
+
+
+@dataclass(eq=False)
 class Captures:
     """The captured forwards of one patched MODEL; its clones share them."""
 
@@ -127,27 +159,71 @@ class Captures:
     """Why a forward is not captured again."""
     layouts: dict[Hashable, int] = field(default_factory=dict)
     """A number for each layout of keys and values."""
+    base_model: Callable[[], Any] = lambda: None
+    """Gives the BaseModel whose weights the graphs read, None once it is gone."""
+    bytes: int = 0
+    """Memory of the pool."""
+    _stream: torch.cuda.Stream | None = None
+    _give_stream_back: Callable[[], Any] = lambda: None
 
     def __deepcopy__(self, memo: dict) -> "Captures":
         """Stay the same in copies of a run's options."""
         return self
 
+    def place(self, device: torch.device) -> GraphPlace:
+        """Return where the next graph is to be captured."""
+        if self._stream is None:
+            idle = _idle_streams[device]
+            self._stream = idle.pop() if idle else torch.cuda.Stream(device)
+            self._give_stream_back = weakref.finalize(self, idle.append, self._stream)
+        return GraphPlace(next((captured.graph.pool() for captured in self.kept.values()), None), self._stream)
+
     def clear(self) -> None:
         """Free all graphs."""
-        while self.kept:
-            self.kept.popitem()[1].free()
+        for key in list(self.kept):
+            self.drop(key)
 
     def keep(self, key: Hashable, captured: CapturedForward) -> None:
         """Keep a graph, and free the one that was used longest ago if there are too many."""
-        self.drop(key)
         self.kept[key] = captured
+        self.bytes += captured.bytes
+        _with_graphs.add(self)
         while len(self.kept) > MOST_GRAPHS:
-            self.kept.popitem(last=False)[1].free()
+            self.drop(next(iter(self.kept)))
 
     def drop(self, key: Hashable) -> None:
-        """Free one graph, if it is there."""
-        if captured := self.kept.pop(key, None):
-            captured.free()
+        """Free one graph, if it is there; the pool goes with the last one."""
+        captured = self.kept.pop(key, None)
+        if captured is None:
+            return
+        captured.free()
+        if not self.kept:
+            _with_graphs.discard(self)
+            self._give_stream_back()
+            self._stream, self.bytes = None, 0
+
+
+def free_graphs(base_model: Any) -> None:
+    """Free all graphs that read the weights of `base_model`, whichever of its clones has them."""
+    for captures in list(_with_graphs):
+        if captures.base_model() is base_model:
+            captures.clear()
+
+
+def free_graphs_of_unloaded_models() -> None:
+    """Free all graphs whose model ComfyUI has pushed out, which it tells the clone alone that it had loaded last."""
+    loaded = [entry.model.model for entry in comfy.model_management.current_loaded_models if entry.model is not None]
+    for captures in list(_with_graphs):
+        if not any(captures.base_model() is base_model for base_model in loaded):
+            captures.clear()
+
+
+def check_device(device: torch.device) -> None:
+    """Raise CannotCapture unless graphs can be captured on a device, with the memory allocator that is on."""
+    if device.type != "cuda" or torch.version.hip:
+        raise CannotCapture("the device is not an NVIDIA GPU")
+    if torch.cuda.get_allocator_backend() != "native":
+        raise CannotCapture("the cudaMallocAsync allocator is on; start ComfyUI with --disable-cuda-malloc")
 
 
 class Replays:
@@ -155,6 +231,8 @@ class Replays:
 
     def __init__(self, captures: Captures, model: ModelPatcher, enabled: bool):
         self.captures, self.model = captures, model
+        captures.base_model = weakref.ref(model.model)
+        free_graphs_of_unloaded_models()
         self.count = 0
         """Forwards that were replayed."""
         self.why_eager: str | None = None
@@ -181,12 +259,10 @@ class Replays:
         self._is_off, self.why_eager = True, str(reason)
 
     def _check_model(self, enabled: bool) -> None:
-        model, device = self.model, self.model.load_device
-        if device.type != "cuda" or torch.version.hip:
-            raise CannotCapture("the device is not an NVIDIA GPU")
-        if torch.cuda.get_allocator_backend() != "native":
-            raise CannotCapture("the cudaMallocAsync allocator is on; start ComfyUI with --disable-cuda-malloc")
+        model = self.model
+        check_device(model.load_device)
         if not enabled:
+            self.captures.clear()
             raise CannotCapture("capture is off in the settings")
         if model.get_additional_models_with_key("multigpu"):
             raise CannotCapture("several GPUs share the run")
@@ -209,37 +285,35 @@ class Replays:
             self.captures.clear()
             raise CannotCapture("there is little memory")
 
-    def __call__(
-        self, forward: Forward, inputs: dict[str, Tensor | None], options: dict[str, Any], sun: SunForward, key: str
-    ) -> Tensor:
-        """Replay the forward if that is safe, else evaluate it eagerly; `sun` stands in `options` under `key`."""
+    def __call__(self, evaluation: Evaluation) -> Tensor:
+        """Replay an evaluation if that is safe, else do it eagerly."""
         if self._is_off:
-            return forward(inputs, options)
+            return evaluation.eager()
         try:
-            self._check_forward(options, sun)
-            shape = self._shape(inputs, sun)
+            self._check_forward(evaluation.options, evaluation.sun)
+            shape = self._shape(evaluation.inputs, evaluation.sun)
             if shape in self.captures.unfit:
                 raise CannotCapture(self.captures.unfit[shape])
         except CannotCapture as reason:
             self.why_eager = str(reason)
-            return forward(inputs, options)
+            return evaluation.eager()
         self._needed.add(shape)
         comfy.model_management.throw_exception_if_processing_interrupted()
         try:
             captured = self._ready(shape)
         except CannotCapture as reason:
             self.why_eager = str(reason)
-            return forward(inputs, options)
+            return evaluation.eager()
         if captured is None:
-            return self._eager_and_captured(forward, inputs, options, sun, key, shape)
-        replayed = self._replayed(captured, inputs, sun)
+            return self._eager_and_captured(evaluation, shape)
+        replayed = self._replayed(captured, evaluation)
         if replayed is None:
             self._drop_moved(shape)
-            return forward(inputs, options)
+            return evaluation.eager()
         if not captured.checks_left:
             self.count += 1
             return replayed
-        return self._checked(captured, replayed, forward(inputs, options), shape)
+        return self._checked(captured, replayed, evaluation.eager(), shape)
 
     def _ready(self, shape: Hashable) -> CapturedForward | None:
         """Return the graph for a shape, with this run's weights; None if there is none that fits.
@@ -270,38 +344,31 @@ class Replays:
         base = self.model.model
         return (getattr(base, "model_loaded_weight_memory", None), getattr(base, "current_weight_patches_uuid", None))
 
-    def _replayed(self, captured: CapturedForward, inputs: dict[str, Tensor | None], sun: SunForward) -> Tensor | None:
+    def _replayed(self, captured: CapturedForward, evaluation: Evaluation) -> Tensor | None:
         assert self._weights is not None
         with pinned(self._weights.block) as signature:
             if signature != captured.signature:
                 return None
-            return captured.replay(inputs, sun)
+            return captured.replay(evaluation.inputs, evaluation.sun)
 
-    def _eager_and_captured(
-        self,
-        forward: Forward,
-        inputs: dict[str, Tensor | None],
-        options: dict[str, Any],
-        sun: SunForward,
-        key: str,
-        shape: Hashable,
-    ) -> Tensor:
-        eager = forward(inputs, options)
+    def _eager_and_captured(self, evaluation: Evaluation, shape: Hashable) -> Tensor:
+        eager = evaluation.eager()
         if shape not in self.captures.seen:
             self.why_eager = self.why_eager or "a forward is captured in the second run that needs it"
             return eager
         if self._have_moved:  # the next run captures, if its weights stay
             return eager
         try:
-            if self._free_memory() < 2 * self._memory(inputs) + SPARE_MEMORY:
+            if self._free_memory() < 2 * self._memory(evaluation.inputs) + SPARE_MEMORY:
                 raise CannotCapture("there is little memory")
             self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
             self._loaded = self._what_is_loaded()
             with pinned(self._weights.block) as signature:
                 if signature is None:
                     raise CannotCapture("weights are still being loaded")
-                captured = CapturedForward(forward, inputs, options, sun, key, self._weights, signature, eager)
-            replayed = self._replayed(captured, inputs, sun)
+                place = self.captures.place(eager.device)
+                captured = CapturedForward(evaluation, self._weights, signature, eager, place)
+            replayed = self._replayed(captured, evaluation)
         except CannotCapture as reason:
             self.why_eager = str(reason)
             return eager
@@ -342,7 +409,7 @@ class Replays:
         if "optimized_attention_override" in options or len([w for of_key in wrappers.values() for w in of_key]) > 1:
             raise CannotCapture("another node wraps the U-Net")
 
-    def _shape(self, inputs: dict[str, Tensor | None], sun: SunForward) -> Hashable:
+    def _shape(self, inputs: Inputs, sun: SunForward) -> Hashable:
         if self._layout is None or self._layout[0] is not sun:
             layout = (*map(_shape_of, sun.tensors()), sun.row_count)
             self._layout = sun, self.captures.layouts.setdefault(layout, len(self.captures.layouts))
@@ -356,10 +423,9 @@ class Replays:
         )
 
     def _free_memory(self) -> float:
-        held = sum(captured.bytes for captured in self.captures.kept.values())
-        return comfy.model_management.get_free_memory(self.model.load_device) - held
+        return comfy.model_management.get_free_memory(self.model.load_device) - self.captures.bytes
 
-    def _memory(self, inputs: dict[str, Tensor | None]) -> float:
+    def _memory(self, inputs: Inputs) -> float:
         x = inputs["x"]
         assert x is not None
         return float(self.model.model.memory_required(list(x.shape)))

@@ -20,8 +20,11 @@ from torch import Tensor
 
 from .errors import SunError
 
-Project = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Makes K and V, each (rows, tokens, hidden_dim), of a context (rows, tokens, context_dim)."""
+KeysValues = tuple[Tensor, Tensor]
+"""K and V, each (rows, tokens, hidden_dim)."""
+
+Project = Callable[[Tensor], KeysValues]
+"""Makes K and V of a context (rows, tokens, context_dim)."""
 
 BESIDE_THE_CONTEXT = ("encoder_hidden_states_t5", "text_embedding_mask", "text_embedding_mask_t5")
 """Arguments, beside the context, that hold a prompt's words: those of Hunyuan-DiT."""
@@ -32,10 +35,10 @@ class CachedContext:
 
     def __init__(self, context: Tensor):
         self.context = context
-        self._kv: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._kv: dict[tuple, KeysValues] = {}
         self._through: dict[tuple, CachedContext] = {}
 
-    def keys_values(self, number: str, project: Project, like: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    def keys_values(self, number: str, project: Project, like: Tensor, rows: int) -> KeysValues:
         """Return K and V of layer `number`, made by `project` at first use: (1 or rows, tokens, hidden_dim).
 
         They are in the dtype and on the device of `like`; a context of one row stays one row.

@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 
 from .attention import add_offsets
-from .conditioning import NegativeEntry, entry_weights
+from .conditioning import NegativeEntry, Project, entry_weights
 from .fused_offsets import add_offsets_fused, can_fuse
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: q (rows, tokens, channels), k and v (rows, context tokens, channels) -> as q."""
-
-Project = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Makes K and V, each (rows, tokens, channels), of a context (rows, tokens, context_dim)."""
 
 Pieces = Sequence[Tensor]
 """Keys or values of one branch, one piece for each chunk of rows: (1 or chunk_rows, tokens, channels)."""
@@ -129,13 +126,17 @@ class SunForward:
     _weights: dict[tuple, Tensor] = field(default_factory=dict)
 
     def __call__(
-        self, number: int, q: Tensor, k: Tensor, v: Tensor, attend: Attend, grid: Sequence[int]
+        self, number: int, q: Tensor, k: Tensor, v: Tensor, attend: Attend, grid: Sequence[int], one_call: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Return the plain text attention of layer `number`, and the layer's result with SUN, both before `to_out`.
 
-        q: (rows, tokens, channels); grid: (height, width) of the layer.
+        q: (rows, tokens, channels); grid: (height, width) of the layer; one_call: whether `attend` may be given text
+        and branches as more rows than q has.
         """
         layer = self.layers[number]
+        if self.rows is None and not one_call:
+            text = attend(q, k, v)
+            return text, self._combined(layer, layer.attend_beside(text, q, attend), grid)
         if self.rows is None:
             attended = layer.attend_with_text(q, k, v, attend)
             return attended[0], self._combined(layer, attended, grid)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .attention_patch import FORWARD_KEY, install, record_contexts
 from .branches import SUN
-from .capture import Captures, Replays
+from .capture import Captures, Evaluation, Inputs, Replays, free_graphs
 from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
 from .guidance import Guidance
@@ -28,8 +28,8 @@ from .layers import cross_attention_layers
 from .measures import RECORD_KEY, ForwardRecord, Measures
 from .neighbours import (
     caches,
+    compile_check,
     contexts_can_change,
-    is_compiled,
     may_change_contexts,
     move_to_end,
     with_first_wrapper,
@@ -175,7 +175,7 @@ class SunHooks:
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
             images=len(noise),
             contexts_can_change=contexts_can_change(guider, model_options),
-            is_compiled=is_compiled(guider.model_patcher.model.diffusion_model, model_options),
+            is_compiled=compile_check(guider.model_patcher.model.diffusion_model, model_options),
             measures=Measures(layers=source.layer_count),
         )
 
@@ -226,15 +226,15 @@ class SunHooks:
             options[REPLAYS_KEY].why_eager = "ControlNet or another node adds inputs"
             return executor(x, timesteps, context, y, control, options, **kwargs)
 
-        def forward(inputs: dict[str, Tensor | None], options: dict[str, Any]) -> Tensor:
+        def unet(inputs: Inputs, options: dict[str, Any]) -> Tensor:
             return executor(inputs["x"], inputs["timesteps"], inputs["context"], inputs["y"], None, options)
 
         inputs = {"x": x, "timesteps": timesteps, "context": context, "y": y}
         replays, sun = options[REPLAYS_KEY], options[FORWARD_KEY]
         count = replays.count
-        prediction = replays(forward, inputs, options, sun, FORWARD_KEY)
+        prediction = replays(Evaluation(unet, inputs, options, sun, FORWARD_KEY))
         if replays.count > count and RECORD_KEY in options:
-            options[RECORD_KEY].acted.update(sun.layers)  # as in the forward that was captured
+            options[RECORD_KEY].add_replay(sun.layers)
         return prediction
 
     def transformer(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -244,10 +244,10 @@ class SunHooks:
             options[RECORD_KEY].entered = True
         return executor(*args, **kwargs)
 
-    def detached(self, _: ModelPatcher, unpatches_all: bool) -> None:
-        """Free the CUDA graphs of a MODEL that leaves its device."""
+    def detached(self, model: ModelPatcher, unpatches_all: bool) -> None:
+        """Free the CUDA graphs of a MODEL that leaves its device, those of its clones too."""
         if unpatches_all:
-            self.captures.clear()
+            free_graphs(model.model)
 
 
 class IdleHook:

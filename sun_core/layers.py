@@ -59,7 +59,7 @@ def _walk(unet: Any) -> Iterator[tuple[tuple[str, int], int, int, Any]]:
         blocks.append((("middle", 0), unet.middle_block))
     for key, block in blocks:
         for module in block:
-            transformer_blocks = getattr(module, "transformer_blocks", ())
+            transformer_blocks = module._modules.get("transformer_blocks", ())  # getattr takes long if it is missing
             for depth_index, transformer_block in enumerate(transformer_blocks):
                 if transformer_block.attn2 is not None:
                     yield key, depth_index, len(transformer_blocks), transformer_block.attn2

@@ -28,6 +28,11 @@ class ForwardRecord:
     foreign_keys: bool = False
     """Whether a layer had more rows of keys than of queries."""
 
+    def add_replay(self, layers: Iterable[int]) -> None:
+        """Record that `layers` were replayed: they act as in the forward that was captured."""
+        self.called.update(layers)
+        self.acted.update(self.called)
+
 
 @dataclass
 class Measures:

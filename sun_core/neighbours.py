@@ -1,6 +1,7 @@
 """What other packs put on a MODEL beside SUN, as a run finds it in its options."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import comfy.samplers
@@ -41,12 +42,21 @@ def may_change_contexts(guider: Any, transformer_options: dict[str, Any]) -> boo
     return hooks or bool(transformer_options.get("patches", {}).get("attn2_patch"))
 
 
-def is_compiled(unet: torch.nn.Module, model_options: dict[str, Any]) -> bool:
-    """Say whether torch.compile runs the U-Net or a part of it."""
+def compile_check(unet: torch.nn.Module, model_options: dict[str, Any]) -> Callable[[], bool]:
+    """Return what says whether torch.compile runs the U-Net or a part of it; it looks at all modules, once.
+
+    It keeps nothing of `model_options`, which hold the run that asks.
+    """
     wrappers = model_options["transformer_options"].get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
-    return COMPILE_KEY in wrappers or any(
-        "_orig_mod" in module._modules or module._compiled_call_impl is not None for module in unet.modules()
-    )
+    is_wrapped = COMPILE_KEY in wrappers
+
+    @cache
+    def is_compiled() -> bool:
+        return is_wrapped or any(
+            "_orig_mod" in module._modules or module._compiled_call_impl is not None for module in unet.modules()
+        )
+
+    return is_compiled
 
 
 def move_to_end(transformer_options: dict[str, Any], kind: str) -> None:

@@ -1,13 +1,14 @@
 """What the steps of one sampling run share, and what the run reports."""
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from .branches import BranchSource
+from .branches import BranchSource, Needed
 from .conditioning import CachedContext, NegativeEntry, has_places
 from .forward import SunForward
 from .measures import ForwardRecord, Measures
@@ -31,8 +32,8 @@ class SunRun:
     """Images of the run, of which a context window evaluates some."""
     contexts_can_change: bool = True
     """Whether an entry's context may change from step to step, as context windows let it: then each is compared."""
-    is_compiled: bool = False
-    """Whether torch.compile runs the U-Net or a part of it, of which nothing is recorded then."""
+    is_compiled: Callable[[], bool] = lambda: False
+    """Says whether torch.compile runs the U-Net or a part of it, of which nothing is recorded then."""
     evaluated_names: set[Hashable] = field(default_factory=set)
     """Names of the entries that were evaluated."""
     measures: Measures = field(default_factory=Measures)
@@ -45,7 +46,7 @@ class SunRun:
     """What the images in `_window` have of each negative."""
     _forwards: dict[Hashable, SunForward] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def has_ranges(self) -> bool:
         """Whether what SUN does depends on sigma."""
         ranges = [(self.sigma_start, self.sigma_end), *((n.sigma_start, n.sigma_end) for n in self.negatives)]
@@ -97,14 +98,15 @@ class SunRun:
 
     def count(self, record: ForwardRecord, names: Sequence[Hashable], rows: int, forward: SunForward | None) -> None:
         """Count an evaluation of `rows` rows, if the U-Net was evaluated at all."""
-        if not (record.entered or record.called or self.is_compiled):
+        is_recorded = len(record.called) >= self.measures.layers or not self.is_compiled()
+        if is_recorded and not (record.entered or record.called):
             return
         chunk_rows = rows / len(names)
         self.evaluated_names.update(names)
         self.measures.evaluations += 1
         self.measures.rows += rows
         self.measures.negative_rows += round(chunk_rows * sum(name in self.plain_names for name in names))
-        self.measures.add(record, is_sun=forward is not None and not self.is_compiled)
+        self.measures.add(record, is_sun=forward is not None and is_recorded)
 
     def _new_forward(
         self,
@@ -116,9 +118,10 @@ class SunRun:
     ) -> SunForward:
         chunk_rows = len(x) // len(is_sun)
         like = torch.empty(0, dtype=dtype, device=x.device)
+        needed = Needed(negatives, positives, sum(is_sun), chunk_rows, x.shape[2:], like)
         sun_rows = [row for row in range(len(x)) if is_sun[row // chunk_rows]]
         return SunForward(
-            layers=self.source.layers(negatives, positives, sum(is_sun), chunk_rows, x.shape[2:], like),
+            layers=self.source.layers(needed),
             row_count=len(x),
             rows=None if all(is_sun) else torch.tensor(sun_rows, device=x.device),
             masked=negatives if len(negatives) > 1 and has_places(negatives, x.shape[2:]) else (),

@@ -28,13 +28,13 @@ def trailing_between(sigmas: Tensor, sigma_table: Tensor) -> Tensor:
     but for the rounding to whole timesteps, as the end of a longer trailing schedule is.
     """
     steps = len(sigmas) - 1
-    start, end = (_timesteps_below(sigma, sigma_table) for sigma in (sigmas[0], sigmas[-1]))
+    below = _timesteps_below(sigmas, sigma_table)
+    start, end = below[0], below[-1]
     if steps > start - end:
         return sigmas
     timesteps = trailing_timesteps(steps, start, end)
-    if torch.isin(sigmas[:-1].to(sigma_table), sigma_table).all() and all(
-        abs(_timesteps_below(sigma, sigma_table) - 1 - t) <= 1 for sigma, t in zip(sigmas, timesteps, strict=False)
-    ):
+    is_near = all(abs(own - 1 - trailing) <= 1 for own, trailing in zip(below, timesteps, strict=False))
+    if is_near and sigma_table[[own - 1 for own in below[:-1]]].equal(sigmas[:-1].to(sigma_table)):
         return sigmas
     spaced = torch.cat([sigma_table[timesteps].to(sigmas), sigmas[-1:]])
     if not spaced[0].isclose(sigmas[0], rtol=1e-5):  # karras and others miss the table's own value by a rounding
@@ -47,7 +47,7 @@ def is_part_of_trailing(sigmas: Tensor, sigma_table: Tensor) -> bool:
 
     Each may be one timestep off, as ComfyUI's simple and sgm_uniform schedulers round in other ways.
     """
-    levels = [_timesteps_below(sigma, sigma_table) for sigma in sigmas]
+    levels = _timesteps_below(sigmas, sigma_table)
     steps, span, total = len(levels) - 1, levels[0] - levels[-1], len(sigma_table)
     if span <= 2:  # within the rounding, or rising
         return True
@@ -60,8 +60,7 @@ def is_part_of_trailing(sigmas: Tensor, sigma_table: Tensor) -> bool:
     return False
 
 
-def _timesteps_below(sigma: Tensor, sigma_table: Tensor) -> int:
-    """Count the timesteps at or below the noise level `sigma`: 0 for sigma 0, 1000 for the highest."""
-    if sigma <= 0:
-        return 0
-    return 1 + int((sigma_table.log() - sigma.to(sigma_table).log()).abs().argmin())
+def _timesteps_below(sigmas: Tensor, sigma_table: Tensor) -> list[int]:
+    """Count the timesteps at or below each noise level: 0 for sigma 0, 1000 for the highest."""
+    distances = (sigma_table.log() - sigmas.to(sigma_table).log()[:, None]).abs()
+    return torch.where(sigmas > 0, 1 + distances.argmin(dim=-1).to(sigmas.device), 0).tolist()

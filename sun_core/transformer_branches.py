@@ -1,15 +1,13 @@
 """The negative as a diffusion transformer's own layers read it, as OwnBranches has it of a U-Net's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
-from .branches import guidance_by, layer_of, of_all_devices, of_device
-from .conditioning import CachedContext, NegativeEntry
+from .branches import Needed, guidance_by, layer_of, of_all_devices, of_device
 from .forward import LayerBranches
 from .nag import NagSettings
 from .transformers import Transformer, transformer_of
@@ -40,22 +38,15 @@ class TransformerBranches:
         """How many cross-attention layers the transformer has."""
         return len(next(iter(self.transformers.values())).layers())
 
-    def layers(
-        self,
-        negatives: Sequence[NegativeEntry],
-        positives: Sequence[CachedContext],
-        chunks: int,
-        chunk_rows: int,
-        latent_size: Sequence[int],
-        like: Tensor,
-    ) -> dict[int, LayerBranches]:
-        """Make the branches of all layers of the transformer; arguments as in BranchSource."""
+    def layers(self, needed: Needed) -> dict[int, LayerBranches]:
+        """Make the branches of all layers of the transformer, by number."""
+        like = needed.like
         transformer = of_device(self.transformers, like.device)
-        guidance = guidance_by(self.settings, negatives, like)
-        texts = [entry.through(partial(transformer.text, beside=entry.beside), like) for entry in negatives]
+        guidance = guidance_by(self.settings, needed)
+        texts = [entry.through(partial(transformer.text, beside=entry.beside), like) for entry in needed.negatives]
         layers = {}
         for layer in transformer.layers():
             project = partial(transformer.keys_values, layer.attention)
-            branches = [[text.keys_values(str(layer.number), project, like, chunk_rows)] * chunks for text in texts]
-            layers[layer.number] = layer_of(branches, guidance, chunk_rows)
+            branches = needed.of_texts(texts, str(layer.number), project)
+            layers[layer.number] = layer_of(branches, guidance, needed.chunk_rows)
         return layers

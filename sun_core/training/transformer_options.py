@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..adapter import SunAdapter
 from ..attention_patch import FORWARD_KEY, install
-from ..branches import Strengths, layers_of
+from ..branches import Needed, Strengths, layers_of
 from ..conditioning import CachedContext, NegativeEntry
 from ..forward import SunForward
 from ..layers import cross_attention_layers
@@ -22,15 +22,9 @@ def training_transformer_options(adapter: SunAdapter, negative: Tensor) -> dict[
     def diffusion_model(
         executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, y: Any, control: Any, transformer_options: dict
     ) -> Tensor:
-        layers = layers_of(
-            adapter,
-            negatives=[NegativeEntry(negative.to(x))],  # cast once, not in every layer
-            positives=[CachedContext(context)],
-            strengths=Strengths(),
-            chunk_rows=len(x),
-            latent_size=x.shape[2:],
-            like=x,
-        )
+        negatives = [NegativeEntry(negative.to(x))]  # cast once, not in every layer
+        needed = Needed(negatives, [CachedContext(context)], 1, len(x), x.shape[2:], x)
+        layers = layers_of(adapter, needed, Strengths())
         options = {**transformer_options, FORWARD_KEY: SunForward(layers, row_count=len(x)), "patches_replace": {}}
         install(options, cross_attention_layers(executor.class_obj))
         return executor(x, timesteps, context, y, control, options)

@@ -163,3 +163,21 @@ def test_lora_may_be_before_sun_or_after_it(model, sun, sample):
 
     before, after = sample(sun(with_lora(model))), sample(with_lora(sun()))
     assert torch.equal(before, after) and not torch.equal(after, sample(sun()))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_attention_override_sees_the_rows_that_the_batch_has(sun, sample, difference, batch):
+    """A pack may split rows by `cond_or_uncond`, here to give each image of a chunk a weight of its own."""
+    weights = torch.tensor([0.5, 1.0])[-batch:]
+
+    def weigh_images(attention, q, *args, transformer_options=None, **kwargs):
+        out = attention(q, *args, transformer_options=transformer_options, **kwargs)
+        chunks = out.chunk(len(transformer_options["cond_or_uncond"]))
+        assert all(len(chunk) == batch for chunk in chunks)
+        return torch.cat([chunk * weights[:, None, None] for chunk in chunks])
+
+    overridden = sun()
+    overridden.model_options["transformer_options"]["optimized_attention_override"] = weigh_images
+    both, alone = sample(overridden, batch=batch), sample(sun(), batch=batch)
+    assert difference(both[-1:], alone[-1:]) < 1e-5, "the last image's weight is 1"
+    assert batch == 1 or difference(both[:1], alone[:1]) > 1e-3

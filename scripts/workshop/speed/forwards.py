@@ -21,11 +21,22 @@ EvaluateBoth = Callable[[Callable[[bool], Tensor], int], None]
 
 
 @contextmanager
+def replaced_evaluation(model: ModelPatcher, evaluate: Callable[..., Tensor]) -> Iterator[None]:
+    """Within, call `evaluate(original, ...)` for each evaluation of a run, where `original(...)` is ComfyUI's."""
+    base = model.model
+    base.apply_model = partial(evaluate, base.apply_model)
+    try:
+        yield
+    finally:
+        del base.apply_model
+
+
+@contextmanager
 def each_evaluation(model: ModelPatcher, measure: EvaluateBoth) -> Iterator[None]:
     """Within, call `measure(evaluate, index)` for each evaluation of a run; `evaluate(with_sun)` does it either way."""
-    base, original, count = model.model, model.model.apply_model, 0
+    count = 0
 
-    def apply_model(x: Tensor, t: Tensor, **c: Any) -> Tensor:
+    def apply_model(original: Callable[..., Tensor], x: Tensor, t: Tensor, **c: Any) -> Tensor:
         nonlocal count
         options = c.pop("transformer_options")
         plain = {key: value for key, value in options.items() if key not in ("wrappers", "patches_replace")}
@@ -38,11 +49,8 @@ def each_evaluation(model: ModelPatcher, measure: EvaluateBoth) -> Iterator[None
         count += 1
         return result
 
-    base.apply_model = apply_model
-    try:
+    with replaced_evaluation(model, apply_model):
         yield
-    finally:
-        del base.apply_model
 
 
 def measure_forwards(

@@ -1,12 +1,15 @@
 """Whole runs, as a KSampler node does them."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
-from .device import PeakMemory, busy_seconds, device, timed
+from .device import PeakMemory, busy_seconds, device, synchronize, timed
+from .forwards import ORDERS, replaced_evaluation
 from .measured import Figures
 from .random_models import Sampler
 
@@ -53,14 +56,25 @@ def measure_busy(sampler: Sampler, models: dict[str, ModelPatcher], figures: Fig
 
 
 def measure_fixed_costs(sampler: Sampler, plain: ModelPatcher, sun: ModelPatcher, figures: Figures) -> None:
-    """Measure what a run costs apart from its forwards, on a tiny U-Net: 8 steps have twice the forwards of 4.
+    """Measure what a run costs apart from its steps, on a tiny U-Net, with SUN and without in a turning order."""
+    models = {"plain": plain, "sun": sun}
+    for run in range(TINY_RUNS):
+        fixed = {name: fixed_seconds(sampler, models[name]) * 1e3 for name in ORDERS[run % 2]}
+        for name in models:
+            figures.add(f"fixed cost of a run, {name}", fixed[name], "ms")
+        figures.add("fixed cost of a run, SUN more than plain", fixed["sun"] - fixed["plain"], "ms", "at most 3")
 
-    The least of many times is taken: what else a machine does only adds to it.
-    """
-    fixed = {}
-    for name, model in (("plain", plain), ("sun", sun)):
-        pairs = [[timed(partial(sampler, model, steps, 1.0))[1] for steps in (4, 8)] for _ in range(TINY_RUNS)]
-        four, eight = (min(seconds) for seconds in zip(*pairs, strict=True))
-        fixed[name] = (2 * four - eight) * 1e3
-        figures.add(f"fixed cost of a run, {name}", fixed[name], "ms")
-    figures.add("fixed cost of a run, SUN more than plain", fixed["sun"] - fixed["plain"], "ms", "at most 3")
+
+def fixed_seconds(sampler: Sampler, model: ModelPatcher) -> float:
+    """Return the seconds of a run less its steps; the steps between the first and the last say what one takes."""
+    starts = []
+
+    def evaluate(original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        synchronize()
+        starts.append(time.perf_counter())
+        return original(*args, **kwargs)
+
+    with replaced_evaluation(model, evaluate):
+        _, seconds = timed(partial(sampler, model, SUN_STEPS, 1.0))
+    step = (starts[-1] - starts[1]) / (len(starts) - 2)
+    return seconds - len(starts) * step

@@ -1,0 +1,197 @@
+"""What becomes of captured forwards, on the CPU: a stand-in for CUDA graphs records operations and repeats them.
+
+Only a GPU shows whether CUDA replays rightly; test_capture.py does that. Here are the rules around it: what is copied
+into a graph's buffers, what graphs share, and when they are freed.
+"""
+
+import gc
+import weakref
+from types import SimpleNamespace
+
+import comfy.model_management
+import pytest
+import torch
+from sun_pack.sun_core import capture
+from sun_pack.sun_core.apply import SunSettings, apply_sun
+from torch.utils._python_dispatch import TorchDispatchMode
+
+UNTIL_TRUSTED = 2
+
+alive = weakref.WeakSet()
+"""Graphs that were not freed."""
+
+
+class Recorder(TorchDispatchMode):
+    """Records operations with the tensors that they read and write."""
+
+    def __init__(self):
+        super().__init__()
+        self.tape = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.tape.append((function, args, kwargs or {}, result))
+        return result
+
+
+class StandInGraph:
+    """Repeats what was recorded, into the same tensors, as a CUDA graph does."""
+
+    replays = 0
+
+    def __init__(self):
+        self.recorder = Recorder()
+        alive.add(self)
+
+    def pool(self):
+        return self.own_pool
+
+    def replay(self):
+        StandInGraph.replays += 1
+        for function, args, kwargs, result in self.recorder.tape:
+            again = function(*args, **kwargs)
+            for kept, new in zip(as_tensors(result), as_tensors(again), strict=True):
+                if kept.data_ptr() != new.data_ptr():  # which a view has not
+                    kept.copy_(new)
+
+    def reset(self):
+        self.recorder.tape.clear()
+        alive.discard(self)
+
+
+def as_tensors(result):
+    return [result] if isinstance(result, torch.Tensor) else [t for t in result or () if isinstance(t, torch.Tensor)]
+
+
+class StandInCapture:
+    def __init__(self, graph, pool=None, stream=None, capture_error_mode="global"):
+        self.graph = graph
+        graph.own_pool, graph.stream = pool or (0, id(graph)), stream
+
+    def __enter__(self):
+        self.graph.recorder.__enter__()
+
+    def __exit__(self, *exception):
+        self.graph.recorder.__exit__(*exception)
+
+
+@pytest.fixture(autouse=True)
+def graphs_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(capture, "check_device", lambda device: None)
+    stand_ins = {"CUDAGraph": StandInGraph, "graph": StandInCapture, "Stream": lambda device: object()}
+    stand_ins |= {"current_stream": lambda device: None, "memory_reserved": lambda device: 0}
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(StandInGraph, "replays", 0)
+    yield
+    comfy.model_management.unload_all_models()
+
+
+@pytest.fixture
+def draw(sample):
+    """Samples in inference mode, as nodes do: `draw(model, **options of sample)`."""
+
+    def draw(model, **options):
+        with torch.inference_mode():
+            return sample(model, **options)
+
+    return draw
+
+
+@pytest.fixture
+def sun(model, adapter):
+    """`sun(may_capture=True, strength=1.0)` -> a patched MODEL and its captures."""
+
+    def sun(may_capture=True, strength=1.0):
+        patched = apply_sun(model, adapter, SunSettings(strength, strength), may_capture=lambda: may_capture)
+        hooks = patched.get_wrappers("outer_sample", "sun")[0].__self__
+        return SimpleNamespace(model=patched, captures=hooks.captures)
+
+    return sun
+
+
+@pytest.fixture
+def trusted(sun, draw):
+    """A patched MODEL whose next run is replayed whole, and its captures."""
+    patched = sun()
+    for _ in range(UNTIL_TRUSTED):
+        draw(patched.model)
+    return patched
+
+
+def graphs(patched):
+    return [captured.graph for captured in patched.captures.kept.values()]
+
+
+def test_replays_draw_what_eager_forwards_draw(trusted, sun, draw, conditioning, difference):
+    eager = sun(may_capture=False).model
+    first = draw(eager)
+    for change in ({}, {"negative": conditioning("neg1")}, {"positive": conditioning("pos1")}, {}):
+        before = StandInGraph.replays
+        replayed = draw(trusted.model, **change)
+        assert StandInGraph.replays == before + 4
+        assert torch.equal(replayed, draw(eager, **change))
+        assert not change or difference(replayed, first) > 1e-3
+
+
+def test_graphs_of_a_model_share_pool_and_stream_and_those_of_another_do_not(trusted, sun, draw):
+    other = sun(strength=0.5)
+    for _ in range(UNTIL_TRUSTED):
+        draw(trusted.model, batch=2)
+        draw(other.model)
+    first, second = graphs(trusted)
+    assert first.pool() == second.pool() and first.stream is second.stream
+    (third,) = graphs(other)
+    assert third.pool() != first.pool() and third.stream is not first.stream
+
+
+def test_stream_of_a_model_without_graphs_is_used_again(trusted, sun, draw):
+    (graph,) = graphs(trusted)
+    trusted.captures.clear()
+    other = sun()
+    for _ in range(UNTIL_TRUSTED):
+        draw(other.model)
+    assert graphs(other)[0].stream is graph.stream
+
+
+def test_graphs_of_all_clones_go_with_the_model(trusted, sun, draw):
+    other = sun(strength=0.5)
+    draw(other.model)  # ComfyUI has this one loaded now, and tells no other that the model goes
+    assert graphs(trusted)
+    comfy.model_management.unload_all_models()
+    assert not graphs(trusted) and not alive
+
+
+def test_graphs_are_found_and_freed_if_a_clone_without_sun_was_pushed_out(trusted, model, draw):
+    draw(model)
+    comfy.model_management.unload_all_models()
+    assert graphs(trusted), "nothing has told SUN"
+    capture.free_graphs_of_unloaded_models()
+    assert not graphs(trusted)
+
+
+def test_graphs_stay_while_clones_take_turns(trusted, model, draw):
+    for _ in range(2):
+        draw(model)
+        before = StandInGraph.replays
+        draw(trusted.model)
+        assert StandInGraph.replays == before + 4
+
+
+def test_graphs_go_with_the_last_reference_to_the_model(trusted):
+    assert alive
+    comfy.model_management.current_loaded_models.clear()
+    trusted.model = trusted.captures = None
+    gc.collect()
+    assert not alive
+
+
+def test_switch_frees_graphs(model, adapter, draw):
+    switch = [True]
+    patched = apply_sun(model, adapter, SunSettings(), may_capture=lambda: switch[0])
+    for _ in range(UNTIL_TRUSTED):
+        draw(patched)
+    assert alive
+    switch[0] = False
+    draw(patched)
+    assert not alive
