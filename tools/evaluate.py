@@ -15,6 +15,9 @@ import argparse
 import sys
 from pathlib import Path
 
+# ComfyUI's portable Python does not put a command's own folder on the path as other Pythons do.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from comfyui import ComfyUIError, find_comfyui, start_comfyui
 
 

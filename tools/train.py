@@ -19,6 +19,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# ComfyUI's portable Python does not put a command's own folder on the path as other Pythons do.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from comfyui import ComfyUIError, find_comfyui, has_accelerator, start_comfyui
 
 if TYPE_CHECKING:  # these need ComfyUI, which starts later

@@ -72,3 +72,11 @@ def test_comfyui_starts_once_and_its_modules_come_before_ours() -> None:
         str(Path(os.environ["COMFYUI_PATH"]) / "nodes.py"),
         str(ROOT / "sun_core" / "__init__.py"),
     ]
+
+
+@pytest.mark.parametrize("tool", ["convert.py", "evaluate.py", "train.py"])
+def test_a_command_starts_in_a_python_that_leaves_its_folder_out(tool: str) -> None:
+    """As ComfyUI's portable one does, because of the ._pth file beside it; -I stands for that."""
+    command = [sys.executable, "-I", str(ROOT / "tools" / tool), "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
