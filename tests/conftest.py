@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from comfyui import start_comfyui
 
 REPOSITORY = Path(__file__).parent.parent
 COMFYUI = os.environ.get("COMFYUI_PATH")
@@ -19,19 +20,11 @@ ALONE = Path(__file__).parent / "conversion"
 
 
 def load_comfyui(folder: str) -> None:
-    """Import ComfyUI as its main.py does, on the CPU unless SUN_TEST_DEVICE is another."""
-    sys.path.insert(0, folder)
-    if os.environ.get("SUN_TEST_DEVICE", "cpu") != "cpu" and importlib.util.find_spec("comfy_aimdo"):
+    """Import ComfyUI, on the CPU unless SUN_TEST_DEVICE is another."""
+    on_cpu = os.environ.get("SUN_TEST_DEVICE", "cpu") == "cpu"
+    if not on_cpu and importlib.util.find_spec("comfy_aimdo"):
         importlib.import_module("comfy_aimdo.control").init()  # before ComfyUI imports the rest of it, as main.py does
-    device = [] if os.environ.get("SUN_TEST_DEVICE", "cpu") != "cpu" else ["--cpu"]
-    arguments, sys.argv = sys.argv, ["comfyui", *device]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import comfy.cli_args
-    import utils.extra_config  # noqa: F401  (ComfyUI's own, before anything else is called utils)
-
-    sys.argv = arguments
+    start_comfyui(Path(folder), ["--cpu"] if on_cpu else [])
 
 
 def load_pack() -> None:

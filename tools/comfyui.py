@@ -1,4 +1,7 @@
-"""Start ComfyUI within a command. (tools/convert.py, which needs no ComfyUI, finds conversion/ by itself.)"""
+"""Start ComfyUI within a command or a test: the one place that imports it and edits sys.path.
+
+A command's own folder is another matter (see train.py), and so is tools/convert.py, which needs no ComfyUI.
+"""
 
 import importlib.util
 import os

@@ -7,15 +7,11 @@ import itertools
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-
 from playwright.sync_api import Browser, BrowserContext, expect
 from workshop import REPOSITORY, environment
 from workshop.server import comfy_page

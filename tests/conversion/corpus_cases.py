@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from make_corpus import CHECKPOINT, KSAMPLER, Graph, Subgraph
+from .make_corpus import CHECKPOINT, KSAMPLER, Graph, Subgraph
 
 Node = dict[str, Any]
 CASES: dict[str, Callable[[], dict[str, Any]]] = {}

@@ -1,13 +1,12 @@
 """Draws the corpus: workflows as ComfyUI's page saves them, and as its API takes them, one for each thing to convert.
 
-    python3 tests/conversion/make_corpus.py
+    python3 -m tests.conversion.make_corpus
 
 Writes corpus/<name>.json, and corpus/<name>.expected.json with what `speed_up` makes of it, which is to be looked at
 before it is committed.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -368,11 +367,9 @@ class Subgraph(Graph):
 
 
 if __name__ == "__main__":
-    sys.path.append(str(HERE))
-    sys.path.append(str(HERE.parent.parent))
-    from corpus_cases import CASES
-
     from conversion.plan import convert
+
+    from .corpus_cases import CASES
 
     CORPUS.mkdir(exist_ok=True)
     for name, draw in CASES.items():

@@ -1,20 +1,12 @@
 """The mathematics of the evidence, and that its README shows what was measured; measuring again takes too long."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.linalg
-
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-from workshop.comfyui import start_comfyui
-
-start_comfyui("--cpu")  # makes sun_core importable
-
-from workshop.evidence import report  # noqa: E402
-from workshop.evidence.frechet import bootstrap_interval, frechet_distance, wilson_interval  # noqa: E402
+from workshop.evidence import report
+from workshop.evidence.frechet import bootstrap_interval, frechet_distance, wilson_interval
 
 
 def features(mean, covariance_root, count=400, seed=0):

@@ -3,27 +3,19 @@
 Few pictures with fixed seeds; how good they are over hundreds is for scripts/evidence.py to measure.
 """
 
-import sys
-from pathlib import Path
-
 import comfy.sd
+import mini_family  # noqa: F401  (registers itself)
 import pytest
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from safetensors.torch import load_file
 from sun_pack.sun_core.adapter import load_adapter
 from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from workshop.mini import judge as judges
+from workshop.mini.family import FOUR_STEPS, TEACHER_25, Family, Way, unseen_prompts
+from workshop.mini.files import ADAPTER, JUDGE, LCM_LORA, STYLES, WEIGHTS
+from workshop.mini.world import PLACES, SUBJECTS, Scene, caption
 
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-from workshop.comfyui import start_comfyui
-
-start_comfyui("--cpu")  # makes the mini family known
-
-from workshop.mini import judge as judges  # noqa: E402
-from workshop.mini.family import FOUR_STEPS, TEACHER_25, Family, Way, unseen_prompts  # noqa: E402
-from workshop.mini.files import ADAPTER, JUDGE, LCM_LORA, STYLES, WEIGHTS  # noqa: E402
-from workshop.mini.world import PLACES, SUBJECTS, Scene, caption  # noqa: E402
-
-from sun_core.training.evaluation import psnr  # noqa: E402
+from sun_core.training.evaluation import psnr
 
 COUNT = 10
 SCENES, PROMPTS = map(list, zip(*unseen_prompts(COUNT), strict=True))

@@ -33,7 +33,6 @@ PROMPTS = "a red cat in the snow\na blue boat at sunset\n\na pink mushroom in th
 @pytest.fixture(scope="module")
 def mini():
     """(MODEL, CLIP, VAE) as a loader node of ComfyUI makes them: in inference mode."""
-    sys.path.append(str(DEMO))
     import mini_family  # noqa: F401  (registers the family)
 
     with torch.inference_mode():

@@ -10,7 +10,6 @@ import psutil
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.append(str(SCRIPTS))
 
 
 @pytest.fixture

@@ -1,24 +1,17 @@
 """The benchmark measures and writes what it prints; how fast things are is not for a test to say."""
 
 import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from workshop.speed.measured import Figures, table
+from workshop.speed.measurements import measure_tiny
+from workshop.speed.published import README, with_table
+from workshop.speed.random_models import TINY_UNET, Sampler, tiny_model
+from workshop.speed.sampling_runs import SUN_STEPS, measure_runs
 
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-from workshop.comfyui import start_comfyui
-
-start_comfyui("--cpu")
-from workshop.speed.measured import Figures, table  # noqa: E402
-from workshop.speed.measurements import measure_tiny  # noqa: E402
-from workshop.speed.published import README, with_table  # noqa: E402
-from workshop.speed.random_models import TINY_UNET, Sampler, tiny_model  # noqa: E402
-from workshop.speed.sampling_runs import SUN_STEPS, measure_runs  # noqa: E402
-
-from sun_core.adapter import SunAdapter  # noqa: E402
-from sun_core.apply import SunSettings, apply_sun  # noqa: E402
+from sun_core.adapter import SunAdapter
+from sun_core.apply import SunSettings, apply_sun
 
 
 @pytest.fixture

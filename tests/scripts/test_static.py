@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,20 @@ def test_types_of_the_page_are_right(tmp_path: Path) -> None:
     }
     (tmp_path / "tsconfig.json").write_text(json.dumps(settings), encoding="utf-8")
     assert_passes(["node", str(tools / "typescript" / "bin" / "tsc"), "--project", str(tmp_path)], tmp_path)
+
+
+def test_one_function_edits_the_module_path() -> None:
+    """Apart from the first lines of the tools, without which they could import nothing of ours."""
+    edits = re.compile(r"sys\.path(\[.*\])? *(\+?=|\.(insert|append|extend))|setattr\(sys, .path")
+    found = {
+        (str(file.relative_to(REPOSITORY)), line.strip().startswith("sys.path.insert(0, str(Path(__file__)"))
+        for folder in ("nodes", "sun_core", "conversion", "tools", "scripts", "demo", "tests")
+        for file in (REPOSITORY / folder).rglob("*.py")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if edits.search(line) and "re.compile" not in line
+    }
+    tools = {(f"tools/{name}.py", True) for name in ("convert", "evaluate", "train")}
+    assert found == {("tools/comfyui.py", False), *tools}
 
 
 def assert_passes(command: list[str], folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-
 from workshop.server.comfy_server import ComfyServer
 from workshop.server.demo_models import Models, mini_family
 from workshop.server.example_workflows import examples, fill

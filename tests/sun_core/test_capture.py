@@ -5,9 +5,6 @@
 On ComfyUI 0.33 or newer, the full-size model is in dynamic VRAM, as it is for artists.
 """
 
-import sys
-from pathlib import Path
-
 import comfy.model_management
 import comfy.sample
 import comfy.sd
@@ -16,8 +13,6 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.apply import SunSettings, apply_sun
-
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need an NVIDIA GPU")
 
@@ -28,9 +23,6 @@ UNTIL_TRUSTED = 2
 
 @pytest.fixture(scope="module")
 def full_size_weights():
-    from workshop.comfyui import start_comfyui
-
-    start_comfyui()
     from workshop.speed.random_models import random_weights
 
     return random_weights()

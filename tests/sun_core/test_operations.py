@@ -1,14 +1,9 @@
 """How many operations SUN adds to a forward, counted where they are dispatched: on a GPU their number is what costs."""
 
-import sys
-from pathlib import Path
-
 import comfy.ldm.modules.attention
 import pytest
 from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 from sun_pack.sun_core.layers import cross_attention_layers
-
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from workshop.speed.operations import WAITS, Operations
 
 

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import comfy.model_base
 import comfy.model_patcher
 import comfy.supported_models
+import evaluation
+import metrics
 import pytest
 import torch
 from PIL import Image
@@ -18,12 +20,10 @@ ROOT = Path(__file__).parents[2]
 TOOLS, DEMO = ROOT / "tools", ROOT / "demo"
 WEIGHTS = DEMO / "mini_family" / "weights"
 CPU = torch.device("cpu")
-WITH_MINI_FAMILY = f"""
+WITH_MINI_FAMILY = """
 import runpy, sys
-sys.path.insert(0, {str(TOOLS)!r})
 from comfyui import find_comfyui, start_comfyui
 start_comfyui(find_comfyui(), ["--cpu"])
-sys.path.append({str(DEMO)!r})
 import mini_family
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -43,8 +43,9 @@ def evaluate(tmp_path):
         chosen = defaults | {f"--{name}": value for name, value in options.items()}
         words = [str(word) for option in chosen.items() for word in option]
         command = [sys.executable, "-c", WITH_MINI_FAMILY, str(TOOLS / "evaluate.py"), *words]
-        empty = {"HF_HOME": str(tmp_path / "hf"), "TORCH_HOME": str(tmp_path / "torch")}
-        ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | empty)
+        path = os.pathsep.join(filter(None, (str(TOOLS), str(DEMO), os.environ.get("PYTHONPATH"))))
+        variables = {"HF_HOME": str(tmp_path / "hf"), "TORCH_HOME": str(tmp_path / "torch"), "PYTHONPATH": path}
+        ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables)
         return ended.returncode, ended.stdout, ended.stderr
 
     return evaluate
@@ -77,7 +78,7 @@ def test_two_prompts_give_a_sheet_and_figures_and_say_what_was_left_out(evaluate
     assert "No FID: it needs the weights" in printed
 
 
-def test_a_pickle_that_is_not_fids_own_is_not_opened(metrics, tmp_path):
+def test_a_pickle_that_is_not_fids_own_is_not_opened(tmp_path):
     weights = tmp_path / "inception.pth"
     weights.write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
     figures = metrics.Figures(torch.zeros(2, 3, 16, 16), ["a", "b"], str(tmp_path), weights)
@@ -85,7 +86,7 @@ def test_a_pickle_that_is_not_fids_own_is_not_opened(metrics, tmp_path):
     assert "fid" not in figures.of(torch.ones(2, 3, 16, 16))
 
 
-def test_likeness_is_measured_without_torchmetrics(metrics, monkeypatch):
+def test_likeness_is_measured_without_torchmetrics(monkeypatch):
     monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
     figures = metrics.Figures(torch.zeros(1, 3, 16, 16), ["a"], None, None)
     assert figures.of(torch.full((1, 3, 16, 16), 0.1)) == {"psnr": 20.0}
@@ -97,24 +98,6 @@ def test_an_adapter_of_another_family_is_named(evaluate, prompts, reference_fold
     status, _, complaint = evaluate(adapter=adapter, prompts=prompts("a cat"))
     assert status == 1
     assert "does not fit this MODEL" in complaint
-
-
-@pytest.fixture
-def metrics(monkeypatch):
-    """Import the module in this process, with `sun_core` importable as in the command."""
-    monkeypatch.setattr(sys, "path", [*sys.path, str(TOOLS), str(ROOT)])
-    import metrics
-
-    yield metrics
-    del sys.modules["metrics"]
-
-
-@pytest.fixture
-def evaluation(metrics):
-    import evaluation
-
-    yield evaluation
-    del sys.modules["evaluation"]
 
 
 class SdxlClip:
@@ -130,7 +113,7 @@ class SdxlClip:
         return [[torch.zeros(1, 77, 48), {"pooled_output": torch.zeros(1, 1280)}]]
 
 
-def test_sdxl_is_drawn_with_its_pooled_text(evaluation, reference):
+def test_sdxl_is_drawn_with_its_pooled_text(reference):
     config = dict(reference.unet_config) | {
         "channel_mult": [1, 2], "num_res_blocks": [1, 1], "transformer_depth": [0, 2], "transformer_depth_middle": 2,
         "transformer_depth_output": [0, 0, 2, 2], "adm_in_channels": 2816, "num_classes": "sequential",

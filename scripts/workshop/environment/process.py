@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from .. import REPOSITORY
 from .installation import Environment, prepare
 from .setup_error import SetupError
 
@@ -39,8 +40,9 @@ def run(main: Callable[[], int], *packages: Packages) -> int:
 
 
 def _enter(environment: Environment, folders: list[Path]) -> NoReturn:
-    path = os.pathsep.join(filter(None, (*map(str, folders), os.environ.get("PYTHONPATH"))))
-    variables = {INSIDE: "1", "COMFYUI_PATH": str(environment.comfyui)} | ({"PYTHONPATH": path} if path else {})
+    ours = (REPOSITORY / "tools", REPOSITORY / "demo")  # what workshop/comfyui.py imports
+    path = os.pathsep.join(filter(None, (*map(str, (*folders, *ours)), os.environ.get("PYTHONPATH"))))
+    variables = {INSIDE: "1", "COMFYUI_PATH": str(environment.comfyui), "PYTHONPATH": path}
     become([str(environment.python), *sys.argv], variables)
 
 

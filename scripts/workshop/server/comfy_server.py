@@ -29,7 +29,6 @@ _LIFELINE = """
 import os, runpy, sys, threading
 threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
 sys.argv = sys.argv[1:]
-sys.path[0] = os.path.dirname(sys.argv[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -77,6 +76,8 @@ class ComfyServer:
         self.base = base
         for folder in ("custom_nodes", "models", "input", "output", "user", "temp"):
             (base / folder).mkdir(parents=True, exist_ok=True)
+        # a script's own folder comes first on Python's path, and with -c nothing does that for us
+        self._path = os.pathsep.join(filter(None, (str(comfyui), os.environ.get("PYTHONPATH"))))
         self._command = [
             *(sys.executable, "-c", _LIFELINE, str(comfyui / "main.py")),
             *("--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(base)),
@@ -92,7 +93,7 @@ class ComfyServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.base,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": self._path},
                 start_new_session=True,  # Ctrl+C in the terminal reaches us alone: we end the server
             )
         try:

@@ -1,9 +1,4 @@
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.append(str(Path(__file__).parent))  # tiny_run, which the tests' own processes import as well
 
 
 @pytest.fixture

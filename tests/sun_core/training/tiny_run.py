@@ -19,7 +19,6 @@ if "sun_pack" not in sys.modules:
     sys.modules["sun_tests"] = package = ModuleType("sun_tests")
     package.__path__ = [str(TESTS)]
     importlib.import_module("sun_tests.conftest")
-sys.path.append(str(TESTS.parent / "demo"))
 
 import comfy.sd  # noqa: E402
 import mini_family  # noqa: E402, F401  (registers the family)
@@ -94,7 +93,8 @@ def server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tiny_run_preload"])
     paths = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), paths)))
+    ours = (TESTS / "sun_core" / "training", TESTS.parent / "tools", TESTS.parent / "demo")  # as in pyproject.toml
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (*map(str, ours), paths)))
     try:
         multiprocessing.forkserver.ensure_running()  # it does not inherit our sys.path, and looks for the module there
     finally:
