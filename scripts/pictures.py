@@ -1,4 +1,4 @@
-"""Make the pictures of the templates, the help pages and the README with the mini family.
+"""Make the pictures of the templates, the help pages and the README with the mini family, and the registry's.
 
     python3 scripts/pictures.py [names]
 
@@ -7,6 +7,7 @@ Without a name all are made. Names:
     what a help page shows, such as `strength`, for web/docs/images/<name>.jpg
     `comparison`, for the README's docs/images/comparison.png
     `graph`, `badge` or a node's id, for a screenshot of ComfyUI's page
+    `icon` or `banner`, for the registry's docs/<name>.svg
 """
 
 import sys
@@ -20,14 +21,17 @@ def main() -> int:
     # These need ComfyUI's own packages.
     from workshop.pictures.drawn_pictures import DRAWN, make_drawn
     from workshop.pictures.page_pictures import PICTURES, take_screenshots
+    from workshop.pictures.registry_pictures import REGISTRY_PICTURES, write_registry_pictures
 
-    names = sys.argv[1:] or [*DRAWN, *PICTURES]
-    if unknown := [name for name in names if name not in DRAWN and name not in PICTURES]:
-        sys.exit(f"There is no picture {unknown[0]}: choose from {', '.join([*DRAWN, *PICTURES])}.")
+    known = (*DRAWN, *PICTURES, *REGISTRY_PICTURES)
+    names = sys.argv[1:] or known
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"There is no picture {unknown[0]}: choose from {', '.join(known)}.")
     if drawn := [name for name in names if name in DRAWN]:
         make_drawn(drawn)
     if taken := [name for name in names if name in PICTURES]:
         take_screenshots(taken, FRONTEND)
+    write_registry_pictures([name for name in names if name in REGISTRY_PICTURES])
     return 0
 
 

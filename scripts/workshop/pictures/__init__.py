@@ -1,1 +1,1 @@
-"""The pictures of the templates, the help pages, the README and the demo."""
+"""The pictures of the templates, the help pages, the README, the registry and the demo."""
