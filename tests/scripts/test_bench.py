@@ -1,14 +1,18 @@
 """The benchmark measures and writes what it prints; how fast things are is not for a test to say."""
 
+import json
+import math
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from workshop.speed.measured import Figures, table
 from workshop.speed.measurements import measure_tiny
-from workshop.speed.published import README, with_table
+from workshop.speed.published import README, TRAINING_PAGE, sampling_table, training_table, with_table
 from workshop.speed.random_models import TINY_UNET, Sampler, tiny_model
 from workshop.speed.sampling_runs import SUN_STEPS, measure_runs
+from workshop.speed.training import measure_training
 
 from sun_core.adapter import SunAdapter
 from sun_core.apply import SunSettings, apply_sun
@@ -57,7 +61,25 @@ def test_wrong_arguments_are_refused_before_anything_is_measured(
     assert status == 2 and complaint in said
 
 
-def test_published_table_is_made_from_the_files() -> None:
-    """`python3 scripts/bench.py --publish` writes it."""
+def test_published_tables_are_made_from_the_files() -> None:
+    """`python3 scripts/bench.py --publish` writes them."""
     text = README.read_text(encoding="utf-8")
-    assert with_table(text) == text and "| plain, 25 steps, CFG |" in text
+    assert with_table(text, sampling_table()) == text and "| plain, 25 steps, CFG |" in text
+    text = TRAINING_PAGE.read_text(encoding="utf-8")
+    assert with_table(text, training_table()) == text
+
+
+def test_a_measurement_of_training_becomes_a_row(tmp_path: Path) -> None:
+    measured = {"family": "sdxl", "batch": 2, "precision": "bf16", "device": "A card", "settings": {"compile": True}}
+    measured |= {"images_per_second": 2.04, "peak_bytes": 13_960_000_000}
+    (tmp_path / "a-card.json").write_text(json.dumps([measured]), encoding="utf-8")
+    assert training_table(tmp_path).splitlines()[2:] == ["| A card | SDXL | 2 | bf16, compile=True | 2.04 | 14.0 GB |"]
+
+
+def test_training_is_measured_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a U-Net of SD1.5's blocks, a tenth as wide, at few pixels."""
+    monkeypatch.setattr("workshop.speed.training.SD15_UNET", TINY_UNET)
+    monkeypatch.setattr("sun_core.training.estimate.WARM_UP", 0)
+    (row,) = measure_training("sd15", [2], ["width=64", "height=64"])
+    assert row["batch"] == 2 and row["images_per_second"] > 0
+    assert row["losses"] and all(map(math.isfinite, row["losses"]))

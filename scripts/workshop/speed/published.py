@@ -1,4 +1,4 @@
-"""The table of speeds in benchmarks/README.md, made from the files in benchmarks/speed."""
+"""The tables of speeds, from files in benchmarks/: sampling in benchmarks/README.md, training in docs/training.md."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 from .. import REPOSITORY
 
-FOLDER = REPOSITORY / "benchmarks" / "speed"
-README = REPOSITORY / "benchmarks" / "README.md"
+SAMPLING, TRAINING = REPOSITORY / "benchmarks" / "speed", REPOSITORY / "benchmarks" / "training"
+README, TRAINING_PAGE = REPOSITORY / "benchmarks" / "README.md", REPOSITORY / "docs" / "training.md"
 START, END = "<!-- speed: start -->", "<!-- speed: end -->"
 COLUMNS = (
     "plain, 25 steps, CFG",
@@ -20,13 +20,13 @@ COLUMNS = (
 )
 
 
-def table() -> str:
+def sampling_table() -> str:
     """Return a Markdown table with a row for each file and batch size; medians, with the spread of the speed-up."""
     lines = [
         f"| measured on | batch | {' | '.join(COLUMNS)} |",
         "|---" * (len(COLUMNS) + 2) + "|",
     ]
-    for file in sorted(FOLDER.glob("*.json")):
+    for file in sorted(SAMPLING.glob("*.json")):
         measured = json.loads(file.read_text(encoding="utf-8"))
         figures = measured["figures"]
         for batch in sorted({int(name.split(":")[0].split()[1]) for name in figures if name.startswith("batch ")}):
@@ -48,13 +48,29 @@ def _cell(figure: dict[str, Any] | None) -> str:
     return f"{figure['median']:.3g} {figure['unit']}"
 
 
-def with_table(text: str) -> str:
-    """Return the text of benchmarks/README.md with today's table between its marks."""
+def training_table(folder: Path = TRAINING) -> str:
+    """Return a Markdown table with a row for each measurement of training, or a sentence if there are none."""
+    measured = [row for file in sorted(folder.glob("*.json")) for row in json.loads(file.read_text(encoding="utf-8"))]
+    if not measured:
+        return "Nothing was measured on a GPU yet: `--dry-run` measures it on yours."
+    lines = ["| measured on | U-Net | batch | settings | images/s | memory at most |", "|---" * 6 + "|"]
+    for row in measured:
+        settings = ", ".join([row["precision"], *(f"{name}={value}" for name, value in row["settings"].items())])
+        memory = f"{row['peak_bytes'] / 1e9:.1f} GB" if row["peak_bytes"] else ""
+        cells = (row["device"], {"sd15": "SD1.5", "sdxl": "SDXL"}[row["family"]], row["batch"], settings)
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['images_per_second']:.3g} | {memory} |")
+    return "\n".join(lines)
+
+
+def with_table(text: str, table: str) -> str:
+    """Return the text of a document with this table between its marks."""
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
-    return f"{before}{START}\n{table()}\n{END}{after}"
+    return f"{before}{START}\n{table}\n{END}{after}"
 
 
-def publish(readme: Path = README) -> None:
-    """Write the table into benchmarks/README.md."""
-    readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+def publish() -> None:
+    """Write both tables into their documents."""
+    for document, table in ((README, sampling_table()), (TRAINING_PAGE, training_table())):
+        text = document.read_text(encoding="utf-8")
+        document.write_text(with_table(text, table), encoding="utf-8")
