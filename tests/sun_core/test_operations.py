@@ -4,7 +4,10 @@ import comfy.ldm.modules.attention
 import pytest
 from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 from sun_pack.sun_core.layers import cross_attention_layers
-from workshop.speed.operations import WAITS, Operations
+from workshop.speed.operations import Operations
+
+WAITS = ("_local_scalar_dense", "equal", "nonzero", "item", "is_nonzero")
+"""Operations for whose result the host waits until the device has done all its work."""
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,6 @@ class Way:
 
 
 TEACHER_25 = Way("25 steps, CFG", 25, CFG, "dpmpp_2m", "normal")
-FOUR_STEPS = Way("4 steps, no CFG", 4, 1.0, "ddim", "simple")
 
 
 @dataclass(frozen=True)

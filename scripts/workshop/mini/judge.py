@@ -75,11 +75,3 @@ def load(weights: Path) -> Judge:
     judge = Judge()
     judge.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
     return judge.eval()
-
-
-def accuracy(judge: Judge, count: int, seed: int) -> float:
-    """Measure in how many pictures drawn in all styles it names subject, colour and place correctly, 0..1."""
-    rng = random.Random(seed)
-    scenes = [complete(Scene(None, None, None), rng) for _ in range(count)]
-    pictures = as_pictures([render(s, STYLES[rng.choice(list(STYLES))], rng) for s in scenes])
-    return sum(a == b for a, b in zip(scenes, judge.name(pictures), strict=True)) / count

@@ -138,12 +138,6 @@ class ComfyServer:
         with urllib.request.urlopen(url, timeout=ANSWER_LIMIT) as answer:
             return bytes(answer.read())
 
-    def forget_results(self) -> None:
-        """Empty the cache of results and unload all models, as the UI's buttons do."""
-        body = json.dumps({"unload_models": True, "free_memory": True}).encode()
-        request = urllib.request.Request(f"{self.url}/free", body, {"Content-Type": "application/json"})
-        urllib.request.urlopen(request, timeout=ANSWER_LIMIT).close()
-
     def run(self, prompt: dict[str, Any], on_progress: Callable[[str, int, int], None] | None = None) -> Run:
         """Queue an API-format workflow and wait for it; `on_progress(node id, step, steps)` is called as it samples.
 

@@ -7,8 +7,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _VIEWS = ("aten::_unsafe_view", "aten::_reshape_alias")
 """Views that torch does not mark as such."""
-WAITS = ("_local_scalar_dense", "equal", "nonzero", "item", "is_nonzero")
-"""Operations for whose result the host waits until the device has done all its work."""
 
 
 class Operations(TorchDispatchMode):
