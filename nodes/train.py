@@ -10,11 +10,10 @@ from PIL import Image
 
 from ..sun_core.adapter import SunAdapter, save_adapter
 from ..sun_core.errors import SunError
+from ..sun_core.training.recipe import SEGMENTS
 from .new_adapter_file import new_adapter_file
 from .report import node_report
 from .schema import SunAdapterType, advanced, sun_schema
-
-SEGMENTS = ("1", "2", "4", "8")
 
 
 class SUNTrain(io.ComfyNode):
@@ -78,7 +77,7 @@ class SUNTrain(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "segments",
-                    options=list(SEGMENTS),
+                    options=[str(number) for number in SEGMENTS],
                     default="4",
                     tooltip="Number of sampling steps that the adapter is for.",
                 ),

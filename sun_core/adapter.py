@@ -72,10 +72,11 @@ class SunAdapter(nn.ModuleDict):
     def __getitem__(self, number: str) -> SunLayer:
         return cast(SunLayer, super().__getitem__(number))
 
-    def copy(self) -> "SunAdapter":
-        """Copy the weights and the metadata; ComfyUI's model management does not know the copy yet."""
-        copy = SunAdapter(self.layout, self.dtype)
-        copy.load_state_dict(self.state_dict())
+    def copy(self, dtype: torch.dtype | None = None) -> "SunAdapter":
+        """Copy the weights (in `dtype`) and the metadata; ComfyUI's model management does not know the copy yet."""
+        dtype = dtype or self.dtype
+        copy = SunAdapter(self.layout, dtype)
+        copy.load_state_dict({key: weight.to(dtype) for key, weight in self.state_dict().items()})
         copy.metadata = dict(self.metadata)
         return copy.to(next(self.parameters()).device)
 

@@ -19,18 +19,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from comfyui import ComfyUIError, find_comfyui, start_comfyui
+from inputs import InputError, check_files, fail, read_prompts
 
 
 def main() -> int:
     """Evaluate as the command line says; return the exit status."""
     options = parse()
-    for file in filter(None, (options.checkpoint, options.adapter, options.prompts, options.inception)):
-        if not file.is_file():
-            return fail(f"There is no file {file}: check the path that you gave.")
     try:
+        check_files((options.checkpoint, options.adapter, options.prompts, options.inception))
+        prompts = read_prompts(options.prompts)
         start_comfyui(find_comfyui())
-    except ComfyUIError as error:
-        return fail(str(error))
+    except (ComfyUIError, InputError) as error:
+        return fail(error)
     except KeyboardInterrupt:
         return 130
     import evaluation  # needs ComfyUI
@@ -38,9 +38,9 @@ def main() -> int:
     from sun_core.errors import SunError
 
     try:
-        evaluation.run(options)
-    except (evaluation.EvaluationError, SunError) as error:
-        return fail(str(error))
+        evaluation.run(options, prompts)
+    except (InputError, SunError) as error:
+        return fail(error)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -67,12 +67,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clip", metavar="FOLDER", help="a CLIP model of transformers, for the CLIP score")
     parser.add_argument("--inception", type=Path, metavar="FILE", help="FID's Inception weights, for the FID")
     return parser.parse_args()
-
-
-def fail(sentence: str) -> int:
-    """Print why there is no result; return the exit status."""
-    print(sentence, file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

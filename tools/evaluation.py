@@ -12,24 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import comfy.sample
-import comfy.sd
 import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
+from inputs import load_models
 from metrics import Figures
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sun_core.adapter import load_adapter
 from sun_core.apply import SunSettings, apply_sun
+from sun_core.training.sampler import TEACHER_STEPS
 
-TEACHER_STEPS = 25
 PAPER, INK = "#faf9f6", "#22252b"
 LABEL, HEADER, GAP, SMALLEST_TILE, LARGEST_TILE = 220, 44, 8, 192, 384  # pixels of the sheet
-
-
-class EvaluationError(Exception):
-    """Why there is nothing to evaluate, in one sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +55,10 @@ class Drawn:
     """Median time of sampling one."""
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, prompts: Sequence[str]) -> None:
     """Draw, measure, and write comparison.png and figures.json into the chosen folder."""
-    pairs = read_prompts(options.prompts)
-    model, clip, vae = load(options.checkpoint)
+    pairs = [read_pair(prompt) for prompt in prompts]
+    model, clip, vae = load_models(options.checkpoint)
     adapter = load_adapter(options.adapter)
     told = adapter.metadata.get("steps", "")
     steps = int(told) if re.fullmatch("[1-9][0-9]?", told) else 4  # a file may say anything
@@ -83,34 +79,10 @@ def run(options: argparse.Namespace) -> None:
     print(f"\nPictures: {comparison}")
 
 
-def read_prompts(file: Path) -> list[tuple[str, str]]:
-    """Read pairs of a positive and a negative prompt. Raises EvaluationError if the file is no text or is empty."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"{file} is not a text in UTF-8 ({error}); save it as one.") from error
-    pairs = [read_pair(line) for line in lines if line.strip()]
-    if not pairs:
-        raise EvaluationError(f"{file} holds no prompts: write one on each line.")
-    return pairs
-
-
 def read_pair(line: str) -> tuple[str, str]:
     """Split `positive | negative`; the negative may be missing."""
     positive, _, negative = line.partition("|")
     return positive.strip(), negative.strip()
-
-
-def load(checkpoint: Path) -> tuple[ModelPatcher, Any, Any]:
-    """Load MODEL, CLIP and VAE. Raises EvaluationError if the file does not hold all of them."""
-    try:
-        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), embedding_directory=None)
-    except Exception as error:  # ComfyUI raises what its readers of files raise
-        reason = " ".join(str(error).split())
-        raise EvaluationError(f"ComfyUI cannot load {checkpoint.name} ({reason}); choose a checkpoint.") from error
-    if model is None or clip is None or vae is None:
-        raise EvaluationError(f"{checkpoint.name} is not a whole checkpoint: it needs a U-Net, a CLIP and a VAE.")
-    return model, clip, vae
 
 
 @torch.inference_mode()

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from comfyui import ComfyUIError, find_comfyui, has_accelerator, start_comfyui
+from inputs import InputError, check_files, fail, load_models, read_prompts
 
 if TYPE_CHECKING:  # these need ComfyUI, which starts later
     from sun_core.training.bad_data import BadData
@@ -32,18 +33,12 @@ if TYPE_CHECKING:  # these need ComfyUI, which starts later
 PREPARATION_LIMIT = timedelta(hours=24)  # how long processes wait for the one that encodes the most
 
 
-class UsageError(Exception):
-    """What is wrong with the command, in one sentence."""
-
-
 def main() -> int:
     """Train as the command line says; returns the exit status."""
     options = parse()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    for file in filter(None, (options.checkpoint, options.unet, options.prompts, options.config)):
-        if not file.is_file():
-            return fail(f"There is no file {file}; check the path that you gave.")
     try:
+        check_files((options.checkpoint, options.unet, options.prompts, options.config))
         given = settings(options)
         prompts = read_prompts(options.prompts) if options.prompts else []
         processes = processes_to_launch(options)
@@ -52,14 +47,14 @@ def main() -> int:
         cpu = ("--cpu",) if options.cpu else ()
         start_comfyui(find_comfyui(), ("--use-pytorch-cross-attention", *cpu))
         require_accelerate()
-    except (ComfyUIError, UsageError) as error:
-        return fail(str(error))
+    except (ComfyUIError, InputError) as error:
+        return fail(error)
     from sun_core.errors import SunError
 
     try:
         train(options, given, prompts)
-    except SunError as error:
-        return fail(str(error))
+    except (InputError, SunError) as error:
+        return fail(error)
     except KeyboardInterrupt:
         print(f"\nStopped; start again with the same arguments to go on from the last checkpoint in {options.out}.")
         return 130
@@ -92,12 +87,6 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def fail(sentence: str) -> int:
-    """Say why the command ends; returns its exit status."""
-    print(sentence, file=sys.stderr)
-    return 1
-
-
 def processes_to_launch(options: argparse.Namespace) -> int:
     """Count the processes to start on this machine: 1 if a launcher (torchrun, accelerate) has started this one."""
     if "RANK" in os.environ:
@@ -124,42 +113,30 @@ def launch(processes: int) -> int:
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Read the settings of --config, changed by those of --set; raises UsageError for malformed ones."""
+    """Read the settings of --config, changed by those of --set; raises InputError for malformed ones."""
     import yaml
 
     try:
         values = yaml.safe_load(options.config.read_bytes()) if options.config else {}
     except yaml.YAMLError as error:
-        raise UsageError(f"{options.config} is neither YAML nor JSON ({' '.join(str(error).split())}).") from error
+        raise InputError(f"{options.config} is neither YAML nor JSON ({' '.join(str(error).split())}).") from error
     if not isinstance(values, dict):
-        raise UsageError(f"{options.config} holds no settings; it must be a list of names with values.")
+        raise InputError(f"{options.config} holds no settings; it must be a list of names with values.")
     for setting in options.set:
         path, equals, value = setting.partition("=")
         if not equals:
-            raise UsageError(f"--set {setting} sets nothing; write NAME=VALUE.")
+            raise InputError(f"--set {setting} sets nothing; write NAME=VALUE.")
         *groups, name = path.split(".")
         group = values
         for part in groups:
             group = group.setdefault(part, {})
             if not isinstance(group, dict):
-                raise UsageError(f"--set {setting} is for a group of settings, and {part} was given as {group!r}.")
+                raise InputError(f"--set {setting} is for a group of settings, and {part} was given as {group!r}.")
         try:
             group[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UsageError(f"--set {setting} is not YAML ({' '.join(str(error).split())}).") from error
+            raise InputError(f"--set {setting} is not YAML ({' '.join(str(error).split())}).") from error
     return values
-
-
-def read_prompts(file: Path) -> list[str]:
-    """Read one prompt a line; raises UsageError if the file is not text or is empty."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is not a text in UTF-8 ({error}); save it as one.") from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise UsageError(f"{file} holds no prompts; write one on each line.")
-    return prompts
 
 
 def require_accelerate() -> None:
@@ -172,7 +149,10 @@ def require_accelerate() -> None:
 
 
 def train(options: argparse.Namespace, given: dict[str, Any], prompts: list[str]) -> None:
-    """Train with the given settings, or estimate; raises SunError if training has to stop."""
+    """Train with the given settings, or estimate.
+
+    Raises InputError if a file holds no models, and SunError if training has to stop.
+    """
     import torch
     from accelerate import PartialState
     from accelerate.utils import is_tensorboard_available
@@ -189,7 +169,7 @@ def train(options: argparse.Namespace, given: dict[str, Any], prompts: list[str]
     say = print if state.is_main_process else (lambda *_: None)
     precision = chosen_precision(given.get("precision", "auto"), on_cpu)
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
-    model, clip, vae = load(options, dtype)
+    model, clip, vae = load_models(options.checkpoint, options.unet, dtype)
     config = defaults_for_model(model).with_values(given)
     tracker = {"log_with": "tensorboard"} if is_tensorboard_available() else {}
     accelerator = new_accelerator(config, on_cpu, project_dir=str(options.out), **tracker)
@@ -211,26 +191,6 @@ def train(options: argparse.Namespace, given: dict[str, Any], prompts: list[str]
         say(f"{len(examples)} pictures, {len(trainer.data.pairs.captions)} captions")
         adapter = folder.train(trainer, evaluation)
     say(f"The adapter is {adapter}; put it into models/sun.")
-
-
-def load(options: argparse.Namespace, dtype: Any) -> tuple[Any, Any, Any]:
-    """Load MODEL (in `dtype`), CLIP and VAE; raises SunError if a file holds something else."""
-    import comfy.sd
-
-    from sun_core.errors import SunError
-
-    file, model_options = options.checkpoint, {"dtype": dtype}
-    try:
-        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(file), model_options=model_options)
-        if options.unet:
-            file = options.unet
-            model = comfy.sd.load_diffusion_model(str(file), model_options=model_options)
-    except Exception as error:  # ComfyUI raises what its readers of files raise
-        raise SunError(f"ComfyUI cannot load {file} ({' '.join(str(error).split())}); choose a model file.") from error
-    for part, name in ((model, "U-Net"), (clip, "CLIP"), (vae, "VAE")):
-        if part is None:
-            raise SunError(f"{options.checkpoint} has no {name}; choose a whole checkpoint, with U-Net, CLIP and VAE.")
-    return model, clip, vae
 
 
 def make_examples(

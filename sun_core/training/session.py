@@ -75,19 +75,15 @@ class Session:
         self.vae, self.config, self.store, self.accelerator = vae, config, store, accelerator
         base = self.model.model
         self._load_unet()  # before its weights are copied: another clone of this MODEL may have its LoRAs in them
-        adapter = self._new_adapter() if start is None else self._copy(start)
+        unet = base.diffusion_model
+        if start is None:
+            adapter = SunAdapter.for_unet(unet, config.extra_positive)
+        else:
+            check_fit(start, cross_attention_layers(unet))
+            adapter = start.copy(torch.float32)
         self.distillation = Distillation(EpsUNet(base), adapter, alphas_of(self.model), config.recipe)
         self.sampler = Sampler(self.distillation)
         self.prompts = Prompts(TextEncoder(clip, base, (config.height // 8, config.width // 8)), store)
-
-    def _new_adapter(self) -> SunAdapter:
-        return SunAdapter.for_unet(self.model.model.diffusion_model, self.config.extra_positive)
-
-    def _copy(self, start: SunAdapter) -> SunAdapter:
-        check_fit(start, cross_attention_layers(self.model.model.diffusion_model))
-        adapter = SunAdapter(start.layout)
-        adapter.load_state_dict({key: weight.float() for key, weight in start.state_dict().items()})
-        return adapter
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
