@@ -61,22 +61,28 @@ def without_norm() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A SUN adapter that is trained for this benchmark."""
+class Budgeted:
+    """What is trained for as long as the others."""
 
     title: str
     seconds_per_step: float
     """Of a step of 32 rows in two processes on an AMD EPYC (AVX2): processor time of each, measured over 4 steps."""
-    recipe: Recipe = field(default_factory=Recipe)
-    extra_positive: bool = True
-    norm: bool = True
-    losses: type[Distillation] = Distillation
-    learning_rate: float = adapter.SCHEDULE.learning_rate
+    learning_rate: float = field(default=adapter.SCHEDULE.learning_rate, kw_only=True)
 
     @property
     def steps(self) -> int:
         """Optimizer steps within the budget."""
         return round(BUDGET / self.seconds_per_step)
+
+
+@dataclass(frozen=True)
+class Run(Budgeted):
+    """A SUN adapter that is trained for this benchmark."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    extra_positive: bool = True
+    norm: bool = True
+    losses: type[Distillation] = Distillation
 
     def train(self, schedule: TrainingConfig, checkpoint: Path) -> None:
         """Train from the start, or from `checkpoint`."""
@@ -92,26 +98,16 @@ class Run:
 
     def export(self, checkpoint: Path, out: Path) -> None:
         """Write the averaged adapter."""
-        saved = torch.load(checkpoint, weights_only=True)
         trained = SunAdapter.for_unet(base_model().unet, self.extra_positive)
-        trained.load_state_dict(averaged(saved, "adapter."))
+        trained.load_state_dict(loop.averaged(checkpoint, "adapter."))
         recipe = asdict(self.recipe) | {"norm": self.norm, "guidance": adapter.GUIDANCE}
-        recipe |= {"losses": self.losses.__name__, "optimiser_steps": saved["done"]}
+        recipe |= {"losses": self.losses.__name__, "optimiser_steps": torch.load(checkpoint, weights_only=True)["done"]}
         save_adapter(trained, out, {"family": "mini", "steps": str(self.recipe.segments), "recipe": json.dumps(recipe)})
 
 
 @dataclass(frozen=True)
-class LcmLora:
+class LcmLora(Budgeted):
     """LCM-LoRA: latent consistency distillation into a LoRA of as many parameters (lcm.py)."""
-
-    title: str
-    seconds_per_step: float
-    learning_rate: float = adapter.SCHEDULE.learning_rate
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps within the budget."""
-        return round(BUDGET / self.seconds_per_step)
 
     def train(self, schedule: TrainingConfig, checkpoint: Path) -> None:
         """Train from the start, or from `checkpoint`."""
@@ -130,7 +126,7 @@ class LcmLora:
 
     def export(self, checkpoint: Path, out: Path) -> None:
         """Write the averaged LoRA."""
-        lcm.save(averaged(torch.load(checkpoint, weights_only=True)), out)
+        lcm.save(loop.averaged(checkpoint), out)
 
 
 LCM_LEARNING_RATES = ("2e-3", "5e-4", "1e-4")
@@ -139,7 +135,10 @@ BEST_LCM_LORA = "lcm-lora-1e-4"
 """By the Fréchet distance."""
 RUNS: dict[str, Run | LcmLora] = {
     "sun": Run("SUN within the budget", 1.3),
-    **{f"lcm-lora-{lr}": LcmLora(f"LCM-LoRA, learning rate {lr}", 1.3, float(lr)) for lr in LCM_LEARNING_RATES},
+    **{
+        f"lcm-lora-{lr}": LcmLora(f"LCM-LoRA, learning rate {lr}", 1.3, learning_rate=float(lr))
+        for lr in LCM_LEARNING_RATES
+    },
     "cfg-only": Run("CFG distillation alone", 0.85, Recipe(rollout_share=0.0, cfg_weight=1.0), losses=CfgDistillation),
     "no-rollouts": Run("SUN without rollouts", 1.15, Recipe(rollout_share=0.0)),
     "no-cfg-term": Run("SUN without the CFG term", 1.3, Recipe(cfg_weight=0.0)),
@@ -163,11 +162,6 @@ def base_model() -> MiniModel:
     for part, prefix in ((model.unet, "model.diffusion_model."), (model.text, "cond_stage_model.transformer.")):
         part.load_state_dict({k.removeprefix(prefix): v.float() for k, v in weights.items() if k.startswith(prefix)})
     return model.eval().requires_grad_(False)
-
-
-def averaged(saved: dict, prefix: str = "") -> dict[str, Tensor]:
-    """Return the averaged weights of a checkpoint whose names begin with `prefix`."""
-    return {name.removeprefix(prefix): value for name, value in saved["ema"].items() if name.startswith(prefix)}
 
 
 def make_latents() -> None:

@@ -17,7 +17,7 @@ from sun_core.training.recipe import Recipe
 
 from . import base
 from .dataset import training_scenes
-from .loop import optimize, schedule, stage_seed
+from .loop import averaged, optimize, schedule, stage_seed
 from .networks import MiniModel
 from .world import COLOURS, KEYWORDS, PLACES, SUBJECTS, TEMPLATES, Scene, caption, complete
 
@@ -155,8 +155,7 @@ def follow(latents_file: Path, trajectories_file: Path, teacher: Path, start: Pa
 def load(model: MiniModel, checkpoint: Path) -> SunAdapter:
     """Load the averaged adapter of a stage."""
     adapter = SunAdapter.for_unet(model.unet)
-    saved = torch.load(checkpoint, weights_only=True)["ema"]
-    adapter.load_state_dict({k.removeprefix("adapter."): v for k, v in saved.items() if k.startswith("adapter.")})
+    adapter.load_state_dict(averaged(checkpoint, "adapter."))
     return adapter
 
 

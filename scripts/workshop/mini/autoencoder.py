@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .drawing import free_style, render
-from .loop import optimize, schedule, stage_seed
+from .loop import averaged, optimize, schedule, stage_seed
 from .world import Scene, complete
 
 WIDTHS = (16, 32, 48, 64)  # channels at 1, 1/2, 1/4 and 1/8 of the picture's size
@@ -148,7 +148,7 @@ def crops(step: int) -> Tensor:
 def load(checkpoint: Path, decoder: Path | None = None) -> Autoencoder:
     """Load the averaged weights of a stage, with the decoder of a later one if it exists."""
     model = Autoencoder()
-    model.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"])
+    model.load_state_dict(averaged(checkpoint))
     if decoder and decoder.exists():
-        model.load_state_dict(torch.load(decoder, weights_only=True)["ema"], strict=False)
+        model.load_state_dict(averaged(decoder), strict=False)
     return model.eval()

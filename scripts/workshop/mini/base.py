@@ -1,6 +1,7 @@
 """The base model: a text-conditional eps-predicting U-Net with its text encoder."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .dataset import describe, training_scenes
-from .loop import optimize, schedule, stage_seed
+from .loop import averaged, optimize, schedule, stage_seed
 from .networks import MiniModel
 
 BATCH = 16  # per process
@@ -48,21 +49,26 @@ def train(latents_file: Path, checkpoint: Path, start: Path | None = None) -> No
         model.load_state_dict(load(start).state_dict())
         model.text.requires_grad_(False)
         config = STYLE_SCHEDULE
+    optimize(model, loss_on(latents_file, model, salt=3), config, checkpoint)
+
+
+def loss_on(latents_file: Path, model: MiniModel, salt: int) -> Callable[[int], Tensor]:
+    """Return the loss of a step on random pictures of the file, with captions; `salt` tells stages apart."""
     latents, scenes, alphas = torch.load(latents_file, weights_only=True), training_scenes(), alphas_cumprod()
 
     def loss(step: int) -> Tensor:
-        seed = stage_seed(step, salt=3)
+        seed = stage_seed(step, salt)
         torch.manual_seed(seed)
         rng = random.Random(seed)
         picks = [(rng.randrange(latents.shape[0]), rng.randrange(latents.shape[1])) for _ in range(BATCH)]
         batch = torch.stack([latents[s, i] for s, i in picks]).float()
         return diffusion_loss(model, batch, [describe(scenes[s], rng) for s, _ in picks], alphas)
 
-    optimize(model, loss, config, checkpoint)
+    return loss
 
 
 def load(checkpoint: Path) -> MiniModel:
     """Load the averaged weights of a stage."""
     model = MiniModel()
-    model.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"], strict=False)
+    model.load_state_dict(averaged(checkpoint), strict=False)
     return model.eval()

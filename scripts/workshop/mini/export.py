@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .autoencoder import LATENT_MEAN, LATENT_STD, Autoencoder
+from .loop import averaged
 from .networks import MiniModel
 
 LATENT_SCALE = 0.18215  # SD1.5's: ComfyUI multiplies by it what the autoencoder gives
@@ -38,4 +39,4 @@ def write_unet(model: MiniModel, title: str, out: Path) -> None:
 
 def write_judge(checkpoint: Path, out: Path) -> None:
     """Write the network that measures pictures."""
-    save_file(halves(torch.load(checkpoint, weights_only=True)["ema"]), out, metadata={"format": "pt"})
+    save_file(halves(averaged(checkpoint)), out, metadata={"format": "pt"})

@@ -61,6 +61,12 @@ def save_atomically(state: object, path: Path) -> None:
     part.replace(path)
 
 
+def averaged(checkpoint: Path, prefix: str = "") -> dict[str, Tensor]:
+    """Read the averaged weights of a checkpoint whose names begin with `prefix`, without it."""
+    weights = torch.load(checkpoint, weights_only=True)["ema"]
+    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+
+
 def optimize(
     model: nn.Module,
     loss: Callable[[int], Tensor],

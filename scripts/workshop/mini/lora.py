@@ -1,6 +1,5 @@
 """A community style as a LoRA file, as artists share them: low-rank changes of the base U-Net's weights."""
 
-import random
 from pathlib import Path
 
 import torch
@@ -9,10 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from . import base
-from .dataset import describe, training_scenes
-from .loop import optimize, schedule, stage_seed
+from .loop import averaged, optimize, schedule
 
-BATCH = 16  # per process
 RANK = 4
 SCHEDULE = schedule(steps=400, learning_rate=4e-3, warmup=50, ema=0.99)
 
@@ -46,24 +43,14 @@ def train(latents_file: Path, start: Path, checkpoint: Path) -> None:
     torch.manual_seed(0)
     model = base.load(start).requires_grad_(False)
     add_lora(model.unet)
-    latents, scenes, alphas = torch.load(latents_file, weights_only=True), training_scenes(), base.alphas_cumprod()
-
-    def loss(step: int) -> Tensor:
-        seed = stage_seed(step, salt=8)
-        torch.manual_seed(seed)
-        rng = random.Random(seed)
-        picks = [(rng.randrange(latents.shape[0]), rng.randrange(latents.shape[1])) for _ in range(BATCH)]
-        batch = torch.stack([latents[s, i] for s, i in picks]).float()
-        return base.diffusion_loss(model, batch, [describe(scenes[s], rng) for s, _ in picks], alphas)
-
-    optimize(model, loss, SCHEDULE, checkpoint)
+    optimize(model, base.loss_on(latents_file, model, salt=8), SCHEDULE, checkpoint)
 
 
 def export(start: Path, checkpoint: Path, title: str, out: Path) -> None:
     """Write the averaged LoRA with the usual keys, which LoraLoader reads; without alpha its scale is 1."""
     unet = base.load(start).unet
     changes = add_lora(unet)
-    ema = torch.load(checkpoint, weights_only=True)["ema"]
+    ema = averaged(checkpoint)
     weights = {}
     for name, change in changes.items():
         change.load_state_dict({kind: ema[f"unet.{name}.parametrizations.weight.0.{kind}"] for kind in ("up", "down")})

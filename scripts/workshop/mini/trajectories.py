@@ -17,11 +17,10 @@ from sun_core.schedule import trailing_timesteps
 from sun_core.training.losses import guided
 
 from . import base
-from .adapter import GUIDANCE, draw_pair
+from .adapter import GUIDANCE, RECIPE, draw_pair
 from .dataset import training_scenes
 from .networks import MiniModel
 
-SEGMENTS = 4
 STEPS_IN_SEGMENT = 6
 ROWS = 25
 LATENT = (4, 12, 12)
@@ -29,7 +28,7 @@ LATENT = (4, 12, 12)
 
 def sigmas(alphas: Tensor) -> Tensor:
     """Compute the noise levels of the teacher's steps, then 0: (25,)."""
-    a = alphas[torch.tensor(trailing_timesteps(SEGMENTS * STEPS_IN_SEGMENT))]
+    a = alphas[torch.tensor(trailing_timesteps(RECIPE.segments * STEPS_IN_SEGMENT))]
     return torch.cat([((1 - a) / a).sqrt(), torch.zeros(1)])
 
 
@@ -41,7 +40,7 @@ def draw(model: MiniModel, positives: list[str], negatives: list[str], alphas: T
     (rows, 4, 4, 12, 12).
     """
     n, levels = len(positives), sigmas(alphas)
-    timesteps = trailing_timesteps(SEGMENTS * STEPS_IN_SEGMENT)
+    timesteps = trailing_timesteps(RECIPE.segments * STEPS_IN_SEGMENT)
     context = torch.cat([model.encode(negatives), model.encode(positives)])
     states, eps_at_starts, step = [], [], 0
 
