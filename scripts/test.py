@@ -1,7 +1,7 @@
 """Run the tests against a real ComfyUI, in an environment that the first run makes.
 
     python3 scripts/test.py                    all of them
-    python3 scripts/test.py --quick            the most telling, in a minute and a half: no server, browser or training
+    python3 scripts/test.py --quick            the most telling, in about a minute: no server, browser or training
     python3 scripts/test.py [pytest arguments]
 
 Both first forms share the tests among worker processes, one for each core up to four; other pytest options may follow,

@@ -46,12 +46,22 @@ def load_empty_pack() -> None:
     sys.modules |= dict.fromkeys(("sun_pack", REPOSITORY.name, "__init__"), module)
 
 
-if COMFYUI:
-    load_comfyui(COMFYUI)
-    load_pack()
-    from .comfyui_fixtures import *  # noqa: F403
-else:
-    load_empty_pack()
+def load() -> None:
+    """Import ComfyUI and this pack, or the pack alone if there is no ComfyUI."""
+    if COMFYUI:
+        load_comfyui(COMFYUI)
+        load_pack()
+    else:
+        load_empty_pack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load what tests need, unless other processes run them (pytest-xdist): those load it while this one waits."""
+    if config.getoption("dist", "no") != "no":
+        return
+    load()
+    if COMFYUI:
+        config.pluginmanager.register(importlib.import_module(".comfyui_fixtures", __package__))
 
 
 def pytest_pycollect_makemodule(module_path: Path) -> None:

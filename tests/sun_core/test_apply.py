@@ -216,6 +216,7 @@ def test_adapter_file_of_every_dtype(tmp_path, model, adapter, sample, differenc
     assert difference(sample(apply_sun(model, load_adapter(path), SunSettings())), expected) < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 5e-2), (torch.float16, 1e-2)])
 def test_unet_of_half_precision(new_model, model, adapter, sample, reference, difference, dtype, tolerance):
     half = new_model(reference.unet_config, dtype=dtype)

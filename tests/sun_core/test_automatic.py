@@ -209,6 +209,7 @@ def test_image_to_image_on_ddim_uniform_starts_where_the_sampler_chose(sun, samp
     assert seen[0] == ms.timestep(comfy.samplers.calculate_sigmas(ms, "ddim_uniform", 8)[4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("denoise", [0.15, 0.3, 0.55, 0.6, 0.65, 0.9])
 def test_image_to_image_on_simple_is_trailing_already(sun, explicit, sample, reference, denoise):
     latent = reference.io["in.latent1"]

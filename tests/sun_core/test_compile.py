@@ -8,6 +8,8 @@ from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.apply import SunSettings, apply_sun
 from torch._dynamo.utils import counters
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "image_size": 8,
     "in_channels": 4,
@@ -106,7 +108,6 @@ def test_another_token_count_and_another_size_cost_one_compilation_each(model, a
     assert graphs() == 3
 
 
-@pytest.mark.slow
 def test_inductors_picture_is_that_of_the_eager_model(model, adapter, draw, difference):
     patched = compiled(model, adapter, True, "inductor")
     for number in range(2):

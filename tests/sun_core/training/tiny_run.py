@@ -18,7 +18,7 @@ TESTS = Path(__file__).parents[2]
 if "sun_pack" not in sys.modules:
     sys.modules["sun_tests"] = package = ModuleType("sun_tests")
     package.__path__ = [str(TESTS)]
-    importlib.import_module("sun_tests.conftest")
+    importlib.import_module("sun_tests.conftest").load()
 
 import comfy.sd  # noqa: E402
 import mini_family  # noqa: E402, F401  (registers the family)
