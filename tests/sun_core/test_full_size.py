@@ -10,6 +10,8 @@ from sun_pack.sun_core.apply import SunSettings, apply_sun
 
 from .unet_configs import SD15
 
+pytestmark = pytest.mark.slow
+
 
 def randomise(module):
     """Fills all parameters from one small buffer of noise: 860 million draws would take half a minute."""
