@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from sun_pack.conversion import negative_prompt
 from sun_pack.conversion.check import check
 from sun_pack.conversion.edits import Plan
 from sun_pack.conversion.model_line import model_line
@@ -181,12 +180,10 @@ def test_negative_that_is_zeroed_out_is_named() -> None:
         ("sd3.5_large", "SD3"),
         ("qwen_image_fp8", "Qwen-Image"),
         ("z_image_turbo_bf16", "Z-Image"),
-        ("anima-preview", "Anima"),
-        ("cosmos_predict2_2B_t2i", "Cosmos-Predict2"),
-        ("wan2.1_t2v_1.3B_fp16", "Wan"),
-        ("ltxv-2b", "LTX-Video"),
-        ("PixArt-Sigma-XL-2-1024-MS", "PixArt"),
-        ("hunyuan_dit_1.2", "Hunyuan-DiT"),
+        ("wan2.2_s2v_14B_fp8_scaled", "a variant of Wan"),
+        ("Wan2_2-Animate-14B_fp8", "a variant of Wan"),
+        ("ltx-2-19b-dev-fp8", "LTX-2"),
+        ("ltx2.3_dev", "LTX-2"),
     ],
 )
 @pytest.mark.parametrize("installed", [None, "a transformer model"])
@@ -197,16 +194,30 @@ def test_family_that_it_does_not_work_on_is_named(file: str, family: str, instal
     assert said in detail(at_cfg(1.0, f"{file}.safetensors"), machine)
 
 
-def test_wan_is_named_past_a_node_that_other_families_have_too() -> None:
-    workflow = at_cfg(1.0, "wan2.1_t2v_1.3B_fp16.safetensors", model=["9", 0])
+def test_variant_of_wan_is_named_past_a_node_that_other_families_have_too() -> None:
+    workflow = at_cfg(1.0, "wan2.2_s2v_14B_fp8_scaled.safetensors", model=["9", 0])
     workflow["9"] = {"class_type": "ModelSamplingSD3", "inputs": {"model": ["1", 0], "shift": 8.0}}
-    assert "its model is Wan" in detail(workflow)
+    assert "its model is a variant of Wan" in detail(workflow)
 
 
-def test_family_is_let_in_by_one_word_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    workflow = at_cfg(1.0, "wan2.1_t2v_1.3B_fp16.safetensors")
-    monkeypatch.setattr(negative_prompt, "NEGATIVE_FAMILIES", negative_prompt.NEGATIVE_FAMILIES | {"Wan"})
-    assert make_plan("negative", workflow).edits
+@pytest.mark.parametrize(
+    "file",
+    [
+        "anima-preview",
+        "cosmos_predict2_2B_t2i",
+        "wan2.1_t2v_1.3B_fp16",
+        "wan2.2_i2v_high_noise_14B_fp8_scaled",
+        "wan2.1_vace_14B_fp16",
+        "ltxv-2b-0.9.8-distilled",
+        "ltx-video-2b-v0.9",
+        "PixArt-Sigma-XL-2-1024-MS",
+        "hunyuan_dit_1.2",
+    ],
+)
+@pytest.mark.parametrize("installed", [None, "a transformer model"])
+def test_transformers_with_cross_attention_are_let_in(file: str, installed: str | None) -> None:
+    machine = Installed(model_file=lambda names: ModelFile(names[0], installed) if installed else None)
+    assert make_plan("negative", at_cfg(1.0, f"{file}.safetensors"), None, machine).edits
 
 
 @pytest.mark.parametrize("file", ["Kolors-Inpainting", "v2-1_512-ema-pruned", "juggernautXL_v9", "epicrealism-v2-1"])

@@ -22,7 +22,8 @@ COMPLETE = ["zh"]
 """Languages that have every message; the others have at least what is said of adapter files and runs."""
 NAMES = {
     *("SD3", "Kolors", "SDXL", "Flux", "Chroma", "Stable Cascade", "Stable Video Diffusion", "Wan", "LTX-Video"),
-    *("Cosmos-Predict2", "Hunyuan-DiT", "PixArt", "Anima", "Qwen-Image", "Z-Image", "HiDream", "Lumina", "AuraFlow"),
+    *("LTX-2", "Cosmos-Predict2", "Hunyuan-DiT", "PixArt", "Anima", "Qwen-Image", "Z-Image", "HiDream", "Lumina"),
+    "AuraFlow",
 }
 """Names of models that are the same in every language."""
 
