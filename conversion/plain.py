@@ -34,7 +34,7 @@ def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str,
         raise ConversionError(
             say("{node} runs only with SUN; put a KSampler in its place to compare.", node=only.label)
         )
-    restored, _ = convert("restore", data, None, installed)
+    restored, _ = convert("restore", data, [{"graph": sun.graph.id, "node": sun.id} for sun in sped_up], installed)
     left = read(restored, installed.definitions)
     plain = apply_to_ui(restored, _take_out_the_rest(left, installed), installed.definitions)
     after = read(plain, installed.definitions)

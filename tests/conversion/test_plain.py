@@ -3,6 +3,7 @@
 import pytest
 from sun_pack.conversion.graph import ConversionError
 from sun_pack.conversion.plain import without_sun
+from sun_pack.conversion.record import RECORD
 
 from .test_bad_input import node
 from .test_corpus import load
@@ -62,6 +63,16 @@ def test_values_of_primitives_are_the_former_ones() -> None:
     _, queued, _ = without_sun(workflow, prompt_of(sampler, sun, ["1", 0]), here(SD15))
     before = [one["widgets_values"][0] for one in load(name)["nodes"] if one["type"] == "PrimitiveNode"]
     assert [queued[sampler]["inputs"]["steps"], queued[sampler]["inputs"]["cfg"]] == before
+
+
+def test_what_lets_a_negative_count_without_an_adapter_stays() -> None:
+    """It is no part of the comparison, and the prompt keeps it."""
+    workflow = sped_up()
+    place = {"id": 900, "pos": [0, 0], "size": [1, 1], "inputs": [], "outputs": [], "mode": 0}
+    record = {"version": 1, "sun": 900, "settings": []}
+    workflow["nodes"].append({**place, "type": "SUNNegative", "properties": {RECORD: record}})
+    plain, _, _ = without_sun(workflow, prompt_of("5", "8", ["1", 0]), here(SD15))
+    assert node(plain, "SUNNegative")["id"] == 900
 
 
 def test_graph_without_sun_is_refused() -> None:
