@@ -148,9 +148,7 @@ def _look_for_few_steps(line: ModelLine, model: Model) -> None:
     many styles are called after lightning.
     """
     for node in [*line.named, *line.loaders]:
-        named = distilled_by_name(node.texts) if node.widgets.get("strength_model") != 0 else None
-        if node.type == "ModelSamplingDiscrete" and node.widgets.get("sampling") == "lcm":
-            named = Distilled("LCM", True)
+        named = _few_step_method(node)
         if named is None:
             continue
         if node in line.loaders:
@@ -168,6 +166,22 @@ def _look_for_few_steps(line: ModelLine, model: Model) -> None:
             model.refusal = text
             return
         model.suspicion = model.suspicion or text
+
+
+def _few_step_method(node: Node) -> Distilled | None:
+    """Return the method by which a node makes its model a few-step one."""
+    if node.type == "ModelSamplingDiscrete" and node.widgets.get("sampling") == "lcm":
+        return Distilled("LCM", True)
+    return distilled_by_name(node.texts) if node.widgets.get("strength_model") != 0 else None
+
+
+def few_step_nodes(line: ModelLine) -> list[Node]:
+    """Return the nodes on a line, other than its loaders, that surely make the model a few-step one."""
+    return [
+        node
+        for node in line.named
+        if node not in line.loaders and (method := _few_step_method(node)) is not None and method.is_sure
+    ]
 
 
 def neighbours(line: ModelLine) -> list[tuple[str | None, str]]:
@@ -275,7 +289,7 @@ def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
         )
     elif model.refusal is not None and (sampler.problem is None or line.loaders):
         candidate.refusal = model.refusal
-    elif candidate.refusal is None and model.suspicion is not None and _is_set_to_few_steps(sampler):
+    elif candidate.refusal is None and model.suspicion is not None and is_set_to_few_steps(sampler):
         candidate.refusal = model.suspicion
     elif candidate.refusal is None and _has_unknown_cut(sampler):
         candidate.refusal = say("another node sets its number of steps, so its start and end cannot be scaled")
@@ -286,7 +300,7 @@ def judge(sampler: Sampler, lines: Lines, installed: Installed) -> Candidate:
     return candidate
 
 
-def _is_set_to_few_steps(sampler: Sampler) -> bool:
+def is_set_to_few_steps(sampler: Sampler) -> bool:
     """Tell whether a sampler runs as few-step models need it: with the sampler lcm, or few steps at a low CFG."""
     steps, cfg = sampler.value("steps"), sampler.value("cfg")
     is_low = isinstance(cfg, (int, float)) and cfg <= LOW_CFG

@@ -72,6 +72,8 @@ NODES: dict[str, NodeRule] = {node_type: rule for section in SECTIONS.values() f
 
 STEPS: int = RULES["values"]["steps"]
 VALUES: dict[Role, Any] = RULES["values"]
+PLAIN: dict[Role, Any] = RULES["plain"]
+"""What a sampler without SUN is set to if nothing says what it had."""
 UNEVEN: tuple[str, ...] = tuple(RULES["uneven"])
 """Schedulers that do not go together with a schedule in parts."""
 UNEVEN_SCHEDULES: frozenset[str] = frozenset(RULES["uneven_schedules"])
