@@ -22,7 +22,7 @@ def read_api(data: dict[str, Any], definitions: Definitions | None = None) -> Wo
             node = graph.nodes[node_id] = _read_node(node_id, value, graph)
             recognize(node, None, definitions)
     numbers = [int(key) for key in data if key.isascii() and key.isdecimal() and len(key) < 16]
-    return Workflow({None: graph}, max([0, *numbers]) + 1)
+    return Workflow({None: graph}, max([0, *numbers]) + 1, has_modes=False)
 
 
 def _read_node(node_id: str, value: dict[str, Any], graph: Graph) -> Node:
@@ -76,6 +76,8 @@ def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
                 _part(data, edit["node"], "inputs")[edit["widget"]] = edit["value"]
             case "unset":
                 _part(data, edit["node"], "inputs").pop(edit["widget"], None)
+            case "mode" | "property":
+                raise AssertionError("A plan for an API graph has no such edit.")
     return data
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .edits import Edit, disconnect_input, set_widget
 from .graph import Node, Place, Source
-from .rules import DETERMINISTIC, VALUES
+from .rules import DETERMINISTIC, VALUES, Role
 from .samplers import Sampler, Setting, consumers_of_primitive
 
 LARGEST_SHARE = 0.6
@@ -36,8 +36,11 @@ class Change:
         return [*unplugged, *is_set]
 
 
-def wanted_values(samplers: list[Sampler], steps: int) -> dict[Setting, Any]:
-    """Return the value that each setting of these samplers should have. The samplers are partners."""
+def wanted_values(samplers: list[Sampler], steps: int, values: Mapping[Role, Any] = VALUES) -> dict[Setting, Any]:
+    """Return the value that each setting of these samplers should have. The samplers are partners.
+
+    `values` are what all settings but steps and boundaries should be.
+    """
     wanted: dict[Setting, Any] = {}
     boundaries = _image_to_image(samplers, steps) or scaled_boundaries(samplers, steps)
     for sampler in samplers:
@@ -46,13 +49,13 @@ def wanted_values(samplers: list[Sampler], steps: int) -> dict[Setting, Any]:
             if setting.role == "boundary":
                 wanted[setting] = boundaries.value(sampler, setting)
             else:
-                wanted[setting] = total if setting.role == "steps" else _offered(setting)
+                wanted[setting] = total if setting.role == "steps" else _offered(setting, values)
     return {setting: value for setting, value in wanted.items() if value is not None}
 
 
-def _offered(setting: Setting) -> Any:
+def _offered(setting: Setting, values: Mapping[Role, Any]) -> Any:
     """Return the value that SUN needs, or for a sampler another deterministic one, if the node offers it."""
-    value = VALUES[setting.role]
+    value = values[setting.role]
     choices = setting.node.rule.choices.get(setting.widget) if setting.node.rule else None
     if not choices or value in choices:
         return value

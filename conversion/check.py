@@ -19,13 +19,18 @@ MOST_PLAIN = 2
 
 
 def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
-    """Return what each active SUN node shows: lines for its face, and a badge if something is wrong."""
+    """Return what each SUN node shows: lines for its face, and a badge if something is wrong.
+
+    A sampler that still has SUN's few steps although SUN is off or deleted has an entry too, with a badge and no face.
+    Each entry is {"graph", "node", "face": lines, "badge": {"text", "detail", "fix"} or None, "plain": samplers}. `fix`
+    tells whether the action fix on this node can mend it.
+    """
     around = Surroundings(workflow, installed)
     entries = []
     for node in workflow.nodes():
-        if node.type not in SPEAKING or not node.is_active:
+        if not _is_looked_at(node, around):
             continue
-        face, found = _face(node, around), findings(node, around)
+        face, found = _face(node, around) if node.is_active else [], findings(node, around)
         badge = None
         if found:
             can_fix = any(finding.can_fix for finding in found)
@@ -37,10 +42,15 @@ def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
     return entries
 
 
+def _is_looked_at(node: Node, around: Surroundings) -> bool:
+    """Tell whether a node can have an entry: an active SUN node, one that puts SUN on a MODEL, or a sampler."""
+    return (node.type in SPEAKING and node.is_active) or node.type in SUN_ON_MODEL or bool(around.samplers_of(node))
+
+
 def fix(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
     """Apply the remedies of the targets' badges, or of all badges if there are no targets."""
     around = Surroundings(workflow, installed)
-    nodes = [node for node in targets or workflow.nodes() if node.type in SPEAKING and node.is_active]
+    nodes = [node for node in targets or workflow.nodes() if _is_looked_at(node, around)]
     found = [(node, finding) for node in nodes for finding in findings(node, around)]
     repairs = [finding for _, finding in found if finding.can_fix]
     left = sentences([finding.detail for _, finding in found if not finding.can_fix])

@@ -72,7 +72,26 @@ class UnsetWidget(TypedDict):
     widget: str
 
 
-Edit = Add | Remove | Connect | Disconnect | SetWidget | UnsetWidget
+class SetMode(TypedDict):
+    """A node that is bypassed, or active again. Only the UI's format has modes."""
+
+    op: Literal["mode"]
+    graph: str | None
+    node: NodeId
+    mode: int
+
+
+class SetProperty(TypedDict):
+    """A node's property, by which SUN remembers what it changed; None removes it."""
+
+    op: Literal["property"]
+    graph: str | None
+    node: NodeId
+    name: str
+    value: Any
+
+
+Edit = Add | Remove | Connect | Disconnect | SetWidget | UnsetWidget | SetMode | SetProperty
 
 
 def remove_node(graph: Graph, node: NodeId) -> Remove:
@@ -101,6 +120,16 @@ def set_widget(graph: Graph, node: NodeId, widget: str, value: Any) -> SetWidget
 def unset_widget(graph: Graph, node: NodeId, widget: str) -> UnsetWidget:
     """Make the edit that takes a widget's saved value away."""
     return {"op": "unset", "graph": graph.id, "node": node, "widget": widget}
+
+
+def set_mode(graph: Graph, node: NodeId, mode: int) -> SetMode:
+    """Make the edit that bypasses a node or makes it active."""
+    return {"op": "mode", "graph": graph.id, "node": node, "mode": mode}
+
+
+def set_property(graph: Graph, node: NodeId, name: str, value: Any) -> SetProperty:
+    """Make the edit that gives a node a property, or removes it."""
+    return {"op": "property", "graph": graph.id, "node": node, "name": name, "value": value}
 
 
 @dataclass

@@ -1,17 +1,29 @@
 """What is wrong with the settings around a SUN node, in words, and what would fix it."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from .changes import changes_for, edits_of, wanted_values
 from .edits import Edit, set_widget
-from .graph import Node, Workflow
-from .models import Adapter, Installed, Lines, Model, choose_adapter, judge, neighbours, released_text
+from .graph import Node, Place, Workflow
+from .models import (
+    Adapter,
+    Installed,
+    Lines,
+    Model,
+    choose_adapter,
+    few_step_nodes,
+    is_set_to_few_steps,
+    judge,
+    neighbours,
+    released_text,
+)
 from .negative_prompt import model_refusal
-from .rules import DETERMINISTIC, NEGATIVE, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN, UNEVEN_SCHEDULES
+from .record import bypass, forget, has_record, noted
+from .rules import DETERMINISTIC, NEGATIVE, PLAIN, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN, UNEVEN_SCHEDULES, VALUES, Role
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .words import say, term
 
@@ -41,8 +53,10 @@ class Surroundings:
         self.lines = Lines(workflow, installed)
         self.samplers = find_samplers(workflow)
         self._behind = self.lines.samplers_behind(self.samplers)
+        self._of_node: dict[Node, list[Sampler]] = defaultdict(list)
         self._plain: dict[Node, list[Sampler]] = defaultdict(list)
         for sampler in self.samplers:
+            self._of_node[sampler.node].append(sampler)
             line, model = self.lines.of_sampler(sampler)
             for loader in line.loaders if model.sun is None else ():
                 self._plain[loader].append(sampler)
@@ -55,6 +69,10 @@ class Surroundings:
     def partners_of(self, sampler: Sampler) -> list[Sampler]:
         """Return the samplers that can only be changed together with this one, itself among them."""
         return self._partners[sampler]
+
+    def samplers_of(self, node: Node) -> list[Sampler]:
+        """Return the sampler that a node is, if it is one."""
+        return self._of_node.get(node, [])
 
     def fed_by(self, sun: Node) -> list[Sampler]:
         """Return the samplers at the lower end of a SUN node's MODEL line."""
@@ -97,7 +115,7 @@ class Surroundings:
 
 
 def findings(sun: Node, around: Surroundings) -> list[Finding]:
-    """Return what is wrong with one SUN node, the worst first."""
+    """Return what is wrong with one SUN node, or with a sampler that SUN left behind, the worst first."""
     if sun.type == "SUNLoadAdapter":
         return _adapter_findings(sun, Model(), around)
     if sun.type == "SUNSampler":
@@ -106,10 +124,13 @@ def findings(sun: Node, around: Surroundings) -> list[Finding]:
     if sun.type == NEGATIVE:
         return _negative_findings(sun, around)
     if sun.type not in SUN_ON_MODEL:
-        return []
+        return [finding for sampler in around.samplers_of(sun) for finding in left_behind(sampler, around)]
     _, model = around.lines.into(sun)
     samplers = around.fed_by(sun)
-    found = _adapter_findings(sun, model, around) + _model_findings(sun, model)
+    if is_off(sun):
+        return _findings_of_off(sun, around)
+    found = _adapter_findings(sun, model, around)
+    found += _model_findings(sun, model, around) + _few_step_findings(sun, samplers, around)
     found += _steps_findings(sun, [sampler for sampler in samplers if sampler.node.type != "SUNSampler"], around)
     if sun.widgets.get("settings") == FROM_SAMPLER:
         found += _sampler_findings(samplers)
@@ -211,7 +232,7 @@ def _adapter_findings(sun: Node, model: Model, around: Surroundings) -> list[Fin
     return [Finding(text, detail, [set_widget(node.graph, node.id, "adapter_name", choice.name)])]
 
 
-def _model_findings(sun: Node, model: Model) -> list[Finding]:
+def _model_findings(sun: Node, model: Model, around: Surroundings) -> list[Finding]:
     slot = sun.inputs.get("model")
     if slot is None or slot.source is None:
         return []
@@ -222,8 +243,90 @@ def _model_findings(sun: Node, model: Model) -> list[Finding]:
         )
         return [Finding(say("SUN twice"), detail)]
     if model.refusal is not None:
-        return [Finding(say("cannot work here"), say("SUN cannot work here: {reason}.", reason=model.refusal))]
+        reason = say("SUN cannot work here: {reason}.", reason=model.refusal)
+        return [Finding(say("cannot work here"), reason, _bypassed(few_step_nodes(around.lines.into(sun)[0]), around))]
     return []
+
+
+def _few_step_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
+    """Return a finding for each node between SUN and a sampler that makes the model a few-step one."""
+    above = few_step_nodes(around.lines.into(sun)[0])
+    nodes = dict.fromkeys(node for sampler in samplers for node in few_step_nodes(around.lines.of_sampler(sampler)[0]))
+    return [
+        Finding(
+            say("few-step LoRA"),
+            say("{node} already makes its model a few-step one; bypass it to use SUN.", node=node.label),
+            _bypassed([node], around),
+        )
+        for node in nodes
+        if node not in above
+    ]
+
+
+def _bypassed(nodes: list[Node], around: Surroundings) -> list[Edit]:
+    """Return the edits that bypass nodes, or none if one of them does more than the LoRA that is in the way."""
+    if not around.workflow.has_modes or any(len(node.texts) > 1 for node in nodes):
+        return []
+    return [edit for node in nodes for edit in bypass(node)]
+
+
+def _findings_of_off(sun: Node, around: Surroundings) -> list[Finding]:
+    return (
+        [finding for sampler in around.fed_by(sun) for finding in left_behind(sampler, around)] if is_off(sun) else []
+    )
+
+
+def is_off(sun: Node) -> bool:
+    """Tell whether a SUN node is bypassed, muted or at strength 0."""
+    names = ("strength", "negative_strength", "positive_strength")
+    strengths = [sun.widgets[name] for name in names if name in sun.widgets and sun.feed(name) is None]
+    return not sun.is_active or (bool(strengths) and all(strength == 0 for strength in strengths))
+
+
+def left_behind(sampler: Sampler, around: Surroundings) -> list[Finding]:
+    """Return a finding for a sampler that still has SUN's few steps, although SUN is off or gone.
+
+    The page itself says so of a SUN node that has a record, because Restore is the remedy there.
+    """
+    line, model = around.lines.of_sampler(sampler)
+    suns = [node for node in line.ours if node.type in SUN_ON_MODEL]
+    if sampler.problem is not None or not is_set_to_few_steps(sampler) or sampler.node.type == "SUNSampler":
+        return []
+    if model.refusal is not None or any(has_record(sun) or not is_off(sun) for sun in suns):
+        return []
+    steps, cfg = sampler.value("steps"), sampler.value("cfg")
+    what = {"node": sampler.node.label, "steps": steps, "cfg": f"{cfg:g}" if isinstance(cfg, (int, float)) else "?"}
+    former = former_edits(sampler, around)
+    if former:
+        detail = say(
+            "{node} is still set to {steps} steps at CFG {cfg}, and SUN is gone. Fix sets what it had.", **what
+        )
+        return [Finding(say("SUN is gone"), detail, former)]
+    if not suns:
+        return []
+    detail = say(
+        "{sun} is off, and {node} is still set to {steps} steps at CFG {cfg}. Fix sets {plain} steps and what else a "
+        "sampler without SUN needs.",
+        sun=suns[0].label,
+        plain=PLAIN["steps"],
+        **what,
+    )
+    together = grouped(with_partners([sampler], around.samplers, around.workflow), around.workflow)
+    return [Finding(say("SUN is off"), detail, _changes(together, PLAIN["steps"], lambda role: True, PLAIN))]
+
+
+def former_edits(sampler: Sampler, around: Surroundings) -> list[Edit]:
+    """Return the edits that bring back what a sampler and its partners had, by the notes on their nodes."""
+    edits: dict[tuple[Node, str], Edit] = {}
+    for partner in around.partners_of(sampler):
+        for setting in partner.settings:
+            own = Place(setting.primitive, "value") if setting.primitive else Place(setting.node, setting.widget)
+            for node, widget in own.node.places(own.widget):
+                value = noted(node, widget)
+                if value is not None and (node is own.node or widget in node.widgets):
+                    edits[node, widget] = set_widget(node.graph, node.id, widget, value)
+    nodes = dict.fromkeys(node for node, _ in edits)
+    return [*edits.values(), *(edit for node in nodes for edit in forget(node))]
 
 
 def _without_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
@@ -285,10 +388,15 @@ def _sampler_findings(samplers: list[Sampler]) -> list[Finding]:
     return found
 
 
-def _changes(partners: list[list[Sampler]], steps: int, wanted: Callable[[str], bool]) -> list[Edit]:
-    """Return the edits that give the settings with the wanted roles what SUN needs."""
+def _changes(
+    partners: list[list[Sampler]],
+    steps: int,
+    wanted: Callable[[Role], bool],
+    to: Mapping[Role, Any] = VALUES,
+) -> list[Edit]:
+    """Return the edits that give the settings with the wanted roles what SUN needs, or what `to` says."""
     values: dict[Setting, Any] = {}
     for samplers in partners:
-        values |= wanted_values(samplers, steps)
+        values |= wanted_values(samplers, steps, to)
     values = {setting: value for setting, value in values.items() if wanted(setting.role)}
     return edits_of(changes_for(values).values())

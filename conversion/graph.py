@@ -215,6 +215,8 @@ class Workflow:
     graphs: dict[str | None, Graph]
     next_id: int
     """The lowest node id that is free in every graph."""
+    has_modes: bool = True
+    """Whether nodes can be bypassed, as in the UI's format."""
 
     @property
     def root(self) -> Graph:

@@ -157,9 +157,7 @@ def _look_for_few_steps(line: ModelLine, model: Model) -> None:
     many styles are called after lightning.
     """
     for node in [*line.named, *line.loaders]:
-        named = distilled_by_name(node.texts) if node.widgets.get("strength_model") != 0 else None
-        if node.type == "ModelSamplingDiscrete" and node.widgets.get("sampling") == "lcm":
-            named = Distilled("LCM", True)
+        named = _few_step_method(node)
         if named is None:
             continue
         if node in line.loaders:
@@ -177,6 +175,22 @@ def _look_for_few_steps(line: ModelLine, model: Model) -> None:
             model.few_step = text
             return
         model.suspicion = model.suspicion or text
+
+
+def _few_step_method(node: Node) -> Distilled | None:
+    """Return the method by which a node makes its model a few-step one."""
+    if node.type == "ModelSamplingDiscrete" and node.widgets.get("sampling") == "lcm":
+        return Distilled("LCM", True)
+    return distilled_by_name(node.texts) if node.widgets.get("strength_model") != 0 else None
+
+
+def few_step_nodes(line: ModelLine) -> list[Node]:
+    """Return the nodes on a line, other than its loaders, that surely make the model a few-step one."""
+    return [
+        node
+        for node in line.named
+        if node not in line.loaders and (method := _few_step_method(node)) is not None and method.is_sure
+    ]
 
 
 def neighbours(line: ModelLine) -> list[tuple[str | None, str]]:

@@ -5,14 +5,19 @@ same graph, is ignored. A note about subgraph nodes is ignored unless the widget
 
 Ids do not last: a node that is copied, or taken out of a subgraph, gets a new one, and so do those around it. A record
 says whose it is, so that Restore on a copy changes the samplers behind the copy, never those of the original.
+
+The changed nodes keep a note under the same name: what they had before, in case the SUNSpeedUp is deleted, or the mode
+of a node that Fix bypassed.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .changes import Change
-from .graph import SUBGRAPH_INPUT, Consumer, Node, NodeId, Source
+from .edits import Edit, set_mode, set_property
+from .graph import BYPASSED, SUBGRAPH_INPUT, Consumer, Node, NodeId, Source, as_dict
 from .rules import INSERTED, PRIMITIVES
 from .ui_format import dicts, is_id, is_index
 
@@ -47,6 +52,51 @@ def make_record(sun: NodeId, changes: list[Change], targets: Iterable[Consumer])
     record = {"version": VERSION, "sun": sun, "settings": list(settings.values())}
     unlinked = [[target.node.id, target.input.name] for target in targets if target.input.is_broadcast]
     return {**record, "unlinked": unlinked} if unlinked else record
+
+
+def notes_of(changes: Iterable[Change]) -> list[Edit]:
+    """Return the edits that leave each changed node a note of its own, for when the SUNSpeedUp is deleted.
+
+    A file's node that has no properties at all gets none, so that it can be restored exactly.
+    """
+    former: dict[Node, dict[str, Any]] = defaultdict(dict)
+    for change in changes:
+        former[change.node][change.widget] = change.node.saved(change.widget)
+        for host in change.hosts:
+            former[host.node][host.widget] = host.old
+    return [
+        set_property(node.graph, node.id, RECORD, {"version": VERSION, "former": values})
+        for node, values in former.items()
+        if node.properties and any(value is not None for value in values.values())
+    ]
+
+
+def noted(node: Node, widget: str) -> Any:
+    """Return the value that a note on the node says a widget had before SUN, or None."""
+    former = as_dict(as_dict(node.properties.get(RECORD)).get("former"))
+    return former.get(widget) if _is_value(former.get(widget)) else None
+
+
+def forget(node: Node) -> list[Edit]:
+    """Return the edit that takes the note from a node, if it has one."""
+    has_note = RECORD in node.properties and not has_record(node)
+    return [set_property(node.graph, node.id, RECORD, None)] if has_note else []
+
+
+def bypass(node: Node) -> list[Edit]:
+    """Return the edits that bypass a node and note on it how it was."""
+    note = {"version": VERSION, "mode": node.mode}
+    return [set_mode(node.graph, node.id, BYPASSED), set_property(node.graph, node.id, RECORD, note)]
+
+
+def is_bypassed_by_sun(node: Node) -> bool:
+    """Tell whether a node is bypassed by `bypass`."""
+    return node.mode == BYPASSED and is_index(as_dict(node.properties.get(RECORD)).get("mode"))
+
+
+def wake(node: Node) -> list[Edit]:
+    """Return the edits that undo `bypass`."""
+    return [set_mode(node.graph, node.id, node.properties[RECORD]["mode"]), *forget(node)]
 
 
 def _noted_host(host: Change) -> dict[str, Any]:

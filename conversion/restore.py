@@ -1,12 +1,14 @@
 """Restore a workflow: remove the nodes that a plan put in and bring back the former settings."""
 
+import json
 from collections import defaultdict
 from functools import cache
 
 from .edits import Edit, Plan, connect_input, remove_node, sentences, set_widget, unset_widget
+from .findings import Surroundings, former_edits, left_behind
 from .graph import Node, Source, Workflow
 from .models import Installed, Lines
-from .record import Former, entries_of, has_record, read_record, unlinked_before
+from .record import Former, entries_of, forget, has_record, is_bypassed_by_sun, read_record, unlinked_before, wake
 from .rules import NEGATIVE
 from .samplers import Sampler, find_samplers
 from .words import say
@@ -29,7 +31,10 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
 
     records = {node: read_record(node, parts) for node in workflow.nodes() if has_record(node)}
     suns = _with_shared_settings(_aimed_at(records, targets, lines, samplers), records)
-    if not suns:
+    bypassed = _bypassed(workflow, targets, lines, samplers)
+    if not suns and not bypassed and (back := _after_deletion(workflow, targets, installed)):
+        return Plan(say("The former settings are back"), "", "success", back)
+    if not suns and not bypassed:
         here = say("There is nothing to restore here")
         return Plan(
             here if targets else say("There is nothing to restore in this workflow"),
@@ -45,12 +50,38 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
         made += take_out(sun, going)
     for former in formers:
         made += _bring_back(former)
+    made += [edit for node in dict.fromkeys(former.node for former in formers) for edit in forget(node)]
+    made += [edit for node in bypassed for edit in wake(node)]
     brought_back = [
         f"{former.node.label}: {former.widget} {former.value}." for former in formers if former.value is not None
     ]
     if any(len(records[sun]) < len(entries_of(sun)) for sun in suns):
         brought_back.append(say("Some of the changed nodes are gone, so their settings could not be restored."))
-    return Plan(_summary(suns, bool(formers)), sentences(brought_back), "success", made)
+    brought_back += [say("{node} is active again.", node=node.label) for node in bypassed]
+    summary = _summary(suns, bool(formers)) if suns else say("What Fix bypassed is active again")
+    return Plan(summary, sentences(brought_back), "success", made)
+
+
+def _after_deletion(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> list[Edit]:
+    """Return the edits for samplers whose SUN node was deleted, by the notes on their own nodes."""
+    around = Surroundings(workflow, installed)
+    aimed = [s for s in around.samplers if targets is None or not set(targets).isdisjoint(s.members)]
+    edits = [edit for sampler in aimed if left_behind(sampler, around) for edit in former_edits(sampler, around)]
+    return list({json.dumps(edit): edit for edit in edits}.values())  # partners have theirs in common
+
+
+def _bypassed(workflow: Workflow, targets: list[Node] | None, lines: Lines, samplers: list[Sampler]) -> list[Node]:
+    """Return the nodes that Fix bypassed: all, or those on the MODEL lines that the targets mean."""
+    found = [node for node in workflow.nodes() if is_bypassed_by_sun(node)]
+    if targets is None or not found:
+        return found
+    aimed = set(targets)
+    chosen = aimed.copy()
+    for sampler in samplers:
+        line, _ = lines.of_sampler(sampler)
+        if not aimed.isdisjoint(sampler.members) or line.passes(aimed):
+            chosen.update(line.passed)
+    return [node for node in found if node in chosen]
 
 
 def _summary(suns: list[Node], are_settings_back: bool) -> str:

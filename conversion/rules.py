@@ -74,7 +74,7 @@ NODES: dict[str, NodeRule] = {node_type: rule for section in SECTIONS.values() f
 STEPS: int = RULES["values"]["steps"]
 VALUES: dict[Role, Any] = RULES["values"]
 PLAIN: dict[Role, Any] = RULES["plain"]
-"""The settings without SUN of a sampler whose own ones are not known."""
+"""What a sampler without SUN is set to if nothing says what it had."""
 UNEVEN: tuple[str, ...] = tuple(RULES["uneven"])
 """Schedulers that do not go together with a schedule in parts."""
 UNEVEN_SCHEDULES: frozenset[str] = frozenset(RULES["uneven_schedules"])

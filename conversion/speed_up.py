@@ -9,6 +9,7 @@ from .graph import Graph, Node, Workflow
 from .insertion import Canvas, by_line, insert
 from .models import Candidate, Installed, Lines, judge, neighbours
 from .negative_prompt import negative_refusal
+from .record import notes_of
 from .rules import SPEED_UP
 from .samplers import Setting, find_samplers, grouped, partner_groups, with_partners
 from .words import say
@@ -106,6 +107,7 @@ def _plan(workflow: Workflow, ready: list[Candidate], wanted: dict[Setting, Any]
         made += insert(SPEED_UP, node_id, group, changes, boxes)
         node_id += 1
     made += edits_of(changes.values())
+    made += notes_of(changes.values()) if workflow.has_modes else []
     return Plan(
         edits=made,
         severity="warn" if any(c.choice.is_missing for c in ready if c.choice) else "info" if left else "success",

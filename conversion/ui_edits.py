@@ -36,6 +36,10 @@ def apply_to_ui(data: dict[str, Any], edits: list[Edit], definitions: Definition
                 graph.set(edit["node"], edit["widget"], edit["value"])
             case "unset":
                 graph.unset(edit["node"], edit["widget"])
+            case "mode":
+                graph.set_mode(edit["node"], edit["mode"])
+            case "property":
+                graph.set_property(edit["node"], edit["name"], edit["value"])
     for graph in graphs.values():
         graph.finish()
     return data
@@ -134,6 +138,18 @@ class _Graph:
             values[index] = rule.defaults.get(widget) if rule else None
         if rule and all(value in (None, rule.defaults.get(name)) for name, value in zip(order, values, strict=False)):
             del node["widgets_values"]
+
+    def set_mode(self, node_id: NodeId, mode: int) -> None:
+        self._nodes[node_id]["mode"] = mode
+
+    def set_property(self, node_id: NodeId, name: str, value: Any) -> None:
+        node = self._nodes[node_id]
+        if not isinstance(node.get("properties"), dict):
+            node["properties"] = {}
+        if value is None:
+            node["properties"].pop(name, None)
+        else:
+            node["properties"][name] = value
 
     def _input(self, node_id: NodeId, name: str) -> tuple[int, dict[str, Any]]:
         """Find an input slot by its name. Files from before 2025-03 have none for a widget that was never linked."""

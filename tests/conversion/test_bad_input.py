@@ -97,7 +97,7 @@ def test_forged_record_sets_only_sampler_settings(settings: Any) -> None:
 def test_restore_leaves_an_input_unplugged_if_the_recorded_node_is_gone() -> None:
     settings = [{"node": 5, "widget": "steps", "value": 20, "plug": [99, 0]}]
     workflow = forge(load("text_to_image.expected"), {"version": 1, "settings": settings})
-    assert [edit["op"] for edit in make_plan("restore", workflow).edits] == ["connect", "remove", "set"]
+    assert [edit["op"] for edit in make_plan("restore", workflow).edits] == ["connect", "remove", "set", "property"]
 
 
 def test_deleted_sampler_does_not_prevent_restore() -> None:

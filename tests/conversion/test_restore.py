@@ -4,7 +4,9 @@ import copy
 from typing import Any
 
 import pytest
-from sun_pack.conversion.plan import convert
+from sun_pack.conversion.check import check
+from sun_pack.conversion.models import Adapter, Installed
+from sun_pack.conversion.plan import convert, read
 
 from .compare import canonical
 from .test_bad_input import node
@@ -69,3 +71,88 @@ def test_forged_value_is_neither_set_nor_taken_away(value: Any) -> None:
     entry["value"] = copy.deepcopy(value)
     restored, _ = convert("restore", converted)
     assert node(restored, "KSampler")["widgets_values"][2] in (4, value)
+
+
+def without_sun(workflow: Json) -> Json:
+    """Delete the SUN node as the page does: what it fed is left without a link, and is linked to the loader again."""
+    workflow = copy.deepcopy(workflow)
+    sun = node(workflow, "SUNSpeedUp")
+    (into,) = (link for link in workflow["links"] if link[3] == sun["id"])
+    for link in workflow["links"]:
+        if link[1] == sun["id"]:
+            link[1:3] = into[1:3]
+    workflow["nodes"].remove(sun)
+    workflow["links"].remove(into)
+    return workflow
+
+
+@pytest.mark.parametrize("name", ["text_to_image", "primitives_drive_steps_and_cfg", "split_sigmas"])
+def test_deleted_sun_leaves_a_badge_on_its_sampler_and_a_fix(name: str) -> None:
+    before = load(name)
+    left = without_sun(convert("speed_up", before)[0])
+    entries = check(read(left), Installed())
+    assert entries and {entry["badge"]["text"] for entry in entries} == {"SUN is gone"}
+    assert all(entry["badge"]["fix"] and entry["face"] == [] for entry in entries)
+    targets = [{"graph": entry["graph"], "node": entry["node"]} for entry in entries]
+    for action in ("fix", "restore"):
+        fixed, _ = convert(action, left, targets)
+        values = [(one["id"], one.get("widgets_values"), one["properties"]) for one in fixed["nodes"]]
+        assert values == [(one["id"], one.get("widgets_values"), one["properties"]) for one in before["nodes"]]
+        assert check(read(fixed), Installed()) == []
+
+
+def test_sampler_that_was_set_anew_after_sun_was_deleted_has_no_badge() -> None:
+    left = without_sun(convert("speed_up", load("text_to_image"))[0])
+    node(left, "KSampler")["widgets_values"][2:4] = [20, 7.0]
+    assert check(read(left), Installed()) == []
+
+
+@pytest.mark.parametrize("off", [2, 4, "strength"])
+def test_sun_placed_by_hand_that_is_off_gets_a_fix_with_plain_settings(off: Any) -> None:
+    workflow = convert("speed_up", load("text_to_image"))[0]
+    sun, sampler = node(workflow, "SUNSpeedUp"), node(workflow, "KSampler")
+    for each in (sun, sampler):
+        del each["properties"]["sun_restore"]
+    if off == "strength":
+        sun["widgets_values"][1] = 0
+    else:
+        sun["mode"] = off
+    here = Installed([Adapter(sun["widgets_values"][0])])
+    badges = {entry["node"]: entry["badge"] for entry in check(read(workflow), here)}
+    if off != 2:  # a muted node breaks the line, and ComfyUI says so
+        assert badges[sampler["id"]]["text"] == badges[sun["id"]]["text"] == "SUN is off"
+        for number in (sun["id"], sampler["id"]):
+            fixed, _ = convert("fix", workflow, [{"graph": None, "node": number}], here)
+            assert node(fixed, "KSampler")["widgets_values"][2:6] == [25, 7.0, "dpmpp_2m", "karras"]
+        assert not any(entry["badge"] for entry in check(read(fixed), here))
+
+
+@pytest.mark.parametrize("mode", [2, 4])
+def test_sun_of_the_click_that_is_off_is_left_to_restore(mode: int) -> None:
+    workflow = convert("speed_up", load("text_to_image"))[0]
+    node(workflow, "SUNSpeedUp")["mode"] = mode
+    assert check(read(workflow), Installed()) == []
+
+
+@pytest.mark.parametrize("is_below", [False, True], ids=["before SUN", "behind SUN"])
+def test_fix_bypasses_another_few_step_lora_and_restore_brings_it_back(is_below: bool) -> None:
+    before = load("two_samplers_on_one_line")
+    after = convert("speed_up", before)[0]
+    lora = node(after, "LoraLoader")
+    lora["widgets_values"][0] = "lcm-lora-sdv1-5.safetensors"
+    sun = node(after, "SUNSpeedUp")
+    if is_below:  # SUN goes to the LoRA's place, and the LoRA to SUN's
+        links = {(link[3], link[4]): link for link in after["links"]}
+        into_lora, into_sun = links[lora["id"], 0], links[sun["id"], 0]
+        for link in after["links"]:
+            if link[1] == sun["id"]:
+                link[1] = lora["id"]
+        into_lora[1:3], into_sun[1:3] = [sun["id"], 0], into_lora[1:3]
+    (found,) = (entry for entry in check(read(after), Installed([Adapter(sun["widgets_values"][0])])))
+    assert found["badge"]["fix"], found
+    fixed, plan = convert("fix", after, None, Installed([Adapter(sun["widgets_values"][0])]))
+    assert node(fixed, "LoraLoader")["mode"] == 4 and {edit["op"] for edit in plan.edits} == {"mode", "property"}
+    assert [entry["badge"] for entry in check(read(fixed), Installed([Adapter(sun["widgets_values"][0])]))] == [None]
+    restored, plan = convert("restore", fixed)
+    assert node(restored, "LoraLoader")["mode"] == 0 and "LoraLoader" in plan.detail
+    assert "sun_restore" not in node(restored, "LoraLoader")["properties"]

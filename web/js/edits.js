@@ -74,6 +74,17 @@ const operations = {
     const fresh = LiteGraph.createNode(nodeOf(graph, node).type);
     setWidget(nodeOf(graph, node), widget, widgetOf(fresh, widget).value);
   },
+
+  mode(graph, { node, mode }) {
+    nodeOf(graph, node).mode = mode;
+  },
+
+  /** A value of null removes the property. */
+  property(graph, { node, name, value }) {
+    const { properties } = nodeOf(graph, node);
+    if (value === null) delete properties[name];
+    else properties[name] = value;
+  },
 };
 
 function nodeOf(graph, id) {
