@@ -1,6 +1,5 @@
 """Distillation on the reference U-Net, whose weights are random: whether it learns, not what."""
 
-import copy
 from itertools import pairwise
 
 import pytest
@@ -57,10 +56,10 @@ def test_the_loss_falls(distillation, batch):
     assert loss().item() < 0.7 * before
 
 
-def test_nothing_in_a_loss_waits_for_the_device(reference_model, distillation, batch):
+def test_nothing_in_a_loss_waits_for_the_device(new_model, reference, distillation, batch):
     """On the meta device there are no values: whatever read one on the host would raise."""
     meta = torch.device("meta")
-    unet = EpsUNet(copy.deepcopy(reference_model.model))
+    unet = EpsUNet(new_model(reference.unet_config).model)
     on_meta = Distillation(unet, distillation.adapter.copy(), distillation.alphas, Recipe()).to(meta)
     on_meta.loss(batch.to(meta), torch.Generator().manual_seed(0)).backward()
     assert all(parameter.grad is not None for parameter in on_meta.adapter.parameters())
