@@ -190,8 +190,8 @@ def style_row(measured: Measured, style: str) -> Row:
 
 def goals(measured: Measured, out: Row) -> list[Row]:
     """List the goals that were set beforehand with what came out; `met` uses the measured value, not its interval."""
-    methods = out["methods"]
-    teacher_25, teacher_4, sun = (methods[name] for name in (REFERENCE, "teacher-4", SUN))
+    rows = out["methods"]
+    teacher_25, teacher_4, sun = (rows[name] for name in (REFERENCE, "teacher-4", SUN))
     both_4, both_25 = teacher_4["both"]["value"], teacher_25["both"]["value"]
     right, like = "thing and colour right", "likeness to teacher-25"
     found = [
