@@ -15,6 +15,8 @@ from comfyui import start_comfyui
 
 REPOSITORY = Path(__file__).parent.parent
 COMFYUI = os.environ.get("COMFYUI_PATH")
+NAMES = ("sun_pack", REPOSITORY.name, "__init__")
+"""pytest takes the repository for a package too, under its folder's name, or as `__init__` if that is no identifier."""
 ALONE = Path(__file__).parent / "conversion"
 """The tests that need no ComfyUI."""
 
@@ -34,7 +36,7 @@ def load_pack() -> None:
     )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["sun_pack"] = module
+    sys.modules |= dict.fromkeys(NAMES, module)
     spec.loader.exec_module(module)
 
 
@@ -42,8 +44,7 @@ def load_empty_pack() -> None:
     """Make the pack's parts importable without its __init__.py, which imports the nodes and ComfyUI with them."""
     module = ModuleType("sun_pack")
     module.__path__ = [str(REPOSITORY)]
-    # pytest takes the repository for a package too, under its folder's name, or as `__init__` if that is no identifier
-    sys.modules |= dict.fromkeys(("sun_pack", REPOSITORY.name, "__init__"), module)
+    sys.modules |= dict.fromkeys(NAMES, module)
 
 
 def load() -> None:
