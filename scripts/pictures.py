@@ -5,7 +5,7 @@
 Without a name all are made. Names:
     a workflow's, for example_workflows/<name>.jpg
     what a help page shows, such as `strength`, for web/docs/images/<name>.jpg
-    `comparison`, for the README's docs/images/comparison.png
+    `comparison`, for the README's docs/images/comparison.jpg
     `graph`, `badge` or a node's id, for a screenshot of ComfyUI's page
     `icon` or `banner`, for the registry's docs/<name>.svg
 """

@@ -12,7 +12,7 @@ from ..server.workflows import Workflow
 from .help_pictures import Ids, Prompt, sampler
 from .tiles import INK, PAPER, sheet, whole
 
-README_PICTURE = REPOSITORY / "docs" / "images" / "comparison.png"
+README_PICTURE = REPOSITORY / "docs" / "images" / "comparison.jpg"
 PROMPTS = (
     ("a mushroom in a meadow", "yellow"),
     ("a house at sunset", "green"),
