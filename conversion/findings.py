@@ -244,7 +244,8 @@ def _model_findings(sun: Node, model: Model, around: Surroundings) -> list[Findi
         return [Finding(say("SUN twice"), detail)]
     if model.refusal is not None:
         reason = say("SUN cannot work here: {reason}.", reason=model.refusal)
-        return [Finding(say("cannot work here"), reason, _bypassed(few_step_nodes(around.lines.into(sun)[0]), around))]
+        in_the_way = few_step_nodes(around.lines.into(sun)[0]) if model.refusal == model.few_step else []
+        return [Finding(say("cannot work here"), reason, _bypassed(in_the_way, around))]
     return []
 
 
