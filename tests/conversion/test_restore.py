@@ -156,3 +156,15 @@ def test_fix_bypasses_another_few_step_lora_and_restore_brings_it_back(is_below:
     restored, plan = convert("restore", fixed)
     assert node(restored, "LoraLoader")["mode"] == 0 and "LoraLoader" in plan.detail
     assert "sun_restore" not in node(restored, "LoraLoader")["properties"]
+
+
+@pytest.mark.parametrize("action", ["fix", "restore"])
+def test_note_on_a_sampler_of_an_api_graph_is_followed_too(action: str) -> None:
+    workflow = load("api_text_to_image")
+    sampler = next(entry for entry in workflow.values() if entry["class_type"] == "KSampler")
+    sampler["inputs"] |= {"steps": 4, "cfg": 1}
+    sampler["_meta"] = {"title": "Mine", "sun_restore": {"version": 1, "former": {"steps": 25, "cfg": 7}}}
+    after, _ = convert(action, workflow)
+    (restored,) = (entry for entry in after.values() if entry["class_type"] == "KSampler")
+    assert (restored["inputs"]["steps"], restored["inputs"]["cfg"]) == (25, 7)
+    assert restored["_meta"] == {"title": "Mine"}
