@@ -75,7 +75,7 @@ def _formers(suns: list[Node], records: Records) -> list[Former]:
 def _after_deletion(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> list[Edit]:
     """Return the edits for samplers whose SUN node was deleted, by the notes on their own nodes."""
     around = Surroundings(workflow, installed)
-    aimed = [s for s in around.samplers if targets is None or not set(targets).isdisjoint(s.members)]
+    aimed = [s for s in around.samplers if targets is None or not set(targets).isdisjoint(s.parts())]
     edits = [edit for sampler in aimed if left_behind(sampler, around) for edit in former_edits(sampler, around)]
     return list({json.dumps(edit): edit for edit in edits}.values())  # partners have theirs in common
 
@@ -89,7 +89,7 @@ def _bypassed(workflow: Workflow, targets: list[Node] | None, lines: Lines, samp
     chosen = aimed.copy()
     for sampler in samplers:
         line, _ = lines.of_sampler(sampler)
-        if not aimed.isdisjoint(sampler.members) or line.passes(aimed):
+        if not aimed.isdisjoint(sampler.parts()) or line.passes(aimed):
             chosen.update(line.passed)
     return [node for node in found if node in chosen]
 
@@ -115,7 +115,7 @@ def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, sample
     chosen = aimed & records.keys()
     for sampler in samplers:
         line, _ = lines.of_sampler(sampler)
-        if not aimed.isdisjoint(sampler.members) or line.passes(aimed):
+        if not aimed.isdisjoint(sampler.parts()) or line.passes(aimed):
             chosen.update(line.ours)
     return [node for node in records if node in chosen]
 

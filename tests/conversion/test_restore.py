@@ -168,3 +168,16 @@ def test_note_on_a_sampler_of_an_api_graph_is_followed_too(action: str) -> None:
     (restored,) = (entry for entry in after.values() if entry["class_type"] == "KSampler")
     assert (restored["inputs"]["steps"], restored["inputs"]["cfg"]) == (25, 7)
     assert restored["_meta"] == {"title": "Mine"}
+
+
+@pytest.mark.parametrize("is_deleted", [False, True], ids=["SUN is there", "SUN is deleted"])
+@pytest.mark.parametrize("name", ["primitives_drive_steps_and_cfg", "primitive_int_through_a_reroute"])
+def test_primitive_that_was_changed_stands_for_its_samplers(name: str, is_deleted: bool) -> None:
+    before = load(name)
+    after, _ = convert("speed_up", before)
+    after = without_sun(after) if is_deleted else after
+    (primitive, *_) = (one for one in after["nodes"] if one["type"].startswith("Primitive"))
+    assert "sun_restore" in primitive["properties"], "by which the page offers Restore on it"
+    restored, _ = convert("restore", after, [{"graph": None, "node": primitive["id"]}])
+    values = {one["id"]: one.get("widgets_values") for one in restored["nodes"]}
+    assert values == {one["id"]: one.get("widgets_values") for one in before["nodes"]}
