@@ -181,3 +181,11 @@ def test_primitive_that_was_changed_stands_for_its_samplers(name: str, is_delete
     restored, _ = convert("restore", after, [{"graph": None, "node": primitive["id"]}])
     values = {one["id"]: one.get("widgets_values") for one in restored["nodes"]}
     assert values == {one["id"]: one.get("widgets_values") for one in before["nodes"]}
+
+
+def test_few_step_lora_that_another_sampler_needs_is_not_bypassed() -> None:
+    workflow, _ = convert("speed_up", load("two_samplers_on_one_line"), [{"graph": None, "node": 6}])
+    node(workflow, "LoraLoader")["widgets_values"][0] = "lcm-lora-sdv1-5.safetensors"
+    here = Installed([Adapter(node(workflow, "SUNSpeedUp")["widgets_values"][0])])
+    (found,) = (entry["badge"] for entry in check(read(workflow), here) if entry["badge"])
+    assert "LoraLoader" in found["detail"] and not found["fix"]
