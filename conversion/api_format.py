@@ -76,7 +76,13 @@ def apply_to_api(data: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
                 _part(data, edit["node"], "inputs")[edit["widget"]] = edit["value"]
             case "unset":
                 _part(data, edit["node"], "inputs").pop(edit["widget"], None)
-            case "mode" | "property":
+            case "property":
+                meta = _part(data, edit["node"], "_meta")
+                if edit["value"] is None:
+                    meta.pop(edit["name"], None)
+                else:
+                    meta[edit["name"]] = edit["value"]
+            case "mode":
                 raise AssertionError("A plan for an API graph has no such edit.")
     return data
 

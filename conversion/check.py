@@ -22,8 +22,9 @@ def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
     """Return what each SUN node shows: lines for its face, and a badge if something is wrong.
 
     A sampler that still has SUN's few steps although SUN is off or deleted has an entry too, with a badge and no face.
-    Each entry is {"graph", "node", "face": lines, "badge": {"text", "detail", "fix"} or None, "plain": samplers}. `fix`
-    tells whether the action fix on this node can mend it.
+    Each entry is {"graph", "node", "face": lines, "badge": {"text", "detail", "fix"} or None, "plain": samplers,
+    "samplers"}. `fix` tells whether the action fix on this node can mend it, `plain` names the samplers beside it that
+    run without SUN, and `samplers` (see served.py) those behind it.
     """
     around = Surroundings(workflow, installed)
     entries = []

@@ -66,6 +66,12 @@ class Surroundings:
         groups = grouped(self.samplers, self.workflow)
         return {sampler: partners for partners in groups for sampler in partners}
 
+    @cached_property
+    def named_without_sun(self) -> set[Node]:
+        """What the rules name on the MODEL lines of samplers without SUN."""
+        without_sun = (line for line, model in map(self.lines.of_sampler, self.samplers) if model.sun is None)
+        return {node for line in without_sun for node in line.named}
+
     def partners_of(self, sampler: Sampler) -> list[Sampler]:
         """Return the samplers that can only be changed together with this one, itself among them."""
         return self._partners[sampler]
@@ -244,7 +250,8 @@ def _model_findings(sun: Node, model: Model, around: Surroundings) -> list[Findi
         return [Finding(say("SUN twice"), detail)]
     if model.refusal is not None:
         reason = say("SUN cannot work here: {reason}.", reason=model.refusal)
-        return [Finding(say("cannot work here"), reason, _bypassed(few_step_nodes(around.lines.into(sun)[0]), around))]
+        in_the_way = few_step_nodes(around.lines.into(sun)[0]) if model.refusal == model.few_step else []
+        return [Finding(say("cannot work here"), reason, _bypassed(in_the_way, around))]
     return []
 
 
@@ -264,8 +271,11 @@ def _few_step_findings(sun: Node, samplers: list[Sampler], around: Surroundings)
 
 
 def _bypassed(nodes: list[Node], around: Surroundings) -> list[Edit]:
-    """Return the edits that bypass nodes, or none if one of them does more than the LoRA that is in the way."""
-    if not around.workflow.has_modes or any(len(node.texts) > 1 for node in nodes):
+    """Return the edits that bypass nodes.
+
+    There are none if one of them does more than the LoRA that is in the way, or is what a sampler without SUN needs.
+    """
+    if not around.workflow.has_modes or any(len(n.texts) > 1 or n in around.named_without_sun for n in nodes):
         return []
     return [edit for node in nodes for edit in bypass(node)]
 

@@ -11,6 +11,7 @@ from .rules import (
     NEGATIVE,
     NEIGHBOURS,
     OTHER_NODES,
+    OURS_ON_MODEL,
     RELEASED,
     STEPS,
     SUN_ON_MODEL,
@@ -178,7 +179,9 @@ def _look_for_few_steps(line: ModelLine, model: Model) -> None:
 
 
 def _few_step_method(node: Node) -> Distilled | None:
-    """Return the method by which a node makes its model a few-step one."""
+    """Return the method by which a node makes its model a few-step one. An adapter's name can hold such a word too."""
+    if node.type in OURS_ON_MODEL:
+        return None
     if node.type == "ModelSamplingDiscrete" and node.widgets.get("sampling") == "lcm":
         return Distilled("LCM", True)
     return distilled_by_name(node.texts) if node.widgets.get("strength_model") != 0 else None

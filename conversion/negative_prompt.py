@@ -2,7 +2,7 @@
 
 from .graph import Node
 from .models import Lines, Model, is_set_to_few_steps
-from .rules import COUNTS_ABOVE_CFG, LEFT_SAMPLERS, NEGATIVE, NEGATIVE_FAMILIES, NO_NEGATIVE, SUN_ON_MODEL
+from .rules import COUNTS_ABOVE_CFG, LEFT_SAMPLERS, NEGATIVE_FAMILIES, NO_NEGATIVE
 from .samplers import Sampler
 from .words import say, term
 
@@ -10,9 +10,7 @@ from .words import say, term
 def negative_refusal(sampler: Sampler, lines: Lines) -> str | None:
     """Say why a sampler's negative prompt stays as it is; None if the node can let it count."""
     line, model = lines.of_sampler(sampler)
-    bypassed = next(
-        (node for node in line.passed if node.type in (NEGATIVE, *SUN_ON_MODEL) and not node.is_active), None
-    )
+    bypassed = next((node for node in line.ours if not node.is_active), None)
     if model.sun is not None:
         return say("{node} is on its MODEL line, and its adapter reads the negative prompt", node=model.sun.label)
     if model.negative is not None:

@@ -6,17 +6,17 @@ from typing import Any
 from .changes import changes_for, edits_of, wanted_values
 from .edits import Edit
 from .findings import Surroundings
-from .graph import ConversionError, Graph, Node, NodeId, Workflow, as_dict
-from .models import Installed
-from .plan import convert, read
-from .restore import take_out
-from .rules import PLAIN, SUN_ON_MODEL
+from .graph import ConversionError, Graph, Node, NodeId, Place, Workflow, as_dict
+from .models import Installed, Lines
+from .plan import read
+from .restore import read_records, take_out, undo
+from .rules import PLAIN, PRIMITIVES, SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .ui_edits import apply_to_ui
 from .words import say
 
-Settings = dict[tuple[str | None, NodeId, str], Any]
-"""Values by graph, node and widget."""
+Widgets = set[tuple[str | None, NodeId, str]]
+"""Each by graph, node and name."""
 
 
 def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -34,13 +34,15 @@ def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str,
         raise ConversionError(
             say("{node} runs only with SUN; put a KSampler in its place to compare.", node=only.label)
         )
-    restored, _ = convert("restore", data, [{"graph": sun.graph.id, "node": sun.id} for sun in sped_up], installed)
+    records = read_records(workflow, Lines(workflow, installed), find_samplers(workflow))
+    undone = undo([sun for sun in sped_up if sun in records], records)
+    restored = apply_to_ui(data, undone, installed.definitions)
     left = read(restored, installed.definitions)
     plain = apply_to_ui(restored, _take_out_the_rest(left, installed), installed.definitions)
     after = read(plain, installed.definitions)
     behind = {(s.graph.id, s.node.id) for s in _behind(workflow, sped_up, installed)}
     samplers = [s for s in find_samplers(after) if (s.graph.id, s.node.id) in behind]
-    return plain, _prompt_without_sun(prompt, workflow, _settings(samplers)), ", ".join(map(_described, samplers))
+    return plain, _prompt_without_sun(prompt, after, _widgets(samplers)), ", ".join(map(_described, samplers))
 
 
 def _behind(workflow: Workflow, suns: list[Node], installed: Installed) -> list[Sampler]:
@@ -61,23 +63,43 @@ def _take_out_the_rest(workflow: Workflow, installed: Installed) -> list[Edit]:
     return [*edits_of(changes_for(wanted).values()), *taken_out]
 
 
-def _settings(samplers: list[Sampler]) -> Settings:
+def _widgets(samplers: list[Sampler]) -> Widgets:
     settings = [setting for sampler in samplers for setting in sampler.settings]
-    return {(s.node.graph.id, s.node.id, s.widget): s.value for s in settings if s.value is not None}
+    return {(setting.node.graph.id, setting.node.id, setting.widget) for setting in settings}
 
 
-def _prompt_without_sun(prompt: dict[str, Any], workflow: Workflow, settings: Settings) -> dict[str, Any]:
-    """Change a copy of the prompt, in which every node has a path: "7", or "5:7" in the subgraph of node 5."""
+def _prompt_without_sun(prompt: dict[str, Any], workflow: Workflow, widgets: Widgets) -> dict[str, Any]:
+    """Change a copy of the prompt, in which every node has a path: "7", or "5:7" in the subgraph of node 5.
+
+    `widgets` get what they have in `workflow`, which is without SUN already.
+    """
     prompt = copy.deepcopy(prompt)
     suns = {path: entry for path, entry in prompt.items() if as_dict(entry).get("class_type") in SUN_ON_MODEL}
     for path, entry in prompt.items():
-        found = _at(workflow, path)
+        *hosts, node = _at(workflow, path) or [None]
         inputs = as_dict(as_dict(entry).get("inputs"))
         for name, value in inputs.items():
             inputs[name] = _past(suns, value)
-            if found is not None and (found[0].id, found[1], name) in settings:
-                inputs[name] = settings[found[0].id, found[1], name]
+            if node is not None and (node.graph.id, node.id, name) in widgets:
+                former = _in_force(hosts, node, name, prompt)
+                inputs[name] = inputs[name] if former is None else former
     return {path: entry for path, entry in prompt.items() if path not in suns}
+
+
+def _in_force(hosts: list[Node], node: Node, widget: str, prompt: dict[str, Any]) -> Any:
+    """Return a widget's value, or its link as the prompt has links; None if neither is known.
+
+    `hosts` are the nodes of the subgraphs around the node, the outermost first: each can have a value of its own.
+    """
+    source = node.graph.through_reroutes(node.feed(widget))
+    above = node.graph.nodes.get(source.node) if source is not None else None
+    if above is not None and source is not None:
+        path = ":".join(str(one.id) for one in (*hosts, above))
+        linked = [path, source.slot] if path in prompt else None
+        return _in_force(hosts, above, "value", prompt) if above.type in PRIMITIVES else linked
+    outer = next((place for place in Place(node, widget).on_hosts() if hosts and place.node is hosts[-1]), None)
+    value = _in_force(hosts[:-1], *outer, prompt) if outer is not None else None
+    return node.saved(widget) if value is None else value
 
 
 def _past(suns: dict[str, Any], value: Any) -> Any:
@@ -89,16 +111,18 @@ def _past(suns: dict[str, Any], value: Any) -> Any:
     return value
 
 
-def _at(workflow: Workflow, path: str) -> tuple[Graph, NodeId] | None:
-    """Return the graph and the id of the node that runs as `path`, or None if it is not in the workflow."""
-    *outer, last = path.split(":")
+def _at(workflow: Workflow, path: str) -> list[Node]:
+    """Return the node that runs as `path`, after those of the subgraphs around it; nothing if it is not there."""
+    found: list[Node] = []
     graph: Graph | None = workflow.root
-    for part in outer:
-        host = _node(graph, part) if graph is not None else None
-        graph = workflow.inner(host) if host is not None else None
-    node = _node(graph, last) if graph is not None else None
-    node = node or _node(workflow.root, path)
-    return (node.graph, node.id) if node is not None else None
+    for part in path.split(":"):
+        node = _node(graph, part) if graph is not None else None
+        if node is None:
+            whole = _node(workflow.root, path)
+            return [whole] if whole is not None else []
+        found.append(node)
+        graph = workflow.inner(node)
+    return found
 
 
 def _node(graph: Graph, name: str) -> Node | None:

@@ -20,16 +20,7 @@ Records = dict[Node, list[Former]]
 def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
     """Plan to remove the nodes with a record that the targets mean, or all."""
     lines, samplers = Lines(workflow, installed), find_samplers(workflow)
-
-    @cache
-    def behind() -> dict[Node, list[Sampler]]:
-        return lines.samplers_behind(samplers)
-
-    def parts(sun: Node) -> list[Node]:
-        here = [sampler for sampler in behind().get(sun, []) if sampler.graph is sun.graph]
-        return list(dict.fromkeys(part for sampler in here for part in sampler.parts()))
-
-    records = {node: read_record(node, parts) for node in workflow.nodes() if has_record(node)}
+    records = read_records(workflow, lines, samplers)
     suns = _with_shared_settings(_aimed_at(records, targets, lines, samplers), records)
     bypassed = _bypassed(workflow, targets, lines, samplers)
     if not suns and not bypassed and (back := _after_deletion(workflow, targets, installed)):
@@ -43,15 +34,8 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
                 "former settings; bypass it (Ctrl+B) or delete it."
             ),
         )
-    formers = list(dict.fromkeys(former for sun in suns for former in records[sun]))
-    made: list[Edit] = []
-    going = set(suns)
-    for sun in suns:
-        made += take_out(sun, going)
-    for former in formers:
-        made += _bring_back(former)
-    made += [edit for node in dict.fromkeys(former.node for former in formers) for edit in forget(node)]
-    made += [edit for node in bypassed for edit in wake(node)]
+    formers = _formers(suns, records)
+    made = [*undo(suns, records), *(edit for node in bypassed for edit in wake(node))]
     brought_back = [
         f"{former.node.label}: {former.widget} {former.value}." for former in formers if former.value is not None
     ]
@@ -62,10 +46,36 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
     return Plan(summary, sentences(brought_back), "success", made)
 
 
+def read_records(workflow: Workflow, lines: Lines, samplers: list[Sampler]) -> Records:
+    """Return what every record in a workflow holds."""
+
+    @cache
+    def behind() -> dict[Node, list[Sampler]]:
+        return lines.samplers_behind(samplers)
+
+    def parts(sun: Node) -> list[Node]:
+        here = [sampler for sampler in behind().get(sun, []) if sampler.graph is sun.graph]
+        return list(dict.fromkeys(part for sampler in here for part in sampler.parts()))
+
+    return {node: read_record(node, parts) for node in workflow.nodes() if has_record(node)}
+
+
+def undo(suns: list[Node], records: Records) -> list[Edit]:
+    """Return the edits that remove nodes with a record, and those alone, and bring back the settings before them."""
+    formers, going = _formers(suns, records), set(suns)
+    made = [edit for sun in suns for edit in take_out(sun, going)]
+    made += [edit for former in formers for edit in _bring_back(former)]
+    return made + [edit for node in dict.fromkeys(former.node for former in formers) for edit in forget(node)]
+
+
+def _formers(suns: list[Node], records: Records) -> list[Former]:
+    return list(dict.fromkeys(former for sun in suns for former in records[sun]))
+
+
 def _after_deletion(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> list[Edit]:
     """Return the edits for samplers whose SUN node was deleted, by the notes on their own nodes."""
     around = Surroundings(workflow, installed)
-    aimed = [s for s in around.samplers if targets is None or not set(targets).isdisjoint(s.members)]
+    aimed = [s for s in around.samplers if targets is None or not set(targets).isdisjoint(s.parts())]
     edits = [edit for sampler in aimed if left_behind(sampler, around) for edit in former_edits(sampler, around)]
     return list({json.dumps(edit): edit for edit in edits}.values())  # partners have theirs in common
 
@@ -79,7 +89,7 @@ def _bypassed(workflow: Workflow, targets: list[Node] | None, lines: Lines, samp
     chosen = aimed.copy()
     for sampler in samplers:
         line, _ = lines.of_sampler(sampler)
-        if not aimed.isdisjoint(sampler.members) or line.passes(aimed):
+        if not aimed.isdisjoint(sampler.parts()) or line.passes(aimed):
             chosen.update(line.passed)
     return [node for node in found if node in chosen]
 
@@ -105,7 +115,7 @@ def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, sample
     chosen = aimed & records.keys()
     for sampler in samplers:
         line, _ = lines.of_sampler(sampler)
-        if not aimed.isdisjoint(sampler.members) or line.passes(aimed):
+        if not aimed.isdisjoint(sampler.parts()) or line.passes(aimed):
             chosen.update(line.ours)
     return [node for node in records if node in chosen]
 

@@ -20,7 +20,7 @@ def served(sun: Node, around: Surroundings) -> list[dict[str, Any]]:
 
     The node is the one with the sampler's negative prompt: the sampler itself, or its guider.
     """
-    if _has_no_effect(sun) or (sun.type == NEGATIVE and around.adapter_beside(sun)):
+    if not sun.is_active or _has_no_effect(sun) or (sun.type == NEGATIVE and around.adapter_beside(sun)):
         return []
     return [
         {"graph": node.graph.id, "node": node.id, "label": sampler.node.label, "note": _note(sampler, node, sun)}

@@ -35,8 +35,15 @@ def set_steps(workflow: Workflow, targets: list[Node] | None, installed: Install
         values = wanted_values(group, steps)
         wanted |= {setting: value for setting, value in values.items() if setting.role in ("steps", "boundary")}
     names = ", ".join(sampler.node.label for group in ready for sampler in group)
-    summary = say("{node}: {steps} steps", node=names, steps=steps)
+    needed = " / ".join(map(str, sorted({_length(group, steps, wanted) for group in ready})))
+    summary = say("{node}: {steps} steps", node=names, steps=needed)
     return Plan(summary, sentences(left), "info" if left else "success", edits_of(changes_for(wanted).values()))
+
+
+def _length(partners: list[Sampler], steps: int, wanted: dict[Setting, Any]) -> int:
+    """Return how many steps partners get: one for each of them at least, if they run the parts of a schedule."""
+    totals = [wanted[setting] for sampler in partners for setting in sampler.all_of("steps") if setting in wanted]
+    return max([steps, *totals]) if len(partners) > 1 else steps
 
 
 def _samplers_of(node: Node, around: Surroundings) -> list[Sampler]:

@@ -201,3 +201,17 @@ def test_adapter_for_more_steps_sets_its_steps() -> None:
     eight = Adapter("sun_8.safetensors", SD15.family, SD15.layout, steps=8)
     converted, _ = convert("speed_up", load("text_to_image"), None, here(eight))
     assert node(converted, "KSampler")["widgets_values"][2] == 8
+
+
+def test_adapter_whose_name_tells_a_few_step_method_is_not_taken_for_a_lora() -> None:
+    adapter = Adapter("sun_lcm_sd15.safetensors", SD15.family, SD15.layout)
+    assert entry(sped_up(adapter.name), here(adapter))["badge"] is None
+
+
+def test_few_step_lora_on_a_model_of_another_family_is_no_remedy() -> None:
+    workflow = load("lora_stack.expected")
+    node(workflow, "CheckpointLoaderSimple")["widgets_values"][0] = "flux1-dev.safetensors"
+    node(workflow, "LoraLoader")["widgets_values"][0] = "flux-turbo-lora-8steps.safetensors"
+    node(workflow, "SUNSpeedUp")["widgets_values"][0] = SD15.name
+    badge = entry(workflow, here(SD15))["badge"]
+    assert "Flux" in badge["detail"] and not badge["fix"]

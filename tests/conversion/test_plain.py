@@ -3,7 +3,7 @@
 import pytest
 from sun_pack.conversion.graph import ConversionError
 from sun_pack.conversion.plain import without_sun
-from sun_pack.conversion.record import RECORD
+from sun_pack.conversion.plan import convert
 
 from .test_bad_input import node
 from .test_corpus import load
@@ -65,14 +65,50 @@ def test_values_of_primitives_are_the_former_ones() -> None:
     assert [queued[sampler]["inputs"]["steps"], queued[sampler]["inputs"]["cfg"]] == before
 
 
+def test_every_instance_of_a_subgraph_gets_the_settings_that_stood_on_it() -> None:
+    workflow = load("subgraph_with_promoted_settings_used_twice.expected")
+    (inner,) = workflow["definitions"]["subgraphs"]
+    ids = {one["type"]: one["id"] for one in inner["nodes"]}
+    hosts = [one["id"] for one in workflow["nodes"] if one["type"] == inner["id"]]
+    prompt: Json = {}
+    for host in hosts:
+        prompt |= prompt_of(f"{host}:{ids['KSampler']}", f"{host}:{ids['SUNSpeedUp']}", ["1", 0])
+    _, queued, _ = without_sun(workflow, prompt, here(SD15))
+    inputs = [queued[f"{host}:{ids['KSampler']}"]["inputs"] for host in hosts]
+    assert [(one["steps"], one["cfg"]) for one in inputs] == [(30, 6.5), (22, 5.5)]
+
+
+def test_setting_that_another_node_gave_is_linked_to_it_again() -> None:
+    name = "steps_from_an_unknown_node"
+    before, workflow = load(name), load(f"{name}.expected")
+    sampler, sun = (str(node(workflow, kind)["id"]) for kind in ("KSampler", "SUNSpeedUp"))
+    slot = next(one for one in node(before, "KSampler")["inputs"] if one["name"] == "steps")
+    origin, output = next(link[1:3] for link in before["links"] if link[0] == slot["link"])
+    prompt = {**prompt_of(sampler, sun, ["1", 0]), str(origin): {"class_type": "Other", "inputs": {}}}
+    _, queued, _ = without_sun(workflow, prompt, here(SD15))
+    assert queued[sampler]["inputs"]["steps"] == [str(origin), output]
+
+
 def test_what_lets_a_negative_count_without_an_adapter_stays() -> None:
     """It is no part of the comparison, and the prompt keeps it."""
-    workflow = sped_up()
-    place = {"id": 900, "pos": [0, 0], "size": [1, 1], "inputs": [], "outputs": [], "mode": 0}
-    record = {"version": 1, "sun": 900, "settings": []}
-    workflow["nodes"].append({**place, "type": "SUNNegative", "properties": {RECORD: record}})
-    plain, _, _ = without_sun(workflow, prompt_of("5", "8", ["1", 0]), here(SD15))
-    assert node(plain, "SUNNegative")["id"] == 900
+    workflow = load("text_to_image")
+    node(workflow, "KSampler")["widgets_values"][3] = 1.5
+    workflow, _ = convert("negative", workflow, None, here(SD15))
+    workflow, _ = convert("speed_up", workflow, None, here(SD15))
+    plain, queued, said = without_sun(workflow, prompt_of("5", "9", ["8", 0]), here(SD15))
+    assert node(plain, "SUNNegative")["id"] == 8 and queued["5"]["inputs"]["model"] == ["8", 0]
+    assert queued["5"]["inputs"]["cfg"] == node(plain, "KSampler")["widgets_values"][3] == 1
+    assert said == "KSampler (#5): 25 steps, CFG 1"
+
+
+def test_lora_that_fix_bypassed_stays_so() -> None:
+    """The prompt is without it."""
+    workflow, _ = convert("speed_up", load("lora_stack"), None, here(SD15))
+    node(workflow, "LoraLoader")["widgets_values"][0] = "lcm-lora-sdv1-5.safetensors"
+    workflow, _ = convert("fix", workflow, None, here(SD15))
+    sampler, sun = (str(node(workflow, kind)["id"]) for kind in ("KSampler", "SUNSpeedUp"))
+    plain, _, _ = without_sun(workflow, prompt_of(sampler, sun, ["5", 0]), here(SD15))
+    assert node(workflow, "LoraLoader")["mode"] == node(plain, "LoraLoader")["mode"] == 4
 
 
 def test_graph_without_sun_is_refused() -> None:

@@ -156,3 +156,36 @@ def test_fix_bypasses_another_few_step_lora_and_restore_brings_it_back(is_below:
     restored, plan = convert("restore", fixed)
     assert node(restored, "LoraLoader")["mode"] == 0 and "LoraLoader" in plan.detail
     assert "sun_restore" not in node(restored, "LoraLoader")["properties"]
+
+
+@pytest.mark.parametrize("action", ["fix", "restore"])
+def test_note_on_a_sampler_of_an_api_graph_is_followed_too(action: str) -> None:
+    workflow = load("api_text_to_image")
+    sampler = next(entry for entry in workflow.values() if entry["class_type"] == "KSampler")
+    sampler["inputs"] |= {"steps": 4, "cfg": 1}
+    sampler["_meta"] = {"title": "Mine", "sun_restore": {"version": 1, "former": {"steps": 25, "cfg": 7}}}
+    after, _ = convert(action, workflow)
+    (restored,) = (entry for entry in after.values() if entry["class_type"] == "KSampler")
+    assert (restored["inputs"]["steps"], restored["inputs"]["cfg"]) == (25, 7)
+    assert restored["_meta"] == {"title": "Mine"}
+
+
+@pytest.mark.parametrize("is_deleted", [False, True], ids=["SUN is there", "SUN is deleted"])
+@pytest.mark.parametrize("name", ["primitives_drive_steps_and_cfg", "primitive_int_through_a_reroute"])
+def test_primitive_that_was_changed_stands_for_its_samplers(name: str, is_deleted: bool) -> None:
+    before = load(name)
+    after, _ = convert("speed_up", before)
+    after = without_sun(after) if is_deleted else after
+    (primitive, *_) = (one for one in after["nodes"] if one["type"].startswith("Primitive"))
+    assert "sun_restore" in primitive["properties"], "by which the page offers Restore on it"
+    restored, _ = convert("restore", after, [{"graph": None, "node": primitive["id"]}])
+    values = {one["id"]: one.get("widgets_values") for one in restored["nodes"]}
+    assert values == {one["id"]: one.get("widgets_values") for one in before["nodes"]}
+
+
+def test_few_step_lora_that_another_sampler_needs_is_not_bypassed() -> None:
+    workflow, _ = convert("speed_up", load("two_samplers_on_one_line"), [{"graph": None, "node": 6}])
+    node(workflow, "LoraLoader")["widgets_values"][0] = "lcm-lora-sdv1-5.safetensors"
+    here = Installed([Adapter(node(workflow, "SUNSpeedUp")["widgets_values"][0])])
+    (found,) = (entry["badge"] for entry in check(read(workflow), here) if entry["badge"])
+    assert "LoraLoader" in found["detail"] and not found["fix"]

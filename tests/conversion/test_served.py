@@ -31,6 +31,14 @@ def test_sun_that_is_off_serves_no_sampler(off: Json) -> None:
     assert notes(workflow) == []
 
 
+def test_bypassed_sun_without_a_record_serves_none_beside_its_badge() -> None:
+    workflow = sped_up()
+    for kind in ("SUNSpeedUp", "KSampler"):
+        node(workflow, kind)["properties"] = {}
+    node(workflow, "SUNSpeedUp")["mode"] = 4
+    assert notes(workflow) == []
+
+
 @pytest.mark.parametrize(
     ("prompt", "shown"), [(" ", "(empty)"), ("bad\nhands, blurry, extra fingers", "“bad hands, blurry, extr…”")]
 )

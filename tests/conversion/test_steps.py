@@ -37,6 +37,12 @@ def test_parts_of_a_schedule_keep_their_share() -> None:
     assert starts[1:] == ends[:-1] and starts == sorted(set(starts)) and max(starts) < 8
 
 
+def test_message_names_the_steps_that_a_schedule_in_more_parts_needs() -> None:
+    after, plan = convert("steps_2", load("three_advanced_passes.expected"), None, here(SD15))
+    assert {one[3] for one in values(after, "KSamplerAdvanced")} == {3}
+    assert plan.summary.endswith(": 3 steps")
+
+
 def test_sampler_of_our_own_takes_the_steps_itself() -> None:
     workflow = load("sun_sampler_without_sun.expected")
     sampler = node(workflow, "SUNSampler")
