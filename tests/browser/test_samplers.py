@@ -36,7 +36,13 @@ def test_sampler_shows_that_cfg_is_ignored_and_which_negative_counts(page: Canva
     page.expect_notes(SAMPLER, "CFG ignored · negative: “people”")
     page.select(sped_up)
     page.press("Delete")
+    page.expect_notes(SAMPLER, "SUN is gone")
+    page.select(SAMPLER)
+    page.command("SUN.Fix")
     page.expect_notes(SAMPLER)
+    assert page.values(SAMPLER)["steps"] == 25
+    page.undo()
+    page.expect_notes(SAMPLER, "SUN is gone")
     page.undo()
     page.expect_notes(SAMPLER, "CFG ignored · negative: “people”")
     page.page.evaluate("app.extensionManager.setting.set('SUN.ShowBadges', false)")
