@@ -37,16 +37,22 @@ def test_sampler_shows_that_cfg_is_ignored_and_which_negative_counts(page: Canva
     page.select(sped_up)
     page.press("Delete")
     page.expect_notes(SAMPLER, "SUN is gone")
+    page.undo()
+    page.expect_notes(SAMPLER, "CFG ignored · negative: “people”")
+    page.page.evaluate("app.extensionManager.setting.set('SUN.ShowBadges', false)")
+    page.expect_notes(SAMPLER)
+
+
+def test_sampler_whose_sun_node_was_deleted_says_so_and_is_fixed(page: CanvasPage, sped_up: int) -> None:
+    page.select(sped_up)
+    page.press("Delete")
+    page.expect_notes(SAMPLER, "SUN is gone")
     page.select(SAMPLER)
     page.command("SUN.Fix")
     page.expect_notes(SAMPLER)
     assert page.values(SAMPLER)["steps"] == 25
     page.undo()
     page.expect_notes(SAMPLER, "SUN is gone")
-    page.undo()
-    page.expect_notes(SAMPLER, "CFG ignored · negative: “people”")
-    page.page.evaluate("app.extensionManager.setting.set('SUN.ShowBadges', false)")
-    page.expect_notes(SAMPLER)
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)

@@ -175,7 +175,9 @@ def test_a_malformed_body_is_answered_with_one_sentence(folders, path, body):
         assert status == 400 and answer["error"].endswith(".") and "\n" not in answer["error"]
 
 
-@pytest.mark.parametrize("content", [b"{}", b"\x1f\x8b\x08 and no more", gzip.compress(b"{}")[:-8] + b"\xff" * 8])
+@pytest.mark.parametrize(
+    "content", [b"{}", b"\x1f\x8b\x08 and no more", gzip.compress(b"{}", mtime=0)[:-8] + b"\xff" * 8]
+)
 def test_a_body_that_is_not_compressed_as_it_says_is_refused(folders, content):
     status, answer = ask("POST", "plan", content, headers={"Content-Encoding": "gzip"})
     assert (status, answer) == (400, {"error": "The request is damaged: its content is not what its headers say."})
