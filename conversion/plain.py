@@ -76,12 +76,12 @@ def _prompt_without_sun(prompt: dict[str, Any], workflow: Workflow, widgets: Wid
     prompt = copy.deepcopy(prompt)
     suns = {path: entry for path, entry in prompt.items() if as_dict(entry).get("class_type") in SUN_ON_MODEL}
     for path, entry in prompt.items():
-        *hosts, node = _at(workflow, path) or [None]
+        found = _at(workflow, path)
         inputs = as_dict(as_dict(entry).get("inputs"))
         for name, value in inputs.items():
             inputs[name] = _past(suns, value)
-            if node is not None and (node.graph.id, node.id, name) in widgets:
-                former = _in_force(hosts, node, name, prompt)
+            if found and (found[-1].graph.id, found[-1].id, name) in widgets:
+                former = _in_force(found[:-1], found[-1], name, prompt)
                 inputs[name] = inputs[name] if former is None else former
     return {path: entry for path, entry in prompt.items() if path not in suns}
 
