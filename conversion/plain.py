@@ -9,7 +9,7 @@ from .findings import Surroundings
 from .graph import ConversionError, Graph, Node, NodeId, Place, Workflow, as_dict
 from .models import Installed, Lines
 from .plan import read
-from .restore import read_records, take_out, undo
+from .restore import after_deletion, read_records, take_out, undo
 from .rules import PLAIN, PRIMITIVES, SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .ui_edits import apply_to_ui
@@ -38,9 +38,10 @@ def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str,
     undone = undo([sun for sun in sped_up if sun in records], records)
     restored = apply_to_ui(data, undone, installed.definitions)
     left = read(restored, installed.definitions)
-    plain = apply_to_ui(restored, _take_out_the_rest(left, installed), installed.definitions)
-    after = read(plain, installed.definitions)
     behind = {(s.graph.id, s.node.id) for s in _behind(workflow, sped_up, installed)}
+    noted = after_deletion(left, [left.graphs[graph].nodes[node] for graph, node in behind], installed)
+    plain = apply_to_ui(restored, [*_take_out_the_rest(left, installed), *noted], installed.definitions)
+    after = read(plain, installed.definitions)
     samplers = [s for s in find_samplers(after) if (s.graph.id, s.node.id) in behind]
     return plain, _prompt_without_sun(prompt, after, _widgets(samplers)), ", ".join(map(_described, samplers))
 
@@ -76,12 +77,12 @@ def _prompt_without_sun(prompt: dict[str, Any], workflow: Workflow, widgets: Wid
     prompt = copy.deepcopy(prompt)
     suns = {path: entry for path, entry in prompt.items() if as_dict(entry).get("class_type") in SUN_ON_MODEL}
     for path, entry in prompt.items():
-        *hosts, node = _at(workflow, path) or [None]
+        found = _at(workflow, path)
         inputs = as_dict(as_dict(entry).get("inputs"))
         for name, value in inputs.items():
             inputs[name] = _past(suns, value)
-            if node is not None and (node.graph.id, node.id, name) in widgets:
-                former = _in_force(hosts, node, name, prompt)
+            if found and (found[-1].graph.id, found[-1].id, name) in widgets:
+                former = _in_force(found[:-1], found[-1], name, prompt)
                 inputs[name] = inputs[name] if former is None else former
     return {path: entry for path, entry in prompt.items() if path not in suns}
 

@@ -23,7 +23,7 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
     records = read_records(workflow, lines, samplers)
     suns = _with_shared_settings(_aimed_at(records, targets, lines, samplers), records)
     bypassed = _bypassed(workflow, targets, lines, samplers)
-    if not suns and not bypassed and (back := _after_deletion(workflow, targets, installed)):
+    if not suns and not bypassed and (back := after_deletion(workflow, targets, installed)):
         return Plan(say("The former settings are back"), "", "success", back)
     if not suns and not bypassed:
         here = say("There is nothing to restore here")
@@ -72,7 +72,7 @@ def _formers(suns: list[Node], records: Records) -> list[Former]:
     return list(dict.fromkeys(former for sun in suns for former in records[sun]))
 
 
-def _after_deletion(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> list[Edit]:
+def after_deletion(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> list[Edit]:
     """Return the edits for samplers whose SUN node was deleted, by the notes on their own nodes."""
     around = Surroundings(workflow, installed)
     aimed = [s for s in around.samplers if targets is None or not set(targets).isdisjoint(s.parts())]

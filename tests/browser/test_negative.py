@@ -71,6 +71,8 @@ def test_menus_offer_it_only_where_a_negative_prompt_hardly_counts(page: CanvasP
     assert offered(1) == offered(SAMPLER) == entries
     page.convert("negative")
     assert offered(1) == offered(SAMPLER) == set()
+    page.load(corpus("reroute_nodes_fan_out.expected"))
+    assert offered(6) == offered(8) == set(), "SUN is before both, and before the second one a reroute is between"
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)

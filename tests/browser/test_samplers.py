@@ -77,6 +77,21 @@ def test_menu_sets_the_steps_in_one_undo_step(page: CanvasPage, sped_up: int, fr
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_bypassed_sun_offers_neither_steps_nor_a_comparison(page: CanvasPage, sped_up: int) -> None:
+    script = """async ([file, id, mode]) => {
+        const { nodeMenu, canvasMenu } = await import(file)
+        const node = app.graph.getNodeById(id)
+        node.mode = mode
+        return [...nodeMenu(node), ...canvasMenu()].map(({ content }) => content)
+    }"""
+    for mode, are_offered in ((0, True), (4, False)):
+        entries = page.page.evaluate(script, ["/extensions/sun-for-comfyui/js/menu.js", sped_up, mode])
+        assert ("Set 6 steps" in entries) == are_offered
+        assert any("Compare" in entry for entry in entries) == are_offered
+        assert any("Restore" in entry for entry in entries)
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
 def test_comparison_draws_both_with_one_seed_and_leaves_the_graph(
     page: CanvasPage, sped_up: int, server: ComfyServer
 ) -> None:

@@ -8,6 +8,7 @@ from sun_pack.conversion.plan import convert
 from .test_bad_input import node
 from .test_corpus import load
 from .test_findings import SD15, Json, here, sped_up
+from .test_restore import without_sun as deleted_sun
 
 SEED = 7
 FORMER = {"steps": 25, "cfg": 7.5, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
@@ -54,6 +55,13 @@ def test_sampler_in_a_subgraph_is_found_by_its_path(name: str, former: tuple) ->
     inputs = queued[ids["KSampler"]]["inputs"]
     assert inputs["model"] == ["1", 0] and inputs["seed"] == SEED
     assert (inputs["steps"], inputs["cfg"]) == former
+
+
+def test_settings_from_before_an_earlier_sun_that_was_deleted_count_too() -> None:
+    workflow, _ = convert("speed_up", deleted_sun(convert("speed_up", load("text_to_image"))[0]))
+    _, queued, said = without_sun(workflow, prompt_of("5", "8", ["1", 0]), here(SD15))
+    assert {name: queued["5"]["inputs"][name] for name in FORMER} == FORMER
+    assert said == "KSampler (#5): 25 steps, CFG 7.5"
 
 
 def test_values_of_primitives_are_the_former_ones() -> None:

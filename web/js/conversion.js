@@ -9,7 +9,7 @@ import { locale, word } from "./words.js";
 
 const SECONDS_SHOWN = { success: 6, info: 9, warn: 12, error: 15 };
 
-/** `action` is "speed_up", "negative", "restore" or "fix"; `targets` are addresses of nodes, null for the whole graph. */
+/** `action` is a key of ACTIONS in conversion/plan.py; `targets` are addresses of nodes, null for the whole graph. */
 export async function convert(action, targets) {
   const open = openWorkflow();
   try {

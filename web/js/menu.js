@@ -84,9 +84,16 @@ function unheardPoints(node) {
 /** Whether a sampler or guider has the settings of a few-step model, and no SUN node before it. */
 function isUnheard(node) {
   const cfg = valueOf(node, "cfg");
-  const feeders = node.inputs.map((_, slot) => node.getInputNode(slot)).filter(Boolean);
-  if (!cfg || isOurs(node) || feeders.some(isOurs)) return false;
+  if (!cfg || isOurs(node) || isBehindOurs(node)) return false;
   return cfg <= LOW_CFG || valueOf(node, "steps") <= FEW_STEPS;
+}
+
+/** Whether a SUN node comes before a node on its MODEL line, as far as the node's own graph shows the line. */
+function isBehindOurs(node, seen = new Set()) {
+  if (seen.has(node)) return false;
+  seen.add(node);
+  const feeders = node.inputs.map((slot, index) => isA("MODEL", "*")(slot) && node.getInputNode(index)).filter(Boolean);
+  return feeders.some((feeder) => isOurs(feeder) || isBehindOurs(feeder, seen));
 }
 
 function valueOf(node, name) {
@@ -112,8 +119,9 @@ function stepsPoints(node) {
   return isSunOnModel(node) || node.type === "SUNSampler" ? [node] : [];
 }
 
+/** Whether a node puts SUN on a MODEL, and is neither muted nor bypassed. */
 function isSunOnModel(node) {
-  return SUN_ON_MODEL.includes(node.type);
+  return SUN_ON_MODEL.includes(node.type) && node.mode === LiteGraph.ALWAYS;
 }
 
 /** Whether a node samples: it gives a LATENT, or it has a sampler's settings, as detailers and upscalers of packs do. */
