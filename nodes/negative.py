@@ -5,6 +5,7 @@ from ..sun_core.apply import NegativeSettings, apply_negative
 from ..sun_core.nag import NagSettings
 from .report import run_report
 from .schema import AUTOMATIC, FROM_SAMPLER, sun_schema
+from .settings import may_capture
 
 DEFAULT = NagSettings()
 
@@ -92,4 +93,4 @@ class SUNNegative(io.ComfyNode):
             NagSettings(scale, tau, alpha), start_percent, end_percent, automatic=cfg == AUTOMATIC
         )
         report = run_report(cls.hidden.unique_id)
-        return io.NodeOutput(apply_negative(model, settings, negative, report))
+        return io.NodeOutput(apply_negative(model, settings, negative, report, may_capture))

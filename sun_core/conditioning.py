@@ -153,6 +153,11 @@ def _words(model_conds: dict[str, Any]) -> Tensor:
     if "attention_mask" not in model_conds:
         return context
     mask = model_conds["attention_mask"].cond.bool()
+    if mask.shape[-1] != context.shape[1]:  # ComfyUI itself cannot evaluate it either
+        raise SunError(
+            f"The negative conditioning has {context.shape[1]} tokens and the mask of {mask.shape[-1]}, as behind "
+            "Conditioning (Concat), which this MODEL cannot read; encode the whole negative prompt in one node."
+        )
     if not (mask == mask[:1]).all():
         raise SunError(
             "The negative conditioning holds texts of several lengths for the images of the batch, which this MODEL "

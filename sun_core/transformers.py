@@ -20,6 +20,9 @@ from comfy.ldm.pixart.pixartms import PixArtMS
 from comfy.ldm.wan.model import CameraWanModel, VaceWanModel, WanModel
 from torch import Tensor
 
+from .conditioning import BESIDE_THE_CONTEXT
+from .errors import SunError
+
 FAMILIES = "Anima, Cosmos-Predict2, Wan 2.1 or 2.2, LTX-Video, PixArt or Hunyuan-DiT"
 """The families below, for a sentence."""
 
@@ -208,7 +211,15 @@ class HunyuanDiT(Transformer):
         return self.model.patch_size
 
     def text(self, context: Tensor, beside: Mapping[str, Tensor]) -> Tensor:
-        """Return the texts of CLIP and of T5, joined, with learned padding where they are masked."""
+        """Return the texts of CLIP and of T5, joined, with learned padding where they are masked.
+
+        Raises SunError if the text of T5 is missing.
+        """
+        if len(beside) < len(BESIDE_THE_CONTEXT):
+            raise SunError(
+                "The negative prompt was not encoded for Hunyuan-DiT, which reads it from CLIP and T5; encode it with "
+                "the CLIP of the checkpoint that is connected."
+            )
         of_t5 = self.model.mlp_t5(beside["encoder_hidden_states_t5"].to(context))
         padding = self.model.text_embedding_padding.to(context)
         parts = (

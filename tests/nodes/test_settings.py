@@ -4,7 +4,11 @@ import json
 
 import folder_paths
 import pytest
+from comfy_api.latest import io
+from sun_pack.nodes.apply import SUNApply, SUNSpeedUp
+from sun_pack.nodes.negative import SUNNegative
 from sun_pack.nodes.settings import may_capture, page_language
+from sun_pack.sun_core.hooks import SunHooks
 
 
 @pytest.fixture
@@ -20,6 +24,20 @@ def test_forwards_may_be_captured_until_the_artist_turns_it_off(settings_file):
     assert not may_capture()
     settings_file.write_text(json.dumps({"SUN.ReplayForwards": True}))
     assert may_capture()
+
+
+@pytest.mark.parametrize("node", [SUNSpeedUp, SUNApply, SUNNegative])
+def test_every_node_that_samples_asks_for_the_setting(settings_file, node, model, adapter, monkeypatch):
+    """On the CPU nothing is captured, whatever the setting."""
+    monkeypatch.setattr("sun_pack.nodes.apply.adapter_named", lambda name: adapter)
+    given = {"model": model, "adapter_name": "", "sun_adapter": adapter}
+    inputs = {each.id: given.get(each.id, getattr(each, "default", None)) for each in node.GET_SCHEMA().inputs}
+    hidden = {io.Hidden.unique_id: "7"}  # 0.3.75 takes hidden inputs as they are, 0.33 under a key
+    (patched,) = node.PREPARE_CLASS_CLONE({**hidden, "hidden_inputs": hidden}).EXECUTE_NORMALIZED(**inputs).args
+    hooks: SunHooks = patched.get_wrappers("outer_sample", "sun")[0].__self__
+    assert hooks.may_capture()
+    settings_file.write_text(json.dumps({"SUN.ReplayForwards": False}))
+    assert not hooks.may_capture()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff"])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.errors import Text
 from sun_pack.sun_core.schedule import trailing_sigmas
 
 
@@ -109,6 +110,7 @@ def test_part_of_a_run_on_a_scheduler_with_other_steps_is_found(sun, sample, rep
     sample(sun, scheduler=scheduler, start_step=first, last_step=last)
     (finding,) = reports[0].findings
     assert finding.startswith("This run ends before the picture is done") and 'set "simple" in all' in finding
+    assert isinstance(finding, Text), "the page can show it in its language"
 
 
 @pytest.mark.parametrize("scheduler", ["simple", "sgm_uniform"])

@@ -365,3 +365,19 @@ def test_negative_of_another_text_width_is_told_apart(model, family, draw, promp
     (context, beside), *_ = prompt(2)
     with pytest.raises(SunError, match=f"encoded {family.width + 8} wide, but this MODEL reads"):
         draw(apply_negative(model, SETTINGS), negative=[[torch.nn.functional.pad(context, (0, 8)), beside]])
+
+
+@pytest.mark.parametrize("made", ["LTX-Video"], indirect=True)
+def test_negative_that_outgrew_its_mask_is_refused(model, draw, prompt):
+    """As behind Conditioning (Concat), which keeps the mask of the first text."""
+    (first, beside), (second, _) = prompt(2)[0], prompt(3)[0]
+    with pytest.raises(SunError, match="encode the whole negative prompt in one node"):
+        draw(apply_negative(model, SETTINGS), negative=[[torch.cat([first, second], dim=1), beside]])
+
+
+@pytest.mark.parametrize("made", ["Hunyuan-DiT"], indirect=True)
+def test_negative_of_a_single_encoder_is_refused(model, draw, prompt):
+    """That of SD2.x is as wide as the CLIP of Hunyuan-DiT."""
+    (context, _), *_ = prompt(2)
+    with pytest.raises(SunError, match="was not encoded for Hunyuan-DiT"):
+        draw(apply_negative(model, SETTINGS), negative=[[context, {}]])

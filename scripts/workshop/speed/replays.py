@@ -1,12 +1,12 @@
 """Find out why CUDA graphs replay wrongly with the cudaMallocAsync allocator, on an NVIDIA GPU.
 
-    COMFYUI_PATH=... python -m scripts.workshop.speed.replays                    all ways, each in a process of its own
-    COMFYUI_PATH=... python -m scripts.workshop.speed.replays --way WAY          one of them
-    COMFYUI_PATH=... python -m scripts.workshop.speed.replays --full-size        SD1.5 in fp16 instead of a small U-Net
+    python -m scripts.workshop.speed.replays                all ways, each in a process of its own
+    python -m scripts.workshop.speed.replays --way WAY      one of them
+    python -m scripts.workshop.speed.replays --full-size    SD1.5 in fp16 instead of a small U-Net
 
-Run it from the root of the repository, with ComfyUI's Python. Two forwards of different batch sizes are captured and
-replayed at other steps, then the first graph is freed. Each line says how far a replay is from the eager forward;
-0 means the same bits. docs/capture.md says what each way would show.
+Run it from the root of the repository, with ComfyUI's Python, its folder as COMFYUI_PATH, and PYTHONPATH=tools:demo.
+Two forwards of different batch sizes are captured and replayed at other steps, then the first graph is freed. Each line
+says how far a replay is from the eager forward; 0 means the same bits. docs/capture.md says what each way would show.
 """
 
 import argparse
