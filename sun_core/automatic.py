@@ -8,6 +8,7 @@ import comfy.k_diffusion.sampling
 import comfy.samplers
 from torch import Tensor
 
+from .errors import Text
 from .schedule import is_part_of_trailing, trailing_between, trailing_sigmas
 
 _DETERMINISTIC = ("sample_euler", "sample_dpmpp_2m")
@@ -58,8 +59,10 @@ def findings_of_part(guider: Any, sigmas: Tensor) -> list[str]:
     if not float(sigmas[-1]) > 0 or is_part_of_trailing(sigmas, model_sampling.sigmas):
         return []
     return [
-        "This run ends before the picture is done, at a noise level that is not one of SUN's; for sharper pictures "
-        'set "simple" in all samplers that share the steps.'
+        Text(
+            "This run ends before the picture is done, at a noise level that is not one of SUN's; for sharper pictures "
+            'set "simple" in all samplers that share the steps.'
+        )
     ]
 
 
