@@ -309,7 +309,8 @@ def left_behind(sampler: Sampler, around: Surroundings) -> list[Finding]:
     former = former_edits(sampler, around)
     if former:
         detail = say(
-            "{node} is still set to {steps} steps at CFG {cfg}, and SUN is gone. Fix sets what it had.", **what
+            "{node} is still set to {steps} steps at CFG {cfg}, and SUN is gone. Fix restores its former settings.",
+            **what,
         )
         return [Finding(say("SUN is gone"), detail, former)]
     if not suns:

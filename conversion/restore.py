@@ -98,7 +98,7 @@ def _summary(suns: list[Node], are_settings_back: bool) -> str:
     count = len(suns)
     if all(node.type == NEGATIVE for node in suns):
         one = say("Negative Prompt at CFG 1 is removed")
-        what = one if count == 1 else say("Negative Prompt at CFG 1 is removed {count} times", count=count)
+        what = one if count == 1 else say("{count} Negative Prompt at CFG 1 nodes are removed", count=count)
         return say("{what}, and the former settings are back", what=what) if are_settings_back else what
     if not are_settings_back:
         return say("SUN is removed") if count == 1 else say("{count} SUN nodes are removed", count=count)

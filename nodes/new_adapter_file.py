@@ -20,7 +20,7 @@ def new_adapter_file(prefix: str) -> Path:
     """
     name = prefix.strip()
     if len(name.encode(errors="replace")) > LONGEST:
-        raise SunError(f"The file's name {name[:20]!r}... is too long; choose one of up to {LONGEST} letters.")
+        raise SunError(f"The file's name {name[:20]!r}... is too long; choose one of up to {LONGEST} characters.")
     if not re.fullmatch(r"\w[\w .()+-]*", name):
         raise SunError(
             f"{prefix!r} cannot be a file's name; use letters, digits, spaces and - _ . ( ) +, and start with a letter "

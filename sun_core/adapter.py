@@ -188,7 +188,7 @@ def save_adapter(
     state = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in adapter.state_dict().items()}
     if any(not torch.isfinite(tensor).all() for tensor in state.values()):
         raise SunError(
-            f"The adapter was not saved: it has weights that are no numbers in {str(dtype).removeprefix('torch.')} "
+            f"The adapter was not saved: it has weights that are not numbers in {str(dtype).removeprefix('torch.')} "
             "(NaN or too large); train it again with a lower learning rate."
         )
     with whole_file(path) as file:

@@ -178,7 +178,7 @@ def test_weights_too_large_for_the_file_are_not_saved(adapter, tmp_path):
         too_large["1"].to_k_neg_alpha[0] = 1e6
     path = tmp_path / "adapter.safetensors"
     path.write_bytes(b"an older adapter")
-    with pytest.raises(SunError, match="The adapter was not saved: it has weights that are no numbers in float16"):
+    with pytest.raises(SunError, match="The adapter was not saved: it has weights that are not numbers in float16"):
         save_adapter(too_large, path, {})
     assert [file.name for file in tmp_path.iterdir()] == ["adapter.safetensors"]
     assert path.read_bytes() == b"an older adapter"
