@@ -305,6 +305,13 @@ def test_masked_negatives_count_in_their_places(model, family, draw, prompt, dif
 
 
 @few_families
+def test_negative_on_the_node_takes_the_place_of_the_samplers(model, draw, prompt, difference):
+    own, samplers = apply_negative(model, SETTINGS, prompt(3)), apply_negative(model, SETTINGS)
+    assert difference(draw(own), draw(samplers, negative=prompt(3))) < 1e-6
+    assert difference(draw(own), draw(samplers)) > 1e-3
+
+
+@few_families
 def test_negative_counts_only_in_its_range(model, draw, prompt, difference):
     """Of the run, set on the node, and of an entry."""
     never = apply_negative(model, NegativeSettings(start_percent=0.999, end_percent=1.0))
