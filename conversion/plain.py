@@ -60,8 +60,7 @@ def _take_out_the_rest(workflow: Workflow, installed: Installed) -> list[Edit]:
     for group in grouped([sampler for sampler in samplers if sampler.node.problem is None], workflow):
         for setting, value in wanted_values(group, PLAIN["steps"]).items():
             wanted[setting] = value if setting.role in ("steps", "boundary") else PLAIN[setting.role]
-    taken_out = [edit for sun in suns for edit in take_out(sun, set(suns))]
-    return [*edits_of(changes_for(wanted).values()), *taken_out]
+    return [*edits_of(changes_for(wanted).values()), *take_out(suns)]
 
 
 def _widgets(samplers: list[Sampler]) -> Widgets:

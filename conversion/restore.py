@@ -62,8 +62,7 @@ def read_records(workflow: Workflow, lines: Lines, samplers: list[Sampler]) -> R
 
 def undo(suns: list[Node], records: Records) -> list[Edit]:
     """Return the edits that remove nodes with a record, and those alone, and bring back the settings before them."""
-    formers, going = _formers(suns, records), set(suns)
-    made = [edit for sun in suns for edit in take_out(sun, going)]
+    formers, made = _formers(suns, records), take_out(suns)
     made += [edit for former in formers for edit in _bring_back(former)]
     return made + [edit for node in dict.fromkeys(former.node for former in formers) for edit in forget(node)]
 
@@ -136,7 +135,16 @@ def _with_shared_settings(chosen: list[Node], records: Records) -> list[Node]:
     return list(found)
 
 
-def take_out(sun: Node, suns: set[Node]) -> list[Edit]:
+def take_out(suns: list[Node]) -> list[Edit]:
+    """Remove nodes, and link what they feed to what feeds them.
+
+    All links come first: a native reroute goes with its last link, and new links can run through it.
+    """
+    going = set(suns)
+    return [*(edit for sun in suns for edit in _past(sun, going)), *(remove_node(sun.graph, sun.id) for sun in suns)]
+
+
+def _past(sun: Node, suns: set[Node]) -> list[Edit]:
     """Link what the node feeds to what feeds it, past any other node that is removed too."""
     slot = sun.inputs.get("model")
     source = slot.source if slot else None
@@ -147,12 +155,11 @@ def take_out(sun: Node, suns: set[Node]) -> list[Edit]:
         slot = earlier.inputs.get("model")
         source, via = (slot.source, slot.via) if slot else (None, None)
     unlinked = unlinked_before(sun) if has_record(sun) else []
-    linked = [
+    return [
         connect_input(sun.graph, source, consumer.node.id, consumer.input.name, via)
         for consumer in sun.graph.consumers(Source(sun.id, 0))
         if source is not None and consumer.node not in suns and [consumer.node.id, consumer.input.name] not in unlinked
     ]
-    return [*linked, remove_node(sun.graph, sun.id)]
 
 
 def _bring_back(former: Former) -> list[Edit]:

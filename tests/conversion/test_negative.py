@@ -322,3 +322,14 @@ def test_face_says_that_nothing_is_connected() -> None:
     del workflow["99"]["inputs"]["model"]
     assert shown(workflow)["face"][0] == "no MODEL is connected"
     assert shown(workflow)["badge"] is None
+
+
+@pytest.mark.parametrize("name", ["native_reroute", "native_reroutes_of_two_links", "reroute_node"])
+def test_both_nodes_are_taken_out_of_a_line_with_reroutes(name: str) -> None:
+    workflow = few_step(name)
+    for sampler in (one for one in workflow["nodes"] if one["type"] == "KSampler"):
+        sampler["widgets_values"][3] = 1.5
+    ordinary = json.loads(json.dumps(workflow).replace(FEW_STEP, CHECKPOINT))
+    both, plan = convert("speed_up", counting(ordinary)[0])
+    assert plan.edits and {NEGATIVE, "SUNSpeedUp"} <= {one["type"] for one in both["nodes"]}
+    assert same(convert("restore", both)[0], ordinary)
