@@ -30,15 +30,19 @@ def apply_sun(
 
     `negative` (CONDITIONING) takes the place of the sampler's own. `report` is told what each run did;
     `may_capture` is asked at each run whether forwards may be captured as CUDA graphs.
-    A MODEL that has a SUN adapter already gets this one in its place, and so does one with `apply_negative`.
+    A MODEL that has a SUN adapter already gets this one in its place, and so does one with `apply_negative`, which an
+    adapter at strength 0 leaves alone.
     Raises SunError if adapter and MODEL do not fit.
     """
     layers = cross_attention_layers(model.model.diffusion_model)
     check_fit(adapter, layers)
+    former = _hooks_on(model)
+    has_negative = former is not None and isinstance(former.settings, NegativeSettings)
+    if has_negative and settings.is_off:
+        return model.clone()
     patched = _with_hooks(model, layers, SunHooks(settings, negative, report, may_capture))
     patched.set_additional_models(SUN, [_adapter_patcher(adapter, model)])
-    former = _hooks_on(model)
-    if former is not None and isinstance(former.settings, NegativeSettings):
+    if former is not None and has_negative:
         _let_idle(patched, former.report)
     return patched
 
@@ -63,9 +67,11 @@ def apply_negative(
             f"This MODEL is {family}, which Negative Prompt at CFG 1 does not work on; connect a model of Stable "
             f"Diffusion 1.x, 2.x or SDXL, {FAMILIES}, or one based on them."
         )
-    if has_sun(model):
+    former = _hooks_on(model)
+    if has_sun(model) and former is not None and not former.settings.is_off:
         return _let_idle(model.clone(), report)
     patched = _with_hooks(model, layers, SunHooks(settings, negative, report, may_capture))
+    patched.remove_additional_models(SUN)  # an adapter at strength 0
     if transformer is not None:
         install_in_transformer(patched, transformer)
     return patched

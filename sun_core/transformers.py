@@ -11,13 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from comfy.ldm.cosmos.predict2 import MiniTrainDIT
-from comfy.ldm.hydit.attn_layers import apply_rotary_emb
-from comfy.ldm.hydit.models import HunYuanDiT
-from comfy.ldm.lightricks.model import LTXVModel
 from comfy.ldm.modules.attention import optimized_attention
-from comfy.ldm.pixart.pixartms import PixArtMS
-from comfy.ldm.wan.model import CameraWanModel, VaceWanModel, WanModel
 from torch import Tensor
 
 from .conditioning import BESIDE_THE_CONTEXT
@@ -235,6 +229,8 @@ class HunyuanDiT(Transformer):
 
     def evaluate(self, attention: Any, attend: Callable, options: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Evaluate CrossAttention.forward(x, y, freqs_cis_img)."""
+        from comfy.ldm.hydit.attn_layers import apply_rotary_emb  # as late as that, for the reason at BY_CLASS
+
         x, text, frequencies = args
         q = attention.q_norm(attention.q_proj(x).unflatten(-1, (attention.num_heads, -1)))
         q, _ = apply_rotary_emb(q, None, frequencies)
@@ -251,24 +247,32 @@ def _padded(text: Tensor, mask: Tensor, padding: Tensor) -> Tensor:
     return torch.cat([text[:, :-tokens], padded], dim=1)
 
 
+COSMOS = "comfy.ldm.cosmos.predict2.MiniTrainDIT"
+BY_CLASS: dict[str, type[Transformer]] = {
+    "comfy.ldm.wan.model.WanModel": Wan,
+    "comfy.ldm.wan.model.VaceWanModel": Wan,
+    "comfy.ldm.wan.model.CameraWanModel": Wan,
+    "comfy.ldm.lightricks.model.LTXVModel": LTXVideo,
+    "comfy.ldm.pixart.pixartms.PixArtMS": PixArt,
+    "comfy.ldm.hydit.models.HunYuanDiT": HunyuanDiT,
+}
+"""By the names of ComfyUI's classes: imported, one that a ComfyUI lacks would keep the whole pack from loading."""
+
+
 def transformer_of(model: Any) -> Transformer | None:
     """Return the cross-attention of ComfyUI's diffusion model; None if that is of another family.
 
     Subclasses are other families until they are known to read their text in the same way.
     """
-    if isinstance(model, MiniTrainDIT):
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(model).__mro__]
+    if COSMOS in names:
         return Cosmos(model)
-    if type(model) in (WanModel, VaceWanModel, CameraWanModel):
-        return Wan(model)
-    if type(model) is LTXVModel and not _text_follows_the_steps(model):
-        return LTXVideo(model)
-    if type(model) is PixArtMS:
-        return PixArt(model)
-    if type(model) is HunYuanDiT:
-        return HunyuanDiT(model)
-    return None
+    family = BY_CLASS.get(names[0])
+    if family is None or (family is LTXVideo and _text_follows_the_steps(model)):
+        return None
+    return family(model)
 
 
-def _text_follows_the_steps(model: LTXVModel) -> bool:
+def _text_follows_the_steps(model: Any) -> bool:
     """Whether the text that the layers read is another one in each step, as in LTX-2."""
     return getattr(model, "cross_attention_adaln", False) or getattr(model, "caption_proj_before_connector", False)

@@ -337,6 +337,17 @@ def test_adapter_on_the_same_model_wins_and_the_report_says_so(model, adapter, s
     assert len(of_adapter) == 1 and of_adapter[0].evaluations == 4
 
 
+@pytest.mark.parametrize("adapter_last", [True, False])
+def test_adapter_at_strength_0_leaves_the_negative_to_it(model, adapter, negative, sample, adapter_last):
+    off = SunSettings(0.0, 0.0)
+    if adapter_last:
+        both = apply_sun(negative, adapter, off)
+    else:
+        both = apply_negative(apply_sun(model, adapter, off), NegativeSettings())
+    assert torch.equal(sample(both), sample(negative))
+    assert not torch.equal(sample(both), sample(model))
+
+
 SD3 = {"in_channels": 16, "patch_size": 2, "depth": 1, "num_patches": 16, "qkv_bias": True}
 WAN_WITH_SOUND = {"image_model": "wan2.1", "model_type": "s2v", "dim": 128, "num_heads": 1, "num_layers": 1}
 
