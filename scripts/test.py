@@ -18,6 +18,11 @@ from workshop import REPOSITORY, environment
 QUICK = (
     *("tests/conversion", "tests/nodes", "tests/sun_core", "tests/scripts/test_static.py", "-m", "not slow"),
     *("--ignore=tests/sun_core/training", "--ignore=tests/nodes/test_train.py"),
+    # hostile files, and what stands beside other packs' nodes or in other families of models
+    *("--ignore=tests/conversion/test_hostile_workflows.py", "--ignore=tests/sun_core/test_hostile_adapters.py"),
+    *("--ignore=tests/sun_core/test_windows.py", "--ignore=tests/sun_core/test_motion.py"),
+    *("--ignore=tests/sun_core/test_regions.py", "--ignore=tests/sun_core/test_core_nodes.py"),
+    *("--ignore=tests/sun_core/test_transformers.py", "--ignore=tests/sun_core/test_graphs.py"),
 )
 MOST_WORKERS = 4  # each holds ComfyUI, a server and perhaps a browser in memory
 
