@@ -134,7 +134,7 @@ def findings(sun: Node, around: Surroundings) -> list[Finding]:
     _, model = around.lines.into(sun)
     samplers = around.fed_by(sun)
     if is_off(sun):
-        return _findings_of_off(sun, around)
+        return [finding for sampler in samplers for finding in left_behind(sampler, around)]
     found = _adapter_findings(sun, model, around)
     found += _model_findings(sun, model, around) + _few_step_findings(sun, samplers, around)
     found += _steps_findings(sun, [sampler for sampler in samplers if sampler.node.type != "SUNSampler"], around)
@@ -273,17 +273,11 @@ def _few_step_findings(sun: Node, samplers: list[Sampler], around: Surroundings)
 def _bypassed(nodes: list[Node], around: Surroundings) -> list[Edit]:
     """Return the edits that bypass nodes.
 
-    There are none if one of them does more than the LoRA that is in the way, or is what a sampler without SUN needs.
+    If one of them does more than the LoRA that is in the way, or a sampler without SUN needs it, return no edits.
     """
     if not around.workflow.has_modes or any(len(n.texts) > 1 or n in around.named_without_sun for n in nodes):
         return []
     return [edit for node in nodes for edit in bypass(node)]
-
-
-def _findings_of_off(sun: Node, around: Surroundings) -> list[Finding]:
-    return (
-        [finding for sampler in around.fed_by(sun) for finding in left_behind(sampler, around)] if is_off(sun) else []
-    )
 
 
 def is_off(sun: Node) -> bool:

@@ -42,7 +42,7 @@ def texts() -> Iterator[str]:
 
 
 def texts_of_the_method() -> Iterator[str]:
-    """Find every text of sun_core that remembers its values, and the names of files that are no adapters."""
+    """Find every text of sun_core that remembers its values, and the names of files that are not adapters."""
     for file in sorted((PACK / "sun_core").glob("*.py")):
         for found in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             is_call = isinstance(found, ast.Call) and isinstance(found.func, ast.Name) and bool(found.args)

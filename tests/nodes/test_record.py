@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from comfy_execution.graph import DynamicPrompt
+from comfy_execution.progress import reset_progress_state
 from sun_pack.nodes.record import give_empty_records, record
 from sun_pack.sun_core.run import RunReport
 
@@ -39,5 +41,10 @@ def test_malformed_bodies_are_passed_on_to_comfyui(queued: Any) -> None:
 
 def test_run_of_a_node_that_is_not_in_the_running_prompt_is_not_recorded() -> None:
     """As in a prompt that was queued by something else, or that got the MODEL from elsewhere."""
-    record("1", RunReport(4))
-    record(None, RunReport(4))
+    prompt = give_empty_records({"prompt": {"2": {**NODE}, "3": {"class_type": "KSampler"}}})["prompt"]
+    reset_progress_state("a prompt", DynamicPrompt(prompt))
+    for node_id in ("1", "3", None):
+        record(node_id, RunReport(4))
+    assert prompt == {"2": {**NODE, "_meta": {"sun": []}}, "3": {"class_type": "KSampler"}}
+    record("2", RunReport(4))
+    assert len(prompt["2"]["_meta"]["sun"]) == 1

@@ -26,6 +26,7 @@ from sun_pack.sun_core.layers import cross_attention_layers
 from sun_pack.sun_core.nag import NagSettings
 from torch.nn.functional import scaled_dot_product_attention
 
+from .small_transformers import randomise
 from .unet_configs import SD2, SD15, SDXL
 
 CPU = torch.device("cpu")
@@ -76,16 +77,6 @@ def test_pictures_are_those_of_the_public_packs(model, sample, difference, refer
 def test_picture_equals_a_plain_re_computation(model, negative, sample, difference, reference, batch):
     expected = sample(recomputed(model, reference.io["in.neg0"]), batch=batch)
     assert difference(sample(negative, batch=batch), expected) < 1e-5
-
-
-def randomise(module):
-    """Give every weight values of a size that carries signals on."""
-    torch.manual_seed(0)
-    for name, parameter in module.named_parameters():
-        if parameter.ndim > 1:
-            parameter.data = torch.randn_like(parameter) * parameter[0].numel() ** -0.5
-        else:
-            parameter.data.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
 def small(config, **changes):

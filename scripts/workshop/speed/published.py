@@ -49,7 +49,7 @@ def _cell(figure: dict[str, Any] | None) -> str:
 
 
 def training_table(folder: Path = TRAINING) -> str:
-    """Return a Markdown table with a row for each measurement of training, or a sentence if there are none."""
+    """Return a Markdown table with a row for each measurement of training, or a sentence if nothing was measured."""
     measured = [row for file in sorted(folder.glob("*.json")) for row in json.loads(file.read_text(encoding="utf-8"))]
     if not measured:
         return "Nothing was measured on a GPU yet: `--dry-run` measures it on yours."
