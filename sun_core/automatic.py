@@ -70,6 +70,8 @@ def _is_whole_ddim_uniform(sigmas: Tensor, model_sampling: Any) -> bool:
     """Whether this is all of ComfyUI's ddim_uniform, the one scheduler that begins a whole run below the highest sigma:
     at 4 steps a quarter below. Asked for n steps it gives n or more.
     """
+    if not sigmas[0] < model_sampling.sigmas[-1]:  # most runs: making the schedules waits for the device at each value
+        return False
     steps = len(sigmas) - 1
     schedules = (comfy.samplers.ddim_scheduler(model_sampling, asked) for asked in range(steps, 0, -1))
     return any(schedule.equal(sigmas.cpu()) for schedule in schedules if len(schedule) == len(sigmas))
