@@ -11,7 +11,7 @@ from .attention_patch import install, separate_attentions
 from .branches import SUN
 from .errors import SunError
 from .hooks import IdleHook, Report, SunHooks
-from .layers import CrossAttentionLayer, cross_attention_layers
+from .layers import cross_attention_layers
 from .neighbours import IDLE
 from .settings import NegativeSettings, SunSettings
 from .transformer_patch import install_in_transformer, separate_transformer
@@ -40,7 +40,7 @@ def apply_sun(
     has_negative = former is not None and isinstance(former.settings, NegativeSettings)
     if has_negative and settings.is_off:
         return model.clone()
-    patched = _with_hooks(model, layers, SunHooks(settings, negative, report, may_capture))
+    patched = _with_hooks(model, SunHooks(settings, layers, negative, report, may_capture))
     patched.set_additional_models(SUN, [_adapter_patcher(adapter, model)])
     if former is not None and has_negative:
         _let_idle(patched, former.report)
@@ -70,22 +70,22 @@ def apply_negative(
     former = _hooks_on(model)
     if has_sun(model) and former is not None and not former.settings.is_off:
         return _let_idle(model.clone(), report)
-    patched = _with_hooks(model, layers, SunHooks(settings, negative, report, may_capture))
+    patched = _with_hooks(model, SunHooks(settings, layers, negative, report, may_capture))
     patched.remove_additional_models(SUN)  # an adapter at strength 0
     if transformer is not None:
         install_in_transformer(patched, transformer)
     return patched
 
 
-def _with_hooks(model: ModelPatcher, layers: list[CrossAttentionLayer], hooks: SunHooks) -> ModelPatcher:
+def _with_hooks(model: ModelPatcher, hooks: SunHooks) -> ModelPatcher:
     """Return a clone of `model` with these hooks in place of others of ours."""
     patched = model.clone()
-    install(patched.model_options["transformer_options"], layers)
+    install(patched.model_options["transformer_options"], hooks.layers)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, hooks.outer_sample),
         (WrappersMP.SAMPLER_SAMPLE, hooks.sampler_sample),
         (WrappersMP.APPLY_MODEL, hooks.apply_model),
-        (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model if layers else hooks.transformer),
+        (WrappersMP.DIFFUSION_MODEL, hooks.diffusion_model if hooks.layers else hooks.transformer),
     ):
         patched.remove_wrappers_with_key(kind, SUN)
         patched.add_wrapper_with_key(kind, SUN, wrapper)

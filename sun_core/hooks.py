@@ -24,7 +24,7 @@ from .capture import Captures, Evaluation, Inputs, Replays, free_graphs
 from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
 from .guidance import Guidance
-from .layers import cross_attention_layers
+from .layers import CrossAttentionLayer
 from .measures import RECORD_KEY, ForwardRecord, Measures
 from .neighbours import (
     caches,
@@ -51,12 +51,20 @@ Report = Callable[[RunReport], None]
 class SunHooks:
     """The wrappers of one patched MODEL; its clones share them."""
 
-    def __init__(self, settings: Settings, negative: list | None, report: Report, may_capture: Callable[[], bool]):
-        """`negative` (CONDITIONING) takes the place of the sampler's own; `report` is told what each run did.
-
-        `may_capture` is asked at each run whether forwards may be captured as CUDA graphs.
+    def __init__(
+        self,
+        settings: Settings,
+        layers: list[CrossAttentionLayer],
+        negative: list | None,
+        report: Report,
+        may_capture: Callable[[], bool],
+    ):
+        """`layers` are those of the MODEL's U-Net, none for a transformer; `negative` (CONDITIONING) takes the place of
+        the sampler's own; `report` is told what each run did; `may_capture` is asked at each run whether forwards may
+        be captured as CUDA graphs.
         """
-        self.settings, self.negative, self.report, self.may_capture = settings, negative, report, may_capture
+        self.settings, self.layers, self.negative = settings, layers, negative
+        self.report, self.may_capture = report, may_capture
         self.captures = Captures()
         self.running: RunReport | None = None
         """The report of the run that is on."""
@@ -111,9 +119,8 @@ class SunHooks:
             return executor(*rest, **kwargs)
         model_options = extra_args["model_options"]
         transformer_options = model_options["transformer_options"]
-        layers = cross_attention_layers(guider.model_patcher.model.diffusion_model)
-        install(transformer_options, layers)
-        if layers and may_change_contexts(guider, transformer_options):
+        install(transformer_options, self.layers)
+        if self.layers and may_change_contexts(guider, transformer_options):
             record_contexts(transformer_options)
         if self.negative:
             conds = _processed(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
