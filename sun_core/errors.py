@@ -12,6 +12,10 @@ class Text(str):
         text.english, text.values = english, values
         return text
 
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, object]]:
+        """Let copies and pickles be made of both parts: the finished text may hold braces, as in a file's name."""
+        return (self.english,), self.values
+
 
 class SunError(ValueError):
     """Something an artist can put right; the message is one sentence that ComfyUI shows on the node.
