@@ -7,7 +7,7 @@ from server import PromptServer
 
 from ..sun_core.run import RunReport
 from .language import in_page_language
-from .record import record
+from .record import record, shown_as
 
 RUN_EVENT = "sun.run"
 """The event for the page: {"node": id, "text": what the run did, "changes": what the automatic settings overrode,
@@ -22,13 +22,14 @@ def run_report(node_id: str | None) -> Callable[[RunReport], None]:
         logging.log(logging.WARNING if run.findings else logging.INFO, f"SUN: {run}")
         if run.way:
             logging.info(f"SUN: {run.way}")
-        record(node_id, run)
+        shown = shown_as(node_id) if node_id is not None else None
+        record(shown, run)
         server = getattr(PromptServer, "instance", None)
-        if server is not None and node_id is not None:
+        if server is not None and shown is not None:
             counts = {"steps": run.steps, "evaluations": run.evaluations, "seconds": run.seconds}
             counts["idle"] = run.note is not None
             said = {"changes": ", ".join(run.changes), "findings": list(map(in_page_language, run.findings))}
-            told = {"node": node_id, "text": str(run), **said, **counts}
+            told = {"node": shown, "text": str(run), **said, **counts}
             server.send_sync(RUN_EVENT, told, server.client_id)
 
     return report
