@@ -42,6 +42,6 @@ def node_report(node_id: str | None) -> Callable[[str], None]:
         logging.info(text)
         server = getattr(PromptServer, "instance", None)
         if server is not None and node_id is not None:
-            server.send_progress_text(text, node_id, server.client_id)
+            server.send_progress_text(in_page_language(text), node_id, server.client_id)
 
     return report

@@ -111,7 +111,7 @@ def test_check_says_that_the_adapter_fits(folders):
     [
         ("en", f"{ADAPTER} is a web page, not the file itself; choose a SUN adapter (.safetensors)."),
         ("zh", f"{ADAPTER} 是网页，不是文件本身；请选择 SUN 适配器（.safetensors）。"),
-        ("zh-TW", f"{ADAPTER} 是网页，不是文件本身；请选择 SUN 适配器（.safetensors）。"),
+        ("zh-TW", f"{ADAPTER} 是網頁，不是檔案本身；請選擇 SUN 適配器（.safetensors）。"),
         (
             "ja",
             f"{ADAPTER} はウェブページ（ファイル本体ではないもの）です。"
