@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from .nodes.apply import SUNApply, SUNSpeedUp
+from .nodes.language import register_language
 from .nodes.negative import SUNNegative
 from .nodes.record import register_records
 from .nodes.routes import register_routes
@@ -33,4 +34,5 @@ async def comfy_entrypoint() -> SunExtension:
     register_template()
     register_routes()
     register_records()
+    register_language()
     return SunExtension()

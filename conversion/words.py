@@ -14,16 +14,13 @@ from typing import Any
 
 LOCALES = Path(__file__).resolve().parent.parent / "locales"
 
-SPOKEN = {"zh-TW": "zh"}
-"""Languages that read the messages of another one."""
-
 _language = ContextVar("language", default="en")
 
 
 @contextmanager
 def speaking(language: object) -> Iterator[None]:
     """Speak this language in the `with` block. Texts that it lacks are English."""
-    token = _language.set(SPOKEN.get(language, language) if isinstance(language, str) else "en")
+    token = _language.set(language if isinstance(language, str) else "en")
     try:
         yield
     finally:

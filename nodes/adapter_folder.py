@@ -9,7 +9,7 @@ import folder_paths
 
 from ..conversion.rules import RELEASED
 from ..sun_core.adapter import SunAdapter, load_adapter
-from ..sun_core.errors import SunError
+from ..sun_core.errors import SunError, Text
 from .language import in_page_language
 
 FOLDER = "sun"
@@ -44,24 +44,38 @@ def is_there(name: object) -> bool | str:
 
     A name that arrives over a link is None here; it is checked when the node runs.
     """
-    if name is None:
-        return True
+    missing = None if name is None else _missing(name)
+    return True if missing is None else in_page_language(missing)
+
+
+def _missing(name: object) -> Text | None:
     if not isinstance(name, str) or len(name) > LONGEST_NAME:
-        return f"{repr(name)[:80]} cannot be the name of a SUN adapter; choose a file from the list."
+        return Text("{name} cannot be the name of a SUN adapter; choose a file from the list.", name=repr(name)[:80])
     if folder_paths.get_full_path(FOLDER, name):
-        return True
+        return None
     folder = folder_paths.get_folder_paths(FOLDER)[0]
     if name == RELEASED_ADAPTER:
-        return (
-            f"The SUN adapter is not installed yet: download {RELEASED_ADAPTER} (76.8 MB, MIT) from {RELEASED_AT}, "
-            f"put it into {folder} and press R."
+        return Text(
+            "The SUN adapter is not installed yet: download {released} (76.8 MB, MIT) from {url}, put it into {folder} "
+            "and press R.",
+            released=RELEASED_ADAPTER,
+            url=RELEASED_AT,
+            folder=folder,
         )
-    there = ", ".join(folder_paths.get_filename_list(FOLDER)[:5])
-    if there:
-        return f"The SUN adapter {name} is no longer in {folder}; put it back, or choose another one ({there})."
-    return (
-        f"The SUN adapter {name} is missing, and {folder} is empty; put it back, or download {RELEASED_ADAPTER} "
-        f"(76.8 MB, MIT) from {RELEASED_AT} into that folder."
+    if there := folder_paths.get_filename_list(FOLDER)[:5]:
+        return Text(
+            "The SUN adapter {name} is no longer in {folder}; put it back, or choose another one ({there}).",
+            name=name,
+            folder=folder,
+            there=", ".join(there),
+        )
+    return Text(
+        "The SUN adapter {name} is missing, and {folder} is empty; put it back, or download {released} (76.8 MB, MIT) "
+        "from {url} into that folder.",
+        name=name,
+        folder=folder,
+        released=RELEASED_ADAPTER,
+        url=RELEASED_AT,
     )
 
 
@@ -87,17 +101,13 @@ def adapter_named(name: str | None) -> SunAdapter:
     """
     if name is None:
         raise SunError("No SUN adapter is chosen; choose a file from the list.")
-    there = is_there(name)
-    if isinstance(there, str):
-        raise SunError(there)
+    if missing := _missing(name):
+        raise SunError(missing)
     path = folder_paths.get_full_path_or_raise(FOLDER, name)
     key = (path, *_state(path))
     adapter = _loaded.get(key)
     if adapter is None:
-        try:
-            adapter = _loaded[key] = load_adapter(path)
-        except SunError as error:
-            raise SunError(in_page_language(error.sentence)) from error
+        adapter = _loaded[key] = load_adapter(path)
     return adapter
 
 

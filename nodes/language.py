@@ -1,8 +1,13 @@
 """Say the sentences of sun_core, which are English, in the language of the page."""
 
 from ..conversion.words import say, speaking
-from ..sun_core.errors import Text
+from ..sun_core.errors import SunError, Text
 from .settings import page_language
+
+
+def register_language() -> None:
+    """Let every error that an artist sees be in the language of the page."""
+    SunError.translate = staticmethod(in_page_language)
 
 
 def translated(text: str) -> str:

@@ -20,11 +20,16 @@ def new_adapter_file(prefix: str) -> Path:
     """
     name = prefix.strip()
     if len(name.encode(errors="replace")) > LONGEST:
-        raise SunError(f"The file's name {name[:20]!r}... is too long; choose one of up to {LONGEST} characters.")
+        raise SunError(
+            "The file's name {name!r}... is too long; choose one of up to {longest} characters.",
+            name=name[:20],
+            longest=LONGEST,
+        )
     if not re.fullmatch(r"\w[\w .()+-]*", name):
         raise SunError(
-            f"{prefix!r} cannot be a file's name; use letters, digits, spaces and - _ . ( ) +, and start with a letter "
-            "or a digit."
+            "{prefix!r} cannot be a file's name; use letters, digits, spaces and - _ . ( ) +, and start with a letter "
+            "or a digit.",
+            prefix=prefix,
         )
     folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
     numbered = (folder / f"{name}_{number:05}_.safetensors" for number in count(1))

@@ -7,6 +7,9 @@ before its picture is saved, appends one line. This holds for a SUN node from th
 are those of the prompt that executed it.
 
 A picture that ComfyUI draws from its cache, without sampling, has an empty list: its record is in the former picture.
+
+Loops of other packs run copies of nodes, made while the prompt runs, whose ids are like 3.0.1. A copy's runs belong to
+the node that it is shown as. A SUN node that another node makes for itself, shown as that one, leaves no record.
 """
 
 from typing import Any
@@ -43,19 +46,23 @@ def give_empty_records(queued: dict[str, Any]) -> dict[str, Any]:
     return queued
 
 
+def shown_as(node_id: str) -> str:
+    """Return the id of the node that the page shows as `node_id`: another one for a copy that runs in a loop."""
+    return get_progress_state().dynprompt.get_display_node_id(node_id)
+
+
 def record(node_id: str | None, run: RunReport) -> None:
-    """Add a line on a run to the records of the SUN node `node_id` in the running prompt.
+    """Add a line on a run to the records of the SUN node shown as `node_id` in the running prompt.
 
     The lines are English, without paths and without what differs from time to time. A line that is there already, as
     from the other tiles of an upscaler, is not added again.
     """
-    running = get_progress_state().dynprompt
-    nodes = running.get_original_prompt()
+    nodes = get_progress_state().dynprompt.get_original_prompt()
     lines = as_dict(as_dict(nodes.get(node_id)).get("_meta")).get(KEY)
     if not isinstance(lines, list):  # queued by something else than POST /prompt
         return
     context = get_executing_context()
-    sampler = context and running.get_display_node_id(context.node_id)
+    sampler = context and shown_as(context.node_id)
     name = f"{nodes[sampler]['class_type']} #{sampler}: " if sampler in nodes else ""
     line = f"{name}{run.facts}"
     if line not in lines:

@@ -7,12 +7,13 @@ from server import PromptServer
 
 from ..sun_core.run import RunReport
 from .language import in_page_language
-from .record import record
+from .record import record, shown_as
 
 RUN_EVENT = "sun.run"
-"""The event for the page: {"node": id, "text": what the run did, "changes": what the automatic settings overrode,
-"findings": a list of sentences in the page's language, each what makes the picture another one than asked for and its
-remedy, "steps", "evaluations", "seconds", "idle": whether the node did nothing because the MODEL has an adapter}."""
+"""The event for the page: {"node": id, "text": what the run did, "changes": what the automatic settings overrode and
+"findings": a list of sentences, each what makes the picture another one than asked for and its remedy, both in the
+page's language, "steps", "evaluations", "seconds", "idle": whether the node did nothing because the MODEL has an
+adapter}."""
 
 
 def run_report(node_id: str | None) -> Callable[[RunReport], None]:
@@ -22,13 +23,14 @@ def run_report(node_id: str | None) -> Callable[[RunReport], None]:
         logging.log(logging.WARNING if run.findings else logging.INFO, f"SUN: {run}")
         if run.way:
             logging.info(f"SUN: {run.way}")
-        record(node_id, run)
+        shown = shown_as(node_id) if node_id is not None else None
+        record(shown, run)
         server = getattr(PromptServer, "instance", None)
-        if server is not None and node_id is not None:
+        if server is not None and shown is not None:
             counts = {"steps": run.steps, "evaluations": run.evaluations, "seconds": run.seconds}
             counts["idle"] = run.note is not None
-            said = {"changes": ", ".join(run.changes), "findings": list(map(in_page_language, run.findings))}
-            told = {"node": node_id, "text": str(run), **said, **counts}
+            changes, findings = (list(map(in_page_language, texts)) for texts in (run.changes, run.findings))
+            told = {"node": shown, "text": str(run), "changes": ", ".join(changes), "findings": findings, **counts}
             server.send_sync(RUN_EVENT, told, server.client_id)
 
     return report
@@ -41,6 +43,6 @@ def node_report(node_id: str | None) -> Callable[[str], None]:
         logging.info(text)
         server = getattr(PromptServer, "instance", None)
         if server is not None and node_id is not None:
-            server.send_progress_text(text, node_id, server.client_id)
+            server.send_progress_text(in_page_language(text), node_id, server.client_id)
 
     return report

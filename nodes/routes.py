@@ -28,12 +28,17 @@ from ..sun_core.errors import SunError, Text
 from ..sun_core.model_header import ModelHeader, read_model_header
 from .adapter_folder import FOLDER, shown_metadata
 from .language import translated
+from .settings import DEFAULT_USER, page_language
 from .version import pack_version
 
 VERSION = pack_version()
 JSON = "application/json"
 LARGEST_BODY = 16 * 2**20
 """Bytes, unpacked; a workflow of 2,000 nodes has about 2 MB."""
+MOST_MARKS = 2_000_000
+"""The most brackets, braces and commas; a workflow of 5,000 nodes has about 300,000. Python parses a list in C, and no
+other thread runs meanwhile: 16 MB of "[]," would stop the server for six seconds.
+"""
 MODEL_FOLDERS = ("checkpoints", "diffusion_models")
 MODEL_EXTENSIONS = (".safetensors", ".sft")
 
@@ -82,12 +87,22 @@ async def post_plain(request: web.Request) -> web.Response:
 
 async def _answer(request: web.Request, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> web.Response:
     """Receive a body and answer it in a thread, which parses JSON, reads files and writes JSON."""
-    try:
-        received = await _received(request)
-    except ConversionError as error:
-        return web.Response(status=400, text=_json({"error": str(error)}), content_type=JSON)
-    status, text = await asyncio.to_thread(_answered, received, answer)
+    with speaking(page_language(_user_of(request))):  # until the body has said more
+        try:
+            received = await _received(request)
+        except ConversionError as error:
+            return web.Response(status=400, text=_json({"error": str(error)}), content_type=JSON)
+        status, text = await asyncio.to_thread(_answered, received, answer)
     return web.Response(status=status, text=text, content_type=JSON)
+
+
+def _user_of(request: web.Request) -> str:
+    """Return whose settings hold for a request."""
+    server = getattr(PromptServer, "instance", None)  # absent if nodes are loaded without a server
+    try:
+        return server.user_manager.get_request_user_id(request) if server else DEFAULT_USER
+    except KeyError:  # with --multi-user, from a page on which nobody is logged in
+        return DEFAULT_USER
 
 
 async def _received(request: web.Request) -> bytes:
@@ -96,9 +111,10 @@ async def _received(request: web.Request) -> bytes:
         async for chunk in request.content.iter_chunked(2**16):
             received += chunk
             if len(received) > LARGEST_BODY:
-                raise ConversionError(f"The workflow is larger than {LARGEST_BODY // 2**20} MB, too large for SUN.")
+                most = LARGEST_BODY // 2**20
+                raise ConversionError(say("The workflow is larger than {most} MB, too large for SUN.", most=most))
     except web.RequestPayloadError:
-        raise ConversionError("The request is damaged: its content is not what its headers say.") from None
+        raise ConversionError(say("The request is damaged: its content is not what its headers say.")) from None
     return bytes(received)
 
 
@@ -121,12 +137,14 @@ def _answered(received: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]
 
 
 def _parsed(received: bytes) -> dict[str, Any]:
+    if sum(map(received.count, (b"[", b"{", b","))) > MOST_MARKS:
+        raise ConversionError(say("The workflow holds too many values for SUN; split it to convert its parts."))
     try:
         body = finite_json.parse(received)
     except ValueError:
-        raise ConversionError("The request is not valid JSON.") from None
+        raise ConversionError(say("The request is not valid JSON.")) from None
     if not isinstance(body, dict):
-        raise ConversionError("The request must be a JSON object.")
+        raise ConversionError(say("The request must be a JSON object."))
     return body
 
 

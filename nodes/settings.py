@@ -1,4 +1,8 @@
-"""What the server reads of the settings dialog of the page."""
+"""What the server reads of the settings dialog of the page.
+
+With --multi-user each user has settings. A request names its user, but a prompt does not: ComfyUI queues the JSON of
+POST /prompt alone. So what runs and checks of a prompt say and do follows the settings of the user `default`.
+"""
 
 import json
 from pathlib import Path
@@ -8,21 +12,22 @@ import folder_paths
 
 REPLAY = "SUN.ReplayForwards"
 LANGUAGE = "Comfy.Locale"
+DEFAULT_USER = "default"
+"""The one user that most servers have."""
 
 
 def may_capture() -> bool:
     """Say whether forwards may be captured as CUDA graphs; without a setting they may."""
-    return _settings().get(REPLAY) is not False
+    return _settings(DEFAULT_USER).get(REPLAY) is not False
 
 
-def page_language() -> str:
-    """Return the language of the page, such as zh; en without a setting."""
-    return str(_settings().get(LANGUAGE, "en"))
+def page_language(user: str = DEFAULT_USER) -> str:
+    """Return the language of a user's page, such as zh; en without a setting."""
+    return str(_settings(user).get(LANGUAGE, "en"))
 
 
-def _settings() -> dict[str, Any]:
-    """Read the settings of the one user that most servers have."""
-    file = Path(folder_paths.get_user_directory()) / "default" / "comfy.settings.json"
+def _settings(user: str) -> dict[str, Any]:
+    file = Path(folder_paths.get_user_directory()) / user / "comfy.settings.json"
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

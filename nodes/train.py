@@ -9,8 +9,9 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from ..sun_core.adapter import SunAdapter, save_adapter
-from ..sun_core.errors import SunError
+from ..sun_core.errors import SunError, Text
 from ..sun_core.training.recipe import SEGMENTS
+from .language import in_page_language
 from .new_adapter_file import new_adapter_file
 from .report import node_report
 from .schema import SunAdapterType, advanced, sun_schema
@@ -165,9 +166,12 @@ class SUNSaveAdapter(io.ComfyNode):
             save_adapter(sun_adapter, path, {})
         except OSError as error:
             raise SunError(
-                f"{path.name} cannot be written to {path.parent} ({error.strerror}); let ComfyUI write there."
+                "{name} cannot be written to {folder} ({why}); let ComfyUI write there.",
+                name=path.name,
+                folder=path.parent,
+                why=error.strerror,
             ) from error
-        return io.NodeOutput(ui=ui.PreviewText(f"Saved as {path.name}"))
+        return io.NodeOutput(ui=ui.PreviewText(in_page_language(Text("Saved as {name}", name=path.name))))
 
 
 @contextmanager
@@ -177,8 +181,9 @@ def named_if_missing() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise SunError(
-            f"Training needs the Python package {error.name}, which is not installed; run 'python -m pip install "
-            f"{error.name}' with the Python of ComfyUI and start ComfyUI again."
+            "Training needs the Python package {package}, which is not installed; run 'python -m pip install "
+            "{package}' with the Python of ComfyUI and start ComfyUI again.",
+            package=error.name,
         ) from error
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..sun_core.adapter import SunAdapter, save_adapter
-from ..sun_core.errors import SunError
+from ..sun_core.errors import SunError, Text
 from ..sun_core.training.config import TrainingConfig
 from ..sun_core.training.evaluation import Evaluation
 from ..sun_core.training.loss_curve import loss_curve
@@ -51,7 +51,14 @@ def train(inputs: dict[str, list], report: Callable[[str], None]) -> tuple[SunAd
         with _saved_if_ended_early(trainer, report):
             _run(trainer, evaluation)
             adapter = trained_adapter(trainer, evaluation)
-    report(f"Trained {trainer.done} steps on {len(examples)} pictures; the loss is {trainer.losses[-1]:.4g} now.")
+    report(
+        Text(
+            "Trained {steps} steps on {pictures} pictures; the loss is {loss:.4g} now.",
+            steps=trainer.done,
+            pictures=len(examples),
+            loss=trainer.losses[-1],
+        )
+    )
     return adapter, loss_curve(trainer.losses)
 
 
@@ -74,12 +81,17 @@ def _saved_if_ended_early(trainer: Trainer, report: Callable[[str], None]) -> It
         yield
     except BaseException:
         if trainer.done and trainer.is_average_finite():
-            path = new_adapter_file(f"unfinished_{trainer.done}_steps")
+            steps = trainer.done
+            path = new_adapter_file(f"unfinished_{steps}_steps")
             try:
                 save_adapter(trained_adapter(trainer, None), path, {})
-                report(f"Ended after {trainer.done} steps; what was learned is in {path.name}.")
+                learned = Text("Ended after {steps} steps; what was learned is in {name}.", steps=steps, name=path.name)
+                report(learned)
             except (OSError, SunError) as error:  # what ended the training is still to be told
-                report(f"Ended after {trainer.done} steps; what was learned could not be saved ({error}).")
+                lost = Text(
+                    "Ended after {steps} steps; what was learned could not be saved ({why}).", steps=steps, why=error
+                )
+                report(lost)
         raise
 
 

@@ -127,9 +127,11 @@ def check_fit(adapter: SunAdapter, layers: list[CrossAttentionLayer]) -> None:
     if adapter.layout.layers == model.layers:
         return
     raise SunError(
-        f"This SUN adapter does not fit this MODEL: the adapter is for {adapter.layout.describe()}, "
-        f"the MODEL is {model.describe()}; {adapter.layout.first_difference(model)}; "
-        "choose an adapter that was made for this model family."
+        "This SUN adapter does not fit this MODEL: the adapter is for {its}, the MODEL is {model}; {difference}; "
+        "choose an adapter that was made for this model family.",
+        its=adapter.layout.describe(),
+        model=model.describe(),
+        difference=adapter.layout.first_difference(model),
     )
 
 
@@ -188,8 +190,9 @@ def save_adapter(
     state = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in adapter.state_dict().items()}
     if any(not torch.isfinite(tensor).all() for tensor in state.values()):
         raise SunError(
-            f"The adapter was not saved: it has weights that are not numbers in {str(dtype).removeprefix('torch.')} "
-            "(NaN or too large); train it again with a lower learning rate."
+            "The adapter was not saved: it has weights that are not numbers in {dtype} (NaN or too large); train it "
+            "again with a lower learning rate.",
+            dtype=str(dtype).removeprefix("torch."),
         )
     with whole_file(path) as file:
         file.write(save(state, metadata={**adapter.metadata, **metadata}))

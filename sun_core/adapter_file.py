@@ -65,21 +65,30 @@ class AdapterLayout:
         """The family's name if the layout gives it away, else ''."""
         return _FAMILIES.get((len(self.layers), self.context_dim), "")
 
-    def describe(self) -> str:
-        name = self.family or "a model"
-        return f"{name} with {len(self.layers)} cross-attention layers and text width {self.context_dim}"
+    def describe(self) -> Text:
+        return Text(
+            "{family} with {count} cross-attention layers and text width {width}",
+            family=self.family or Text("a model"),
+            count=len(self.layers),
+            width=self.context_dim,
+        )
 
-    def first_difference(self, model: "AdapterLayout") -> str:
+    def first_difference(self, model: "AdapterLayout") -> Text:
         """Where two layouts that are not equal differ first, in words."""
         for number in sorted(self.layers.keys() | model.layers.keys()):
             mine, its = self.layers.get(number), model.layers.get(number)
             if mine is None:
-                return f"the adapter lacks layer {number}"
+                return Text("the adapter lacks layer {number}", number=number)
             if its is None:
-                return f"the MODEL has no layer {number}"
+                return Text("the MODEL has no layer {number}", number=number)
             if mine != its:
-                return f"layer {number} is {mine[0]}x{mine[1]} in the adapter and {its[0]}x{its[1]} in the MODEL"
-        return "they have the same layers"
+                return Text(
+                    "layer {number} is {mine} in the adapter and {its} in the MODEL",
+                    number=number,
+                    mine=f"{mine[0]}x{mine[1]}",
+                    its=f"{its[0]}x{its[1]}",
+                )
+        return Text("they have the same layers")
 
 
 def read_layout(path: str | Path) -> tuple[AdapterLayout, torch.dtype, dict[str, str]]:

@@ -9,7 +9,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from .adapter import SunAdapter, check_fit
 from .attention_patch import install, separate_attentions
 from .branches import SUN
-from .errors import SunError
+from .errors import SunError, Text
 from .hooks import IdleHook, Report, SunHooks
 from .layers import cross_attention_layers
 from .neighbours import IDLE
@@ -64,8 +64,10 @@ def apply_negative(
     if not layers and transformer is None:
         family = type(getattr(model.model, "model_config", model.model)).__name__
         raise SunError(
-            f"This MODEL is {family}, which Negative Prompt at CFG 1 does not work on; connect a model of Stable "
-            f"Diffusion 1.x, 2.x or SDXL, {FAMILIES}, or one based on them."
+            "This MODEL is {family}, which Negative Prompt at CFG 1 does not work on; connect a model of Stable "
+            "Diffusion 1.x, 2.x or SDXL, {families}, or one based on them.",
+            family=family,
+            families=Text(FAMILIES),
         )
     former = _hooks_on(model)
     if has_sun(model) and former is not None and not former.settings.is_off:

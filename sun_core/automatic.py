@@ -32,12 +32,12 @@ def automatic_settings(guider: Any, sampler: Any, sigmas: Tensor) -> Iterator[tu
         trailing = trailing_sigmas(model_sampling.sigmas, len(sigmas) - 1).to(sigmas)
     else:
         trailing = trailing_between(sigmas, model_sampling.sigmas)
-    changes = []
+    changes: list[str] = []
     if not _is_deterministic(sampler):
-        changes.append(f"sampler {_name(sampler)} -> euler")
+        changes.append(Text("sampler {name} -> euler", name=_name(sampler)))
         sampler = comfy.samplers.ksampler("euler")
     if not trailing.equal(sigmas):
-        changes.append("scheduler -> trailing")
+        changes.append(Text("scheduler -> trailing"))
     with no_guidance(guider) as of_guidance:
         yield sampler, trailing, of_guidance + changes
 
@@ -91,5 +91,5 @@ def _name(sampler: Any) -> str:
     function = getattr(sampler, "sampler_function", None)
     name = getattr(function, "__name__", type(sampler).__name__)
     if name in _DETERMINISTIC and not _is_comfyuis(function):  # another pack's, which "euler -> euler" would not tell
-        return f"{name} of another pack"
+        return Text("{name} of another pack", name=name)
     return name.removeprefix("sample_")

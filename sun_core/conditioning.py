@@ -131,8 +131,10 @@ def _negative_entry(cond: dict[str, Any], context_dim: int, latent_size: Sequenc
     context = _words(cond["model_conds"])
     if context.shape[-1] != context_dim:
         raise SunError(
-            f"The negative prompt was encoded {context.shape[-1]} wide, but this MODEL reads {context_dim}; "
-            "encode it with the CLIP of the checkpoint that is connected."
+            "The negative prompt was encoded {wide} wide, but this MODEL reads {context_dim}; encode it with the CLIP "
+            "of the checkpoint that is connected.",
+            wide=context.shape[-1],
+            context_dim=context_dim,
         )
     return NegativeEntry(
         context,
@@ -155,8 +157,10 @@ def _words(model_conds: dict[str, Any]) -> Tensor:
     mask = model_conds["attention_mask"].cond.bool()
     if mask.shape[-1] != context.shape[1]:  # ComfyUI itself cannot evaluate it either
         raise SunError(
-            f"The negative conditioning has {context.shape[1]} tokens and the mask of {mask.shape[-1]}, as behind "
-            "Conditioning (Concat), which this MODEL cannot read; encode the whole negative prompt in one node."
+            "The negative conditioning has {tokens} tokens and the mask of {masked}, as behind Conditioning (Concat), "
+            "which this MODEL cannot read; encode the whole negative prompt in one node.",
+            tokens=context.shape[1],
+            masked=mask.shape[-1],
         )
     if not (mask == mask[:1]).all():
         raise SunError(

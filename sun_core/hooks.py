@@ -302,8 +302,10 @@ def _check_negative(guider: Any, node: str) -> None:
             "sampler's negative input, with an empty text if nothing is to be avoided."
         )
     raise SunError(
-        f"SUN needs a negative prompt, which may be empty, and {_node_of(guider)} has none; use KSampler or CFGGuider, "
-        f"or connect one to the negative input of {node}."
+        "SUN needs a negative prompt, which may be empty, and {guider} has none; use KSampler or CFGGuider, or connect "
+        "one to the negative input of {node}.",
+        guider=_node_of(guider),
+        node=node,
     )
 
 

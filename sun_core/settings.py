@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .automatic import automatic_settings, findings_of_part, no_guidance
 from .branches import AdapterBranches, BranchSource, OwnBranches, Strengths
+from .errors import Text
 from .nag import NagSettings
 from .transformer_branches import TransformerBranches
 from .transformers import transformer_of
@@ -68,7 +69,7 @@ class SunSettings:
     end_percent: float = 1.0
     automatic: bool = True
     """CFG 1, trailing sigmas and a deterministic sampler, whatever the sampler says."""
-    node = "Apply SUN Adapter"
+    node = Text("Apply SUN Adapter")
     enough_steps = 4
 
     @property
@@ -98,7 +99,7 @@ class NegativeSettings:
     end_percent: float = 1.0
     automatic: bool = True
     """CFG 1, whatever the sampler says; the rest is the sampler's."""
-    node = "Negative Prompt at CFG 1"
+    node = Text("Negative Prompt at CFG 1")
     enough_steps = None
 
     @property

@@ -29,6 +29,6 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise SunError(
-                f"The disk is full: {path} could not be written; free some space and start again."
+                "The disk is full: {path} could not be written; free some space and start again.", path=path
             ) from error
         raise

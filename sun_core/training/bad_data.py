@@ -16,6 +16,8 @@ class BadData:
     def report(self, sentence: str) -> None:
         """Note what cannot be used; raises SunError if the run must stop at it."""
         if self.stops:
-            raise SunError(f"{sentence}; put it right, or set on_bad_data to skip to train without it.")
+            raise SunError(
+                "{sentence}; put it right, or set on_bad_data to skip to train without it.", sentence=sentence
+            )
         self.found.append(sentence)
         logging.warning(f"Skipped: {sentence}.")

@@ -46,4 +46,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise almost anything
         reason = str(error).partition("\n")[0].rstrip(". ") or type(error).__name__
-        raise SunError(f"The checkpoint {path} cannot be read ({reason}); delete it to start this run anew.") from error
+        raise SunError(
+            "The checkpoint {path} cannot be read ({reason}); delete it to start this run anew.",
+            path=path,
+            reason=reason,
+        ) from error

@@ -1,17 +1,18 @@
 """All settings of a training run, with defaults per model family, as in a run's config.yaml."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from ..errors import SunError
+from ..errors import SunError, Text
 from .prompt_pairs import NegativeMix
 from .recipe import Recipe
 
 PRECISIONS = ("auto", "no", "fp16", "bf16")
 OPTIMIZERS = ("auto", "adamw", "adamw8bit")
 ON_BAD_DATA = ("stop", "skip")
+ONE_OR_MORE, ABOVE_0 = Text("1 or more"), Text("above 0")
 
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "Stable Diffusion 1.x": {},
@@ -76,19 +77,21 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "save_every", "width", "height"):
-            _require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+            _require(getattr(self, name) >= 1, name, ONE_OR_MORE, getattr(self, name))
         for name in ("width", "height"):
-            _require(getattr(self, name) % 8 == 0, name, "a multiple of 8", getattr(self, name))
+            _require(getattr(self, name) % 8 == 0, name, Text("a multiple of 8"), getattr(self, name))
         recipe = self.recipe
-        _require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
-        _require(self.gradient_clip > 0, "gradient_clip", "above 0", self.gradient_clip)
-        _require(recipe.teacher_stride >= 1, "recipe.teacher_stride", "1 or more", recipe.teacher_stride)
-        _require(0 <= recipe.rollout_share <= 1, "recipe.rollout_share", "from 0 to 1", recipe.rollout_share)
+        _require(self.learning_rate > 0, "learning_rate", ABOVE_0, self.learning_rate)
+        _require(self.gradient_clip > 0, "gradient_clip", ABOVE_0, self.gradient_clip)
+        _require(recipe.teacher_stride >= 1, "recipe.teacher_stride", ONE_OR_MORE, recipe.teacher_stride)
+        _require(0 <= recipe.rollout_share <= 1, "recipe.rollout_share", Text("from 0 to 1"), recipe.rollout_share)
         for name, decay in (("ema", self.ema), ("recipe.target_ema", recipe.target_ema)):
-            _require(0 <= decay < 1, name, "at least 0 and below 1", decay)
-        _require(self.guidance[0] <= self.guidance[1], "guidance", "a range from low to high", list(self.guidance))
+            _require(0 <= decay < 1, name, Text("at least 0 and below 1"), decay)
+        _require(
+            self.guidance[0] <= self.guidance[1], "guidance", Text("a range from low to high"), list(self.guidance)
+        )
         for name, known in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS), ("on_bad_data", ON_BAD_DATA)):
-            _require(getattr(self, name) in known, name, " or ".join(known), getattr(self, name))
+            _require(getattr(self, name) in known, name, _one_of(known), getattr(self, name))
 
     def to_mapping(self) -> dict[str, Any]:
         """Convert to plain values for YAML and JSON; `with_values` reads them back."""
@@ -109,7 +112,11 @@ def _with_values(settings: Any, values: Mapping[str, Any], within: str) -> Any:
     changed = {}
     for name, value in values.items():
         if name not in known:
-            raise SunError(f"{within}{name} is not a training setting; the settings are {', '.join(known)}.")
+            raise SunError(
+                "{name} is not a training setting; the settings are {known}.",
+                name=f"{within}{name}",
+                known=", ".join(known),
+            )
         changed[name] = _like(known[name], value, f"{within}{name}")
     return replace(settings, **changed)
 
@@ -117,26 +124,29 @@ def _with_values(settings: Any, values: Mapping[str, Any], within: str) -> Any:
 def _like(example: Any, value: Any, name: str) -> Any:
     """Convert `value` to the kind of `example`, the setting's present value."""
     if is_dataclass(example):
-        _require(isinstance(value, Mapping), name, "a group of settings", value)
+        _require(isinstance(value, Mapping), name, Text("a group of settings"), value)
         return _with_values(example, value, f"{name}.")
     if isinstance(example, bool):
-        _require(isinstance(value, bool), name, "true or false", value)
+        _require(isinstance(value, bool), name, Text("true or false"), value)
         return value
     if isinstance(example, int):
-        _require(isinstance(value, int) and not isinstance(value, bool), name, "a whole number", value)
+        _require(isinstance(value, int) and not isinstance(value, bool), name, Text("a whole number"), value)
         return value
     if isinstance(example, float):
         return _number(value, name)
     if isinstance(example, str):
         value = "no" if value is False else value  # as YAML reads it
-        _require(isinstance(value, str), name, "a word", value)
+        _require(isinstance(value, str), name, Text("a word"), value)
         return value
     if name == "guidance":
         pair = value if isinstance(value, (list, tuple)) else (value, value)
-        _require(len(pair) == 2, name, "a number or two", value)
+        _require(len(pair) == 2, name, Text("a number or two"), value)
         return tuple(_number(v, name) for v in pair)
     _require(
-        isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value), name, "a list of texts", value
+        isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value),
+        name,
+        Text("a list of texts"),
+        value,
     )
     return tuple(value)
 
@@ -147,14 +157,23 @@ def _number(value: Any, name: str) -> float:
         number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    _require(not math.isnan(number), name, "a number", value)
-    _require(not math.isinf(number), name, "a finite number", value)
+    _require(not math.isnan(number), name, Text("a number"), value)
+    _require(not math.isinf(number), name, Text("a finite number"), value)
     return number
 
 
-def _require(holds: bool, name: str, expected: str, found: object) -> None:
+def _require(holds: bool, name: str, expected: Text, found: object) -> None:
     if not holds:
-        raise SunError(f"The training setting {name} is {found!r}, and must be {expected}.")
+        raise SunError(
+            "The training setting {name} is {found!r}, and must be {expected}.",
+            name=name,
+            found=found,
+            expected=expected,
+        )
+
+
+def _one_of(words: Sequence[str]) -> Text:
+    return Text("one of {words}", words=", ".join(words))
 
 
 def _plain(value: Any) -> Any:

@@ -61,11 +61,15 @@ def read_pictures(data: Path, bad: BadData) -> Iterator[Picture]:
     """
     shards = [data] if data.suffix == ".tar" else sorted(data.glob("*.tar"))
     if not data.exists():
-        raise SunError(f"There is no training data at {data}; name a folder of pictures, or WebDataset shards (.tar).")
+        raise SunError(
+            "There is no training data at {data}; name a folder of pictures, or WebDataset shards (.tar).", data=data
+        )
     if shards:
         return _with_usable_captions(_shards(shards, bad), bad)
     if data.is_file():
-        raise SunError(f"{data} is not training data; name a folder of pictures, or WebDataset shards (.tar).")
+        raise SunError(
+            "{data} is not training data; name a folder of pictures, or WebDataset shards (.tar).", data=data
+        )
     read = _metadata if (data / METADATA).exists() else _folder
     return _with_usable_captions(read(data, bad), bad)
 

@@ -28,7 +28,8 @@ class NegativeMix:
     def __post_init__(self) -> None:
         if min(astuple(self)) < 0 or sum(astuple(self)) <= 0:
             raise SunError(
-                f"The shares of negatives are {astuple(self)}; each must be 0 or more, and at least one above 0."
+                "The shares of negatives are {shares}; each must be 0 or more, and at least one above 0.",
+                shares=astuple(self),
             )
 
 

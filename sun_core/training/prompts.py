@@ -57,7 +57,7 @@ class TextEncoder:
 def _check(text: str) -> None:
     """Raise SunError for a text that cannot be meant as a prompt."""
     if problem := problem_of(text):
-        raise SunError(f"A prompt, {text[:40]!r}..., {problem}; change it.")
+        raise SunError("A prompt, {text!r}..., {problem}; change it.", text=text[:40], problem=problem)
 
 
 class Prompts:
@@ -79,7 +79,9 @@ class Prompts:
             try:
                 prompt = self.encoder(text)
             except RecursionError:  # in ComfyUI, which reads (weights) so
-                raise SunError(f"A prompt, {text[:40]!r}..., nests parentheses too deeply; remove some.") from None
+                raise SunError(
+                    "A prompt, {text!r}..., nests parentheses too deeply; remove some.", text=text[:40]
+                ) from None
             tensors = {"context": prompt.context} | ({} if prompt.y is None else {"y": prompt.y})
             self.store[self.encoder.key(text)] = {name: t.float().cpu().clone() for name, t in tensors.items()}
 

@@ -26,4 +26,6 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.segments not in SEGMENTS:
-            raise SunError(f"An adapter cannot be trained for {self.segments} steps; choose 1, 2, 4 or 8 segments.")
+            raise SunError(
+                "An adapter cannot be trained for {steps} steps; choose 1, 2, 4 or 8 segments.", steps=self.segments
+            )

@@ -45,15 +45,21 @@ class RunFolder:
             if different := [name for name in values if name in before and before[name] != values[name]]:
                 name = different[0]
                 raise SunError(
-                    f"{self.folder} holds a run with {name} = {before[name]}, and {values[name]} was asked for; "
-                    "start it with its own settings to go on, or choose another folder with --out."
+                    "{folder} holds a run with {name} = {before}, and {asked} was asked for; start it with its own "
+                    "settings to go on, or choose another folder with --out.",
+                    folder=self.folder,
+                    name=name,
+                    before=before[name],
+                    asked=values[name],
                 )
         try:
             with whole_file(self.config) as file:
                 file.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
         except OSError as error:
             raise SunError(
-                f"The folder {self.folder} cannot be written to ({error.strerror}); choose another one with --out."
+                "The folder {folder} cannot be written to ({why}); choose another one with --out.",
+                folder=self.folder,
+                why=error.strerror,
             ) from error
         self._remove_leftovers()
 
@@ -64,8 +70,10 @@ class RunFolder:
             values = " ".join(str(error).split())
         if not isinstance(values, dict):
             raise SunError(
-                f"{self.config} does not hold the settings of a run ({values}); restore it, or choose another folder "
-                "with --out."
+                "{config} does not hold the settings of a run ({values}); restore it, or choose another folder with "
+                "--out.",
+                config=self.config,
+                values=values,
             )
         return values
 

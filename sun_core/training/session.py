@@ -148,8 +148,10 @@ class Session:
             captions = [*captions] * len(latents)
         if len(captions) != len(latents):
             raise SunError(
-                f"There are {len(latents)} pictures and {len(captions)} prompts; write one line for each picture, in "
-                "their order, or one line for all."
+                "There are {pictures} pictures and {prompts} prompts; write one line for each picture, in their "
+                "order, or one line for all.",
+                pictures=len(latents),
+                prompts=len(captions),
             )
         for latent in latents:
             self._check_size(latent)
@@ -162,8 +164,10 @@ class Session:
         height, width = (8 * size for size in latent.shape[1:])
         if (height, width) != (self.config.height, self.config.width):
             raise SunError(
-                f"A latent is {width}x{height} pixels, and width and height say "
-                f"{self.config.width}x{self.config.height}; set them to the latents' size, or connect images."
+                "A latent is {found} pixels, and width and height say {asked}; set them to the latents' size, or "
+                "connect images.",
+                found=f"{width}x{height}",
+                asked=f"{self.config.width}x{self.config.height}",
             )
 
     def trainer(self, examples: Sequence[Example]) -> Trainer:

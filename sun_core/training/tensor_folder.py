@@ -34,7 +34,9 @@ class TensorFolder(MutableMapping[str, Tensors]):
             raise KeyError(key) from None
         except SafetensorError as error:
             raise SunError(
-                f"The cached {file} is damaged ({error}); delete it, and start again to make it anew."
+                "The cached {file} is damaged ({why}); delete it, and start again to make it anew.",
+                file=file,
+                why=error,
             ) from error
 
     def __setitem__(self, key: str, tensors: Tensors) -> None:

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ..adapter import SunAdapter
-from ..errors import SunError
+from ..errors import SunError, Text
 from .batch import Batch
 from .compiled_blocks import compiled_blocks
 from .config import TrainingConfig
@@ -86,20 +86,32 @@ class Trainer:
         goals = self.distillation.goals(batches, [generator for _, generator in drawn])
         return deque(zip(batches, goals, strict=True))
 
-    def _cause(self, what: str, broken: Sequence[str]) -> str:
+    def _cause(self, what: Text, broken: Sequence[str]) -> Text:
         """Explain why a loss or a gradient is not finite, and what to do; `broken` names weights that are not."""
-        begun = f"Training stopped in step {self.done + 1}: the {what} is not a number any more"
+        begun = Text(
+            "Training stopped in step {step}: the {what} is not a number any more", step=self.done + 1, what=what
+        )
         if broken:
-            return f"{begun}, because the adapter's weights are not ({broken[0]}); lower learning_rate."
+            return Text(
+                "{begun}, because the adapter's weights are not ({weight}); lower learning_rate.",
+                begun=begun,
+                weight=broken[0],
+            )
         if not all(torch.isfinite(p).all() for p in self.distillation.unet.parameters()):
-            return f"{begun}, because the MODEL itself has weights that are not; choose another checkpoint."
+            return Text(
+                "{begun}, because the MODEL itself has weights that are not; choose another checkpoint.", begun=begun
+            )
         of_step = self.loop.batches_per_step
         if not all(self.data.batch(self.done, number, of_step)[0].is_finite() for number in range(of_step)):
-            return f"{begun}, because the data has values that are not; delete the cached latents and texts."
+            return Text(
+                "{begun}, because the data has values that are not; delete the cached latents and texts.", begun=begun
+            )
         precision = {"no": "full"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
-        return (
-            f"{begun}, though weights and data are: the U-Net overflows in {precision} precision; lower learning_rate, "
-            "or set precision to bf16 or no."
+        return Text(
+            "{begun}, though weights and data are: the U-Net overflows in {precision} precision; lower learning_rate, "
+            "or set precision to bf16 or no.",
+            begun=begun,
+            precision=precision,
         )
 
     def end(self) -> None:

@@ -10,6 +10,7 @@ import torch.distributed
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ..errors import Text
 from .config import TrainingConfig
 from .learning_rate import learning_rate_at
 from .optimizer import new_optimizer
@@ -21,7 +22,7 @@ BatchLoss = Callable[[int, int], Tensor]
 class NotFiniteError(Exception):
     """The loss or the gradient of a step is not a number."""
 
-    def __init__(self, what: str, broken: Sequence[str]):
+    def __init__(self, what: Text, broken: Sequence[str]):
         """Name what is not a number, and the parameters that were not finite before the step."""
         super().__init__(f"the {what} is not a number")
         self.what, self.broken = what, broken
@@ -127,11 +128,11 @@ class TrainingLoop:
         """Raise NotFiniteError if the loss is not a number, or the gradient is not at any scale."""
         broken = [name for name, norm in zip(self.parameters, weight_norms, strict=False) if not math.isfinite(norm)]
         if not math.isfinite(loss):
-            raise NotFiniteError("loss", broken)
+            raise NotFiniteError(Text("loss"), broken)
         # the scaler of fp16 leaves out a step that overflowed, and scales less from then on
         scaler = self.accelerator.scaler
         if not math.isfinite(gradient_norm) and (scaler is None or scaler.get_scale() < 1):
-            raise NotFiniteError("gradient", broken)
+            raise NotFiniteError(Text("gradient"), broken)
 
     @torch.no_grad()
     def _update_average(self) -> None:

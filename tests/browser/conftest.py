@@ -22,7 +22,9 @@ from workshop.server.example_workflows import fill
 from ..conversion.compare import meaning
 from .page import CanvasPage
 
-FRONTENDS = ("1.32.9", "1.58.1")  # what the oldest supported ComfyUI asks for, and the newest
+OLDEST_AND_NEWEST = "1.32.9 1.58.1"
+"""The frontend that the oldest supported ComfyUI asks for, and the newest one."""
+FRONTENDS = os.environ.get("SUN_TEST_FRONTENDS", OLDEST_AND_NEWEST).split()
 PICTURES = REPOSITORY / "build" / "browser"
 DRAWN_BY = {"litegraph": False, "vue": True}  # the setting Comfy.VueNodes.Enabled
 

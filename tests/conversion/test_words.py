@@ -18,8 +18,10 @@ from .test_corpus import load
 
 PACK = Path(__file__).parents[2]
 LANGUAGES = sorted(file.parent.name for file in PACK.glob("locales/*/messages.json"))
-COMPLETE = ["zh"]
-"""Languages that have every message; the others have at least what is said of adapter files and runs."""
+NAMED_BESIDE_PATTERNS = ("_OTHER_FORMATS", "_OTHER_MODELS", "_OTHER_FAMILIES")
+"""Tables of sun_core: in each row, what to look for, and what to call it."""
+COMMAND_ALONE = {"bad_data.py", "checkpoint.py", "pictures.py", "run_folder.py", "tensor_folder.py"}
+"""What only tools/train.py uses, which speaks English."""
 NAMES = {
     *("SD3", "Kolors", "SDXL", "Flux", "Chroma", "Stable Cascade", "Stable Video Diffusion", "Wan", "LTX-Video"),
     *("LTX-2", "Cosmos-Predict2", "Hunyuan-DiT", "PixArt", "Anima", "Qwen-Image", "Z-Image", "HiDream", "Lumina"),
@@ -42,13 +44,14 @@ def texts() -> Iterator[str]:
 
 
 def texts_of_the_method() -> Iterator[str]:
-    """Find every text of sun_core that remembers its values, and the names of files that are not adapters."""
-    for file in sorted((PACK / "sun_core").glob("*.py")):
+    """Find every sentence of the method and the nodes, and what they call files and models."""
+    files = [*(PACK / "sun_core").rglob("*.py"), *(PACK / "nodes").glob("*.py")]
+    for file in sorted(file for file in files if file.name not in COMMAND_ALONE):
         for found in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            is_call = isinstance(found, ast.Call) and isinstance(found.func, ast.Name) and bool(found.args)
-            if is_call and (found.func.id == "Text" or (found.func.id == "SunError" and found.keywords)):
+            if isinstance(found, ast.Call) and ast.unparse(found.func) in ("Text", "SunError"):
+                assert not isinstance(found.args[0], ast.JoinedStr), f"{file.name}:{found.lineno}: keep values apart"
                 yield from [found.args[0].value] if isinstance(found.args[0], ast.Constant) else []
-            if isinstance(found, ast.Assign) and ast.unparse(found.targets[0]) in ("_OTHER_FORMATS", "_OTHER_MODELS"):
+            if isinstance(found, ast.Assign) and ast.unparse(found.targets[0]) in NAMED_BESIDE_PATTERNS:
                 for row in found.value.elts:
                     yield from [part.value for part in row.elts[1:]]
 
@@ -65,17 +68,17 @@ def terms() -> set[str]:
 
 
 def test_there_is_chinese_and_japanese() -> None:
-    assert LANGUAGES == ["ja", "zh"]
+    assert LANGUAGES == ["ja", "zh", "zh-TW"]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_language_has_what_is_said_of_adapter_files_and_runs(language: str) -> None:
-    said = set(texts_of_the_method())
-    assert len(said) > 50
+def test_language_has_every_sentence_of_the_method_and_the_nodes(language: str) -> None:
+    said = set(texts_of_the_method()) - NAMES
+    assert len(said) > 100
     assert said <= messages(language).keys()
 
 
-@pytest.mark.parametrize("language", COMPLETE)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_language_has_every_text_and_every_name(language: str) -> None:
     said, names = set(texts()), {name for name in terms() if not name.startswith("Stable Diffusion")}
     assert len(said) > 60
@@ -88,15 +91,23 @@ def test_translation_fills_in_what_its_english_does(language: str) -> None:
         assert set(re.findall(r"\{.*?\}", translated)) | {"{verb}"} == set(re.findall(r"\{.*?\}", english)) | {"{verb}"}
 
 
-def test_chinese_is_chinese() -> None:
-    for text in messages("zh").values():
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translations_are_in_that_language(language: str) -> None:
+    for text in messages(language).values():
         words = re.sub(r"\{.*?\}", "", text)
-        assert re.search("[\u4e00-\u9fff]", words) or not re.search("[A-Za-z]", words), text
+        assert re.search("[\u3040-\u30ff\u4e00-\u9fff]", words) or not re.search("[A-Za-z] [A-Za-z]", words), text
+
+
+def test_chinese_of_taiwan_is_not_that_of_the_mainland() -> None:
+    """By characters and terms that only one of them uses."""
+    for text in messages("zh-TW").values():
+        assert not re.search("[这设样图个应为种们来开时发当并与该没还“”]|介面卡|列表|影象|許可權|型別", text), text
 
 
 def test_plan_and_face_speak_the_users_language() -> None:
     with speaking("zh-TW"):
-        assert "它的模型是 Flux" in make_plan("speed_up", load("flux")).detail
+        (entry,) = check(read(load("text_to_image.expected")), Installed())
+        assert entry["badge"]["text"] == "缺少適配器" and entry["face"] == ["KSampler (#5): 4 步，自動"]
     with speaking("zh"):
         assert "它的模型是 Flux" in make_plan("speed_up", load("flux")).detail
         (entry,) = check(read(load("text_to_image.expected")), Installed())

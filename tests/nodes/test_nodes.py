@@ -409,8 +409,9 @@ def test_what_a_run_found_reaches_the_page_in_its_language(told_by, sample, monk
     from comfy_extras.nodes_apg import APG
 
     monkeypatch.setattr(language, "page_language", lambda: "zh")
-    ((_, told, _),) = told_by(lambda sun: sample(APG.execute(sun, 1.0, 5.0, 0.0).args[0]))
+    ((_, told, _),) = told_by(lambda sun: sample(APG.execute(sun, 1.0, 5.0, 0.0).args[0], sampler="lcm"))
     assert told["findings"][0].startswith("APG 不起作用") and "APG has no effect" in told["text"]
+    assert told["changes"] == "采样器 lcm -> euler" and "sampler lcm -> euler" in told["text"]
 
 
 def test_what_a_run_found_is_told_in_every_run_as_a_warning(told_by, sample, caplog):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from comfy_execution.graph import DynamicPrompt
 from comfy_execution.progress import reset_progress_state
-from sun_pack.nodes.record import give_empty_records, record
+from sun_pack.nodes.record import give_empty_records, record, shown_as
 from sun_pack.sun_core.run import RunReport
 
 NODE = {"class_type": "SUNSpeedUp", "inputs": {}}
@@ -48,3 +48,14 @@ def test_run_of_a_node_that_is_not_in_the_running_prompt_is_not_recorded() -> No
     assert prompt == {"2": {**NODE, "_meta": {"sun": []}}, "3": {"class_type": "KSampler"}}
     record("2", RunReport(4))
     assert len(prompt["2"]["_meta"]["sun"]) == 1
+
+
+def test_runs_of_a_copy_in_a_loop_are_recorded_on_the_node_that_it_is_shown_as() -> None:
+    """Copies of copies too. What a node makes for itself is shown as that node, which has no record."""
+    prompt = give_empty_records({"prompt": {"2": {**NODE}, "3": {"class_type": "Loop"}}})["prompt"]
+    running = DynamicPrompt(prompt)
+    running.add_ephemeral_node("3.0.2", {**NODE}, "3", "2")
+    running.add_ephemeral_node("3.0.3.0.2", {**NODE}, "3.0.3", "3.0.2")
+    running.add_ephemeral_node("3.0.9", {**NODE}, "3", "3")
+    reset_progress_state("a prompt", running)
+    assert [shown_as(node_id) for node_id in ("3.0.2", "3.0.3.0.2", "3.0.9", "2")] == ["2", "2", "3", "2"]

@@ -111,7 +111,7 @@ def test_check_says_that_the_adapter_fits(folders):
     [
         ("en", f"{ADAPTER} is a web page, not the file itself; choose a SUN adapter (.safetensors)."),
         ("zh", f"{ADAPTER} 是网页，不是文件本身；请选择 SUN 适配器（.safetensors）。"),
-        ("zh-TW", f"{ADAPTER} 是网页，不是文件本身；请选择 SUN 适配器（.safetensors）。"),
+        ("zh-TW", f"{ADAPTER} 是網頁，不是檔案本身；請選擇 SUN 適配器（.safetensors）。"),
         (
             "ja",
             f"{ADAPTER} はウェブページ（ファイル本体ではないもの）です。"
@@ -250,3 +250,22 @@ def test_of_metadata_the_page_gets_4_kb(folders):
 def test_a_body_that_is_too_large_is_refused(folders):
     status, answer = ask("POST", "plan", b" " * (routes.LARGEST_BODY + 1))
     assert status == 400 and "too large" in answer["error"]
+
+
+@pytest.mark.parametrize("values", [b"[],", b"{},", b"1,"])
+def test_a_body_of_too_many_values_is_refused_unparsed(folders, values, monkeypatch):
+    """Whatever the interpreter parses at a stretch, the whole server waits for."""
+    monkeypatch.setattr(finite_json, "parse", lambda _: pytest.fail("it was parsed"))
+    body = b'{"workflow": [' + values * (routes.LARGEST_BODY // len(values) - 10) + b"0]}"
+    assert ask("POST", "check", body) == (
+        400,
+        {"error": "The workflow holds too many values for SUN; split it to convert its parts."},
+    )
+
+
+def test_a_workflow_of_five_thousand_nodes_has_far_fewer_values_than_the_limit(folders):
+    nodes = 5_000
+    large = json.loads((REPOSITORY / "example_workflows" / "08 Four negative prompts.json").read_text(encoding="utf-8"))
+    copies = nodes // len(large["nodes"]) + 1
+    marks = sum(map(json.dumps(large).count, "[{,")) * copies
+    assert marks * 5 < routes.MOST_MARKS

@@ -1,10 +1,18 @@
 """The settings of the page that the server reads."""
 
+import asyncio
 import json
+from types import SimpleNamespace
 
 import folder_paths
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from app.user_manager import UserManager
+from comfy.cli_args import args
 from comfy_api.latest import io
+from server import PromptServer
+from sun_pack.nodes import routes
 from sun_pack.nodes.apply import SUNApply, SUNSpeedUp
 from sun_pack.nodes.negative import SUNNegative
 from sun_pack.nodes.settings import may_capture, page_language
@@ -50,3 +58,25 @@ def test_language_is_the_one_of_the_page(settings_file):
     assert page_language() == "en"
     settings_file.write_text(json.dumps({"Comfy.Locale": "ja"}))
     assert page_language() == "ja"
+
+
+def test_a_route_speaks_the_language_of_the_user_who_asks(settings_file, monkeypatch):
+    """As with --multi-user. What a body cannot say, since it is unreadable, the user's settings say."""
+    monkeypatch.setattr(args, "multi_user", True)
+    users = settings_file.parent.parent
+    (users / "users.json").write_text(json.dumps({"anna_1": "anna", "default": "default"}))
+    (users / "anna_1").mkdir()
+    (users / "anna_1" / "comfy.settings.json").write_text(json.dumps({"Comfy.Locale": "zh-TW"}))
+    settings_file.write_text(json.dumps({"Comfy.Locale": "ja"}))
+    server = SimpleNamespace(user_manager=UserManager())
+    monkeypatch.setattr(PromptServer, "instance", server, raising=False)
+
+    async def said_to(*users):
+        app = web.Application()
+        app.router.add_post("/sun/plan", routes.post_plan)
+        async with TestClient(TestServer(app)) as client:
+            answers = [await client.post("/sun/plan", data=b"{", headers={"comfy-user": user}) for user in users]
+            return [(await answer.json())["error"] for answer in answers]
+
+    anna, nobody = asyncio.run(said_to("anna_1", "../anna_1"))
+    assert (anna, nobody) == ("請求不是有效的 JSON。", "リクエストが有効な JSON ではありません。")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from workshop.server.comfy_server import ComfyServer
 from workshop.server.demo_models import Models, mini_family
-from workshop.server.example_workflows import examples, fill
+from workshop.server.example_workflows import examples, fill, link
 from workshop.server.workflows import Workflow
 
 
@@ -24,6 +24,7 @@ def models() -> Models:
 def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     base = tmp_path_factory.mktemp("comfyui")
     fill(base, models)
+    link(Path(__file__).parent / "looping_pack.py", base / "custom_nodes" / "looping_pack.py")
     with ComfyServer(Path(os.environ["COMFYUI_PATH"]), base, arguments=("--cpu",)) as running:
         yield running
 

@@ -94,3 +94,14 @@ def test_two_sun_nodes_and_their_samplers_are_told_apart(server: ComfyServer, pr
 def test_strength_0_claims_no_run(server: ComfyServer, prompt: dict[str, Any]) -> None:
     prompt[SUN]["inputs"]["strength"] = 0.0
     assert chunks(server.run(prompt, extra_data=PAGE), SAVE)["sun"] == {SUN: []}
+
+
+def test_runs_in_a_loop_of_another_pack_are_recorded_on_the_nodes_that_were_copied(
+    server: ComfyServer, prompt: dict[str, Any]
+) -> None:
+    prompt["9"] = {"class_type": "OnceMore", "inputs": {"latent": [SAMPLER, 0]}}
+    prompt[DECODE]["inputs"]["samples"] = ["9", 0]
+    prompt[SAMPLER]["inputs"]["seed"] += 2
+    first, second = chunks(server.run(prompt, extra_data=PAGE), SAVE)["sun"][SUN]
+    assert first.startswith(f"KSampler #6: {FACTS} · automatic: CFG 7 -> 1")
+    assert second.startswith(f"KSampler #6: {FACTS} · automatic: CFG 3 -> 1")

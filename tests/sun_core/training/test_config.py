@@ -46,7 +46,7 @@ def test_precision_no_is_not_false():
         ({"guidance": float("inf")}, "guidance is inf, and must be a finite number"),
         ({"guidance": [9, 5]}, "from low to high"),
         ({"guidance": [1, 2, 3]}, "a number or two"),
-        ({"precision": "fp64"}, "auto or no or fp16 or bf16"),
+        ({"precision": "fp64"}, "one of auto, no, fp16, bf16"),
         ({"negative_prompts": "ugly"}, "a list of texts"),
         ({"extra_positive": "yes"}, "true or false"),
         ({"negatives": {"empty": -1}}, "shares of negatives"),

@@ -1,0 +1,82 @@
+"""What stops an artist is said in the language of the page, wherever it was found."""
+
+import asyncio
+import json
+
+import folder_paths
+import pytest
+import sun_pack
+from sun_pack.nodes import adapter_folder, new_adapter_file
+from sun_pack.sun_core.adapter import check_fit
+from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.layers import cross_attention_layers
+from sun_pack.sun_core.training.config import TrainingConfig
+
+
+@pytest.fixture(params=["zh", "zh-TW", "ja"])
+def language(request, tmp_path, monkeypatch):
+    """The language of the page, as its settings file says."""
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
+    (tmp_path / "default").mkdir()
+    settings = {"Comfy.Locale": request.param}
+    (tmp_path / "default" / "comfy.settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    asyncio.run(sun_pack.comfy_entrypoint())
+    return request.param
+
+
+def said_by(provoke):
+    with pytest.raises(SunError) as error:
+        provoke()
+    return str(error.value)
+
+
+def test_a_missing_file_is_refused_in_it_before_and_during_a_run(language):
+    said = {
+        "zh": "还没有安装 SUN 适配器：",
+        "zh-TW": "還沒有安裝 SUN 適配器：",
+        "ja": "SUN アダプターがまだありません。",
+    }
+    released = adapter_folder.RELEASED_ADAPTER
+    refusal = adapter_folder.is_there(released)
+    assert refusal.startswith(said[language])
+    assert said_by(lambda: adapter_folder.adapter_named(released)) == refusal
+
+
+def test_an_adapter_that_does_not_fit_is_described_in_it(language, adapter, model):
+    layers = cross_attention_layers(model.model.diffusion_model)[1:]
+    said = said_by(lambda: check_fit(adapter, layers))
+    described, difference = {
+        "zh": (f"一种模型（{len(layers)} 个交叉注意力层，", "MODEL 没有第 1 层"),
+        "zh-TW": (f"一種模型（{len(layers)} 個交叉注意力層，", "MODEL 沒有第 1 層"),
+        "ja": (f"あるモデル（クロスアテンション {len(layers)} レイヤー、", "MODEL にレイヤー 1 がありません"),
+    }[language]
+    assert described in said and difference in said
+
+
+def test_a_run_without_a_negative_prompt_ends_in_it(language, model, adapter, conditioning, sample):
+    from comfy_extras.nodes_custom_sampler import BasicGuider
+    from sun_pack.sun_core.apply import SunSettings, apply_sun
+
+    sun = apply_sun(model, adapter, SunSettings())
+    ((guider,),) = [BasicGuider.execute(sun, conditioning("pos0")).args]
+    noise = sample(model)
+    said = said_by(lambda: guider.sample(noise, noise, None, noise.new_tensor([1.0, 0.0])))
+    starts = {"zh": "SUN 需要负面提示词", "zh-TW": "SUN 需要負面提示詞", "ja": "SUN にはネガティブプロンプト"}
+    titles = {"zh": "“应用 SUN 适配器”", "zh-TW": "「套用 SUN 適配器」", "ja": "「SUN アダプターを適用」"}
+    assert said.startswith(starts[language]) and titles[language] in said
+
+
+def test_settings_of_a_training_are_refused_in_it(language):
+    said = said_by(lambda: TrainingConfig().with_values({"steps": 0}))
+    assert (
+        said
+        == {
+            "zh": "训练设置 steps 是 0，应为不小于 1 的数。",
+            "zh-TW": "訓練設定 steps 是 0，應為不小於 1 的數。",
+            "ja": "学習の設定 steps が 0 です。1 以上にしてください。",
+        }[language]
+    )
+
+
+def test_a_name_with_braces_is_refused_in_it(language):
+    assert "'{steps}'" in said_by(lambda: new_adapter_file.new_adapter_file("{steps}"))
