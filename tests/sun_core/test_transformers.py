@@ -1,22 +1,27 @@
 """A negative prompt at CFG 1 on diffusion transformers, through ComfyUI's own models, loaders and samplers."""
 
+import copy
 import types
 from contextlib import contextmanager
 
 import comfy.hooks
 import comfy.model_management
+import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import comfy.sd
 import pytest
 import torch
+import torch._dynamo
+from comfy.ldm.modules.attention import attention_pytorch
 from sun_pack.sun_core.apply import NegativeSettings, apply_negative
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.nag import NagSettings
 from torch import nn
+from torch._dynamo.utils import counters
 
-from .small_transformers import FAMILIES
+from .small_transformers import CPU, FAMILIES
 
 SETTINGS = NegativeSettings()
 
@@ -308,6 +313,43 @@ def test_weights_that_stay_offloaded_give_the_same(model, draw, with_lora, diffe
     assert difference(draw(offloaded), expected) < 1e-5
     assert offloaded.lowvram_patch_counter() > 0
     offloaded.detach()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_draws_what_fp32_draws(made, draw, difference, plain, guided, dtype):
+    """Guidance carries the error of an attention on at most alpha * (2 * scale - 1) + 1 - alpha = 3 times."""
+    half = copy.deepcopy(made[1].model)
+    half.diffusion_model.to(dtype)
+    half.manual_cast_dtype = dtype
+    for module in half.diffusion_model.modules():
+        if hasattr(module, "comfy_cast_weights"):  # some layers compute in fp32 in any case
+            module.comfy_cast_weights = True
+    model = comfy.model_patcher.ModelPatcher(half, CPU, CPU)
+    own_error = difference(draw(model), plain)
+    assert 1e-5 < own_error < 0.1
+    assert difference(draw(apply_negative(model, SETTINGS)), guided) < 3 * own_error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", ["Wan 2.1 text to video"], indirect=True)
+def test_compiled_model_draws_the_same_with_one_graph_for_all_prompts(model, draw, difference, prompt):
+    """Behind ComfyUI's TorchCompileModel, with its attention as on CUDA: its CPU one breaks the graph by itself."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    def as_on_cuda(function, *args, **kwargs):
+        return attention_pytorch(*args, **kwargs)
+
+    negative = apply_negative(model, SETTINGS)
+    negative.model_options["transformer_options"]["optimized_attention_override"] = as_on_cuda
+    compiled = negative.clone()
+    set_torch_compile_wrapper(compiled, backend="eager")
+    torch._dynamo.reset()
+    counters.clear()
+    for seed in (2, 3):
+        expected = draw(negative, negative=prompt(seed))
+        assert difference(draw(compiled, negative=prompt(seed)), expected) < 1e-5
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    torch._dynamo.reset()
 
 
 def test_combined_negatives_count_by_their_strengths(model, draw, prompt, difference, guided):
