@@ -57,6 +57,11 @@ class BranchSource(Protocol):
     """Whether the branches depend on the U-Net's weights, which hooks may change between steps."""
 
     @property
+    def has_wrappers(self) -> bool:
+        """Whether ComfyUI calls wrappers around the model's forward, so that ours sees whether it is evaluated."""
+        ...
+
+    @property
     def context_dim(self) -> int:
         """Width of the text that the layers read."""
         ...
@@ -87,6 +92,7 @@ class AdapterBranches:
     strengths: Strengths = Strengths()
     reads_positives = True
     follows_weights = False
+    has_wrappers = True
 
     @classmethod
     def on(cls, model: ModelPatcher, strengths: Strengths) -> "AdapterBranches":
@@ -129,6 +135,7 @@ class OwnBranches:
     settings: NagSettings
     reads_positives = False
     follows_weights = True
+    has_wrappers = True
 
     @classmethod
     def on(cls, model: ModelPatcher, settings: NagSettings) -> "OwnBranches":

@@ -141,7 +141,7 @@ class SunHooks:
             report.evaluations, report.rows = run.measures.evaluations, run.measures.rows
             if run.measures.sun_forwards:
                 report.layers, report.acted = run.measures.layers, len(run.measures.acted)
-            if guider.model_patcher.load_device.type == "cuda":
+            if layers and guider.model_patcher.load_device.type == "cuda":  # transformers are not captured
                 report.replayed, report.why_eager = replays.count, replays.why_eager
             guidance.end()
             run.measures.unused_prompts = _unused_prompts(guider, run)
@@ -205,7 +205,7 @@ class SunHooks:
         names = transformer_options.get("uuids", (None,))
         dtype, weights = _compute_dtype(executor.class_obj), _hooked_weights(executor.class_obj)
         forward = run.forward(x, c_crossattn, names, t, dtype, window_of(transformer_options), weights)
-        record = ForwardRecord()
+        record = ForwardRecord(entered=not run.source.has_wrappers)  # without wrappers, nothing tells
         transformer_options |= {FORWARD_KEY: forward, RECORD_KEY: record}
         with options_for_layers(transformer_options):
             prediction = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)

@@ -31,12 +31,21 @@ class TransformerBranches:
     @property
     def context_dim(self) -> int:
         """Width of the text that the transformer takes."""
-        return next(iter(self.transformers.values())).context_dim
+        return self._first.context_dim
 
     @property
     def layer_count(self) -> int:
         """How many cross-attention layers the transformer has."""
-        return len(next(iter(self.transformers.values())).layers())
+        return len(self._first.layers())
+
+    @property
+    def has_wrappers(self) -> bool:
+        """Whether ComfyUI calls wrappers around the transformer's forward."""
+        return self._first.has_wrappers
+
+    @property
+    def _first(self) -> Transformer:
+        return next(iter(self.transformers.values()))
 
     def layers(self, needed: Needed) -> dict[int, LayerBranches]:
         """Make the branches of all layers of the transformer, by number."""

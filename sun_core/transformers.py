@@ -40,8 +40,12 @@ class TransformerLayer:
 class Transformer(ABC):
     """The cross-attention of one transformer; a subclass for each family."""
 
-    blocks, attention = "blocks", "cross_attn"
-    """The names of the list of blocks and of the layer in each."""
+    block_lists: tuple[str, ...] = ("blocks",)
+    """The names of the lists of blocks."""
+    attention = "cross_attn"
+    """The name of the layer in each block."""
+    has_wrappers = True
+    """Whether ComfyUI calls wrappers around the transformer's forward."""
 
     def __init__(self, model: Any):
         self.model = model
@@ -71,10 +75,13 @@ class Transformer(ABC):
         """
 
     def layers(self) -> list[TransformerLayer]:
-        """List the cross-attention layers in the order of a forward."""
-        path = f"diffusion_model.{self.blocks}.{{}}.{self.attention}"
-        attentions = [getattr(block, self.attention) for block in getattr(self.model, self.blocks)]
-        return [TransformerLayer(n, path.format(n), attention, self) for n, attention in enumerate(attentions)]
+        """List the cross-attention layers, one list of blocks after the other."""
+        found = [
+            (f"diffusion_model.{name}.{n}.{self.attention}", getattr(block, self.attention))
+            for name in self.block_lists
+            for n, block in enumerate(getattr(self.model, name, ()))
+        ]
+        return [TransformerLayer(number, *of_block, self) for number, of_block in enumerate(found)]
 
     def other_attentions(self, attention: Any) -> int:
         """Return how many attentions a layer computes before that to the text."""
@@ -110,7 +117,12 @@ class Cosmos(Transformer):
 
 
 class Wan(Transformer):
-    """Wan 2.1 and 2.2; the layers of image-to-video attend to an image first."""
+    """Wan 2.1 and 2.2; the layers of image-to-video attend to an image first.
+
+    VACE has more blocks, for its own input, which read the text too: CFG and the authors of NAG guide those as well.
+    """
+
+    block_lists = ("blocks", "vace_blocks")
 
     @property
     def context_dim(self) -> int:
@@ -138,7 +150,7 @@ class Wan(Transformer):
 class LTXVideo(Transformer):
     """LTX-Video."""
 
-    blocks, attention = "transformer_blocks", "attn2"
+    block_lists, attention = ("transformer_blocks",), "attn2"
 
     @property
     def context_dim(self) -> int:
@@ -161,6 +173,8 @@ class LTXVideo(Transformer):
 
 class PixArt(Transformer):
     """PixArt-alpha and PixArt-sigma, whose layers get no options: they are evaluated here."""
+
+    has_wrappers = False
 
     @property
     def context_dim(self) -> int:
@@ -193,6 +207,7 @@ class HunyuanDiT(Transformer):
     """Hunyuan-DiT, whose text is that of two encoders, and whose layers get no options: they are evaluated here."""
 
     attention = "attn2"
+    has_wrappers = False
 
     @property
     def context_dim(self) -> int:

@@ -62,18 +62,24 @@ def test_the_readme_shows_what_was_measured():
 
 def test_the_documents_show_what_a_negative_prompt_without_an_adapter_was_measured_to_do():
     ways = json.loads((report.README.parent / "negative.json").read_text(encoding="utf-8"))["ways"]
-    row, cfg, half = (
-        (way["evaluations"], way["colour_comes_again"]["value"], way["thing_right"]["value"])
-        for way in (
-            ways[name] for name in ("LCM-LoRA, 4 steps, CFG 1, scale 3", "25 steps, CFG 3", "25 steps, CFG 1, scale 3")
-        )
-    )
     readme = report.README.read_text(encoding="utf-8")
-    page = (report.README.parents[1] / "web" / "docs" / "SUNNegative.md").read_text(encoding="utf-8")
-    for measured in (row, cfg, half):
-        evaluations, again, right = (f"{number:g}" for number in measured)
-        assert f"| {evaluations} | {again} | {right} |" in readme
-        assert f"| {again} % | {right} % |" in page
+    english = report.README.parents[1] / "web" / "docs" / "SUNNegative.md"
+    pages = [english, *english.with_suffix("").glob("*.md")]
+    at_25 = [f"25 steps, CFG 1, scale {scale}" for scale in (2, 3, 4)]
+    for name in ("LCM-LoRA, 4 steps, CFG 1, scale 3", "25 steps, CFG 3", *at_25):
+        way = ways[name]
+        again, right = (f"{way[what]['value']:g}" for what in ("colour_comes_again", "thing_right"))
+        assert f"| {way['evaluations']} | {again} | {right} |" in readme
+        for page in pages:
+            assert f"| {again} % | {right} % |" in page.read_text(encoding="utf-8"), page
+
+
+def test_scale_4_at_25_steps_does_what_cfg_does_in_half_the_evaluations():
+    ways = json.loads((report.README.parent / "negative.json").read_text(encoding="utf-8"))["ways"]
+    half, cfg = ways["25 steps, CFG 1, scale 4"], ways["25 steps, CFG 3"]
+    assert 2 * half["evaluations"] == cfg["evaluations"]
+    assert half["colour_comes_again"]["value"] <= 3
+    assert half["thing_right"]["value"] >= cfg["thing_right"]["value"] - 2
 
 
 def test_results_are_written_as_tables_between_the_marks(monkeypatch, tmp_path):

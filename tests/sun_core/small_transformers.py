@@ -63,7 +63,7 @@ class Family:
 
     make: Callable[[], Any]
     """Makes a MODEL with random weights."""
-    blocks: str = "blocks"
+    blocks: tuple[str, ...] = ("blocks",)
     attention: str = "cross_attn"
     projection: str = "o"
     """What a layer's result passes last."""
@@ -82,9 +82,11 @@ class Family:
 
     def layers(self, model) -> list[tuple[str, Any]]:
         """List the cross-attention layers of a MODEL with their paths."""
-        blocks = getattr(model.model.diffusion_model, self.blocks)
-        path = f"diffusion_model.{self.blocks}.{{}}.{self.attention}"
-        return [(path.format(i), getattr(block, self.attention)) for i, block in enumerate(blocks)]
+        return [
+            (f"diffusion_model.{name}.{i}.{self.attention}", getattr(block, self.attention))
+            for name in self.blocks
+            for i, block in enumerate(getattr(model.model.diffusion_model, name))
+        ]
 
 
 def randomise(module) -> None:
@@ -155,6 +157,12 @@ def start_image(seed: int) -> dict[str, Any]:
     return {"clip_vision_output": SimpleNamespace(penultimate_hidden_states=features)}
 
 
+def start_and_camera(seed: int) -> dict[str, Any]:
+    """Give a video a start image and the way of the camera, the same for every seed."""
+    rays = torch.randn(1, 24, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    return start_image(seed) | {"camera_conditions": rays}
+
+
 def t5_tokens(seed: int) -> dict[str, Any]:
     """Give a text the T5 tokens that Anima's text adapter reads it by."""
     ids = torch.randint(0, 32128, (8,), generator=torch.Generator().manual_seed(seed))
@@ -175,7 +183,12 @@ FAMILIES = {
     "Wan 2.1 text to video": Family(lambda: wan({"model_type": "t2v"}), width=4096),
     "Wan 2.1 image to video": Family(lambda: wan({"model_type": "i2v", "in_dim": 36}), width=4096, beside=start_image),
     "Wan VACE": Family(
-        lambda: wan({"model_type": "vace", "vace_layers": 1, "vace_in_dim": 96}, "VaceWanModel"), width=4096
+        lambda: wan({"model_type": "vace", "vace_layers": 1, "vace_in_dim": 96}, "VaceWanModel"),
+        blocks=("blocks", "vace_blocks"),
+        width=4096,
+    ),
+    "Wan Camera": Family(
+        lambda: wan({"model_type": "camera", "in_dim": 32}, "CameraWanModel"), width=4096, beside=start_and_camera
     ),
     "Wan 2.2": Family(lambda: wan({"in_dim": 48, "out_dim": 48}), latent=(48, 2, 4, 4), width=4096),
     "Cosmos-Predict2": Family(
@@ -186,7 +199,7 @@ FAMILIES = {
     ),
     "LTX-Video": Family(
         ltx_video,
-        *("transformer_blocks", "attn2", "to_out", ("to_k", "to_v")),
+        *(("transformer_blocks",), "attn2", "to_out", ("to_k", "to_v")),
         latent=(128, 2, 4, 4),
         beside=padding,
     ),

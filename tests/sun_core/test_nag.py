@@ -2,13 +2,20 @@
 
 import pytest
 import torch
-from sun_pack.sun_core.nag import Guidance, NagSettings, normalized_attention_guidance
+from sun_pack.sun_core.nag import Guidance, NagSettings, _norms
+from sun_pack.sun_core.nag import normalized_attention_guidance as guide_pair
+from workshop.speed.operations import Operations
 
 SETTINGS = [NagSettings(), NagSettings(5.0, 2.5, 0.25), NagSettings(2.0, 1.0, 1.0), NagSettings(11.0, 10.0, 0.5)]
 
 
 def tokens(seed=0):
     return torch.randn(2, 2, 16, 8, generator=torch.Generator().manual_seed(seed)).unbind()
+
+
+def normalized_attention_guidance(text, negative, settings):
+    """Guide a pair and leave it as it is."""
+    return guide_pair(torch.stack([text, negative]), settings)
 
 
 def formula(text, neg, s, tau, alpha):
@@ -25,6 +32,27 @@ def test_guidance_equals_the_published_formula(settings):
     negative = 3 * negative  # some tokens beyond tau, some within
     expected = formula(text, negative, settings.scale, settings.tau, settings.alpha)
     assert (normalized_attention_guidance(text, negative, settings) - expected).abs().max() < 1e-5
+
+
+def test_text_stays_for_those_who_read_it_after_the_guidance():
+    attended = torch.stack(tokens())
+    text = attended[0].clone()
+    guide_pair(attended, NagSettings())
+    assert torch.equal(attended[0], text)
+
+
+def test_guidance_on_a_gpu_takes_at_most_7_operations():
+    """Not counting views; there, their number costs more than their arithmetic. Another device stands for it."""
+    attended = torch.empty(2, 1, 16, 8, device="meta")
+    with Operations() as operations:
+        guide_pair(attended, NagSettings())
+    assert operations.counts.total() <= 7, operations.counts
+
+
+def test_norms_are_the_same_on_every_device():
+    """The CPU adds up in a way of its own."""
+    attended = torch.stack(tokens())
+    assert torch.allclose(_norms(attended), torch.linalg.vector_norm(attended, ord=1, dim=-1, keepdim=True))
 
 
 def test_guidance_of_a_token_computed_by_hand():

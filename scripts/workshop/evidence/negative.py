@@ -26,6 +26,8 @@ RESULTS = REPOSITORY / "benchmarks" / "negative.json"
 COUNT = 200
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0)
 """The curve; at scale 1 the negative does not count."""
+SCALES_25 = (2.0, 3.0, 4.0, 5.0, 8.0)
+"""The curve of 25 steps."""
 LCM_4 = Way("LCM-LoRA, 4 steps", 4, 1.0, "lcm", "normal")
 STEPS_25 = Way("25 steps, CFG 1", 25, 1.0, TEACHER_25.sampler, TEACHER_25.scheduler)
 
@@ -51,7 +53,8 @@ def ways(model: ModelPatcher) -> Iterator[tuple[str, ModelPatcher, Way]]:
     for scale in SCALES:
         yield f"LCM-LoRA, 4 steps, CFG 1, scale {scale:g}", guided(lcm, scale), LCM_4
     yield f"25 steps, CFG {CFG:g}", model, TEACHER_25
-    yield f"25 steps, CFG 1, scale {NagSettings().scale:g}", guided(model, NagSettings().scale), STEPS_25
+    for scale in SCALES_25:
+        yield f"25 steps, CFG 1, scale {scale:g}", guided(model, scale), STEPS_25
 
 
 def measured(family: Family, model: ModelPatcher, way: Way, count: int) -> Row:
