@@ -1,6 +1,7 @@
 """Packs that add pictures to the prompt, or guide attention by another prompt."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import comfy.model_patcher
@@ -97,22 +98,21 @@ left_half[..., :64] = 1.0
 ROWS = {
     "ComfyUI_IPAdapter_plus": [
         Row(
-            name, "both", lambda node=node, options=options: both_orders(SPEED_UP, node, **options),
-            "test_neighbours.py",
+            name, "both", partial(both_orders, SPEED_UP, node, batch=batch), "test_neighbours.py"
         )
-        for name, node, options in (
-            ("IP-Adapter, linear", _ip_adapter(), {}),
-            ("IP-Adapter, ease in", _ip_adapter(weight_type="ease in"), {}),
-            ("IP-Adapter, strong middle", _ip_adapter(weight_type="strong middle"), {}),
-            ("IP-Adapter, style transfer precise", _ip_adapter(weight_type="style transfer precise"), {}),
-            ("IP-Adapter, mask", _ip_adapter(attn_mask=left_half), {}),
-            ("IP-Adapter, K+V", _ip_adapter(embeds_scaling="K+V"), {}),
-            ("IP-Adapter, three pictures unfolded", _ip_adapter(3, unfold=True), {"batch": 3}),
-            ("IP-Adapter, two stacked", _stacked(), {}),
+        for name, node, batch in (
+            ("IP-Adapter, linear", _ip_adapter(), 1),
+            ("IP-Adapter, ease in", _ip_adapter(weight_type="ease in"), 1),
+            ("IP-Adapter, strong middle", _ip_adapter(weight_type="strong middle"), 1),
+            ("IP-Adapter, style transfer precise", _ip_adapter(weight_type="style transfer precise"), 1),
+            ("IP-Adapter, mask", _ip_adapter(attn_mask=left_half), 1),
+            ("IP-Adapter, K+V", _ip_adapter(embeds_scaling="K+V"), 1),
+            ("IP-Adapter, three pictures unfolded", _ip_adapter(3, unfold=True), 3),
+            ("IP-Adapter, two stacked", _stacked(), 1),
         )
     ]
     + [
-        Row(name, "both", lambda node=node: both_orders(NEGATIVE, node), "test_neighbours.py", "negative")
+        Row(name, "both", partial(both_orders, NEGATIVE, node), "test_neighbours.py", "negative")
         for name, node in (("IP-Adapter, linear", _ip_adapter()), ("IP-Adapter, two stacked", _stacked()))
     ],
     "sd-perturbed-attention": [
@@ -121,7 +121,7 @@ ROWS = {
     ],
     "ComfyUI-NAG": [
         Row(
-            f"KSamplerWithNAG, batch of {batch}", "", lambda batch=batch: _sampler_with_nag(batch),
+            f"KSamplerWithNAG, batch of {batch}", "", partial(_sampler_with_nag, batch),
             "test_findings.py", "no effect",
         )
         for batch in (1, 2)

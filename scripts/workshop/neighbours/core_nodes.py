@@ -1,6 +1,7 @@
 """ComfyUI's own nodes on the MODEL line, and its samplers."""
 
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import comfy.sample
 import comfy.samplers
 import comfy.sd
 import comfy.sd1_clip
+import comfy.utils
 import latent_preview
 import torch
 from comfy.cli_args import args
@@ -91,21 +93,19 @@ def _cached(node_id: str, *inputs: Any) -> Iterator[Check]:
 def _previews() -> Iterator[Check]:
     """A preview of each step is made of the latents, and changes nothing."""
     plain = draw(sped_up(model()), prompt("pos0"), prompt("neg0"))
-    made = []
+    shown = []
+
+    def show(value: int, total: int, preview: Any, **_: Any) -> None:
+        shown.append(preview)
+
     former, args.preview_method = args.preview_method, latent_preview.LatentPreviewMethod.Latent2RGB
-    previewer = latent_preview.Latent2RGBPreviewer.decode_latent_to_preview
-
-    def count(self: Any, latent: torch.Tensor) -> Any:
-        made.append(previewer(self, latent))
-        return made[-1]
-
-    latent_preview.Latent2RGBPreviewer.decode_latent_to_preview = count
+    comfy.utils.set_progress_bar_global_hook(show)
     try:
         drawn = draw(sped_up(model()), prompt("pos0"), prompt("neg0"))
     finally:
         args.preview_method = former
-        latent_preview.Latent2RGBPreviewer.decode_latent_to_preview = previewer
-    yield Check("previews", len(made), 4, 4)
+        comfy.utils.set_progress_bar_global_hook(None)
+    yield Check("previews", sum(preview is not None for preview in shown), 4, 4)
     yield Check("from none", difference(drawn, plain), most=0.0)
 
 
@@ -159,7 +159,7 @@ def _rows() -> list[Row]:
         Row("Latent previews", "", _previews, "test_core_nodes.py"),
         *(
             Row(
-                name, "after SUN", lambda node=node, named=named: no_effect(SPEED_UP, node, named, cfg=7.0),
+                name, "after SUN", partial(no_effect, SPEED_UP, node, named, cfg=7.0),
                 "test_guidance.py", "no effect",
             )
             for name, named, node in (
@@ -172,7 +172,7 @@ def _rows() -> list[Row]:
         *(
             Row(
                 f"{name} at {where}", "after SUN",
-                lambda node_id=node_id, inputs=inputs: _cached(node_id, *inputs), "test_findings.py", "changed",
+                partial(_cached, node_id, *inputs), "test_findings.py", "changed",
             )
             for name, node_id, where, inputs in (
                 ("EasyCache", "EasyCache", "its defaults", (0.2, 0.15, 0.95, False)),

@@ -50,9 +50,9 @@ def _ultimate_upscale(onto: ModelPatcher, negative: Any) -> Tensor:
 
 
 def _detailer(onto: ModelPatcher, negative: Any) -> Tensor:
-    segment = namedtuple("SEG", "cropped_image cropped_mask confidence crop_region bbox label control_net_wrapper")
+    SEG = namedtuple("SEG", "cropped_image cropped_mask confidence crop_region bbox label control_net_wrapper")
     box = (0, 0, 128, 128)
-    one = segment(None, numpy.ones((128, 128), numpy.float32), 1.0, box, box, "face", None)
+    one = SEG(None, numpy.ones((128, 128), numpy.float32), 1.0, box, box, "face", None)
     return call(
         "DetailerForEach", PICTURE, ((128, 128), [one]), onto, None, vae(), 128, True, 128, **COMMON,
         positive=prompt("pos0"), negative=negative, denoise=1.0, feather=0, noise_mask=False, force_inpaint=True,
