@@ -21,9 +21,6 @@ from workshop.neighbours.running import all_ok, run_packs
 
 
 def main(chosen: argparse.Namespace) -> int:
-    if chosen.markdown:
-        publish(chosen.markdown)
-        return 0
     results = run_packs(chosen.packs.absolute(), chosen.only or list(PACKS), chosen.json)
     return 0 if all_ok(results) else 1
 
@@ -46,4 +43,7 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     chosen = arguments()
+    if chosen.markdown:
+        publish(chosen.markdown)
+        sys.exit()
     sys.exit(environment.run(lambda: main(chosen), environment.neighbour_packages))

@@ -108,10 +108,10 @@ def _moving(way: Way, node: Node) -> Iterator[Check]:
 
 def _as_without_windows(way: Way, node: Node) -> Iterator[Check]:
     whole = _draw(way.on(model()), IMAGES)
-    for name, windowed in (("after SUN", node(way.on(model()))), ("before SUN", way.on(node(model())))):
+    for name, windowed in (("SUN first", node(way.on(model()))), ("SUN last", way.on(node(model())))):
         drawn = _draw(windowed, IMAGES)
         most = max(difference(drawn[image], whole[image]) for image in range(IMAGES))
-        yield Check(f"{name}, from no windows", most, most=1e-4)
+        yield Check(f"from no windows ({name})", most, most=1e-4)
     other = _draw(way.on(node(model())), IMAGES, flipped=True)
     yield Check("negatives", difference(other, drawn), least=ACTS)
 

@@ -68,10 +68,10 @@ def _nag(scale: float) -> Node:
 def _nag_counts_sun_once() -> Iterator[Check]:
     alone = draw(sped_up(model()), prompt("pos0"), prompt("neg0"))
     for name, placed in (
-        ("after SUN", _nag(0.0)(sped_up(model()), prompt("pos0"), prompt("neg0"))),
-        ("before SUN", (sped_up(_nag(0.0)(model(), [], [])[0]), prompt("pos0"), prompt("neg0"))),
+        ("SUN first", _nag(0.0)(sped_up(model()), prompt("pos0"), prompt("neg0"))),
+        ("SUN last", (sped_up(_nag(0.0)(model(), [], [])[0]), prompt("pos0"), prompt("neg0"))),
     ):
-        yield Check(f"{name}, from SUN alone", difference(draw(*placed), alone), most=SAME)
+        yield Check(f"from SUN alone ({name})", difference(draw(*placed), alone), most=SAME)
 
 
 def _frequency_guidance() -> Iterator[Check]:

@@ -52,12 +52,12 @@ def _cfg_override(onto: ModelPatcher) -> ModelPatcher:
 def _cfg_is_one() -> Iterator[Check]:
     alone = draw(sped_up(model()), prompt("pos0"), prompt("neg0"))
     for name, placed in (
-        ("after SUN", _cfg_override(sped_up(model()))),
-        ("before SUN", sped_up(_cfg_override(model()))),
+        ("SUN first", _cfg_override(sped_up(model()))),
+        ("SUN last", sped_up(_cfg_override(model()))),
     ):
         drawn = draw(placed, prompt("pos0"), prompt("neg0"), cfg=7.0)
-        yield Check(f"{name}, from SUN alone", difference(drawn, alone), most=SAME)
-        yield Check(f"{name}, rows", reports[-1].rows, 4, 4)
+        yield Check(f"from SUN alone ({name})", difference(drawn, alone), most=SAME)
+        yield Check(f"rows ({name})", reports[-1].rows, 4, 4)
 
 
 def _guided(node: Node, evaluations: int, rows: int) -> Iterator[Check]:

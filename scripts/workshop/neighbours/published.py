@@ -28,22 +28,31 @@ def publish(files: list[Path]) -> None:
 
 def with_tables(text: str, runs: Runs) -> str:
     """Return the text of the page with each table between its marks."""
-    for section in SECTIONS:
-        start, end = f"<!-- {section}: start -->", f"<!-- {section}: end -->"
+    made = {"packs": packs_table(runs)} | {section: table(section, runs) for section in SECTIONS}
+    for name, lines in made.items():
+        start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
         before, _, rest = text.partition(start)
-        text = f"{before}{start}\n{table(section, runs)}\n{end}{rest.partition(end)[2]}"
+        text = f"{before}{start}\n{lines}\n{end}{rest.partition(end)[2]}"
     return text
+
+
+def packs_table(runs: Runs) -> str:
+    """Return the Markdown table of the packs that were run."""
+    lines = ["| pack | commit |", "|---|---|"]
+    for pack, (owner, _) in PACKS.items():
+        commits = {version: results[pack]["commit"] for version, results in runs.items() if pack in results}
+        if pack != CORE:
+            lines.append(f"| [{pack}](https://github.com/{owner}/{pack}) | {_by_version(commits)} |")
+    return "\n".join(lines)
 
 
 def table(section: str, runs: Runs) -> str:
     """Return the Markdown table of a section."""
-    lines = ["| pack | commit | node | order | figures | own test |", "|---" * 6 + "|"]
+    lines = ["| pack | node | order | figures | own test |", "|---" * 5 + "|"]
     for pack, row in _rows(section, runs):
-        commits = {version: results[pack]["commit"] for version, results in runs.items() if pack in results}
         figures = {version: _figures(results.get(pack), row) for version, results in runs.items()}
         test = f"`{row['test']}`" if row["test"] else ""
-        cells = (_link(pack), _by_version(commits), row["name"], row["order"], _by_version(figures), test)
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join((pack, row['name'], row['order'], _by_version(figures), test))} |")
     return "\n".join(lines)
 
 
@@ -53,10 +62,6 @@ def _rows(section: str, runs: Runs) -> Iterator[tuple[str, Result]]:
         of_pack = [row for results in runs.values() if pack in results for row in results[pack]["rows"]]
         named = {row["name"]: row for row in of_pack if row["section"] == section}
         yield from ((pack, row) for row in named.values())
-
-
-def _link(pack: str) -> str:
-    return pack if pack == CORE else f"[{pack}](https://github.com/{PACKS[pack].owner}/{pack})"
 
 
 def _by_version(values: dict[str, str]) -> str:
