@@ -116,6 +116,6 @@ ROWS = {
     "ComfyUI-TiledDiffusion": [
         row
         for method in ("MultiDiffusion", "Mixture of Diffusers")
-        for row in in_both_nodes(f"Tiled Diffusion, {method}", on_model(_tiled(method)))
+        for row in in_both_nodes(f"Tiled Diffusion, {method}", on_model(_tiled(method)), "test_neighbours.py")
     ],
 }  # fmt: skip
