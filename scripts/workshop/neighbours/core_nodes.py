@@ -18,7 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from sun_core.schedule import trailing_sigmas
 
 from .pack_list import CORE
-from .packs import call, has_node
+from .packs import call
 from .rows import ACTS, SAME, Check, Node, Row, both_orders, in_both_nodes, no_effect, on_model
 from .small_model import (
     SPEED_UP,
@@ -136,8 +136,8 @@ def _clip_skip() -> Iterator[Check]:
     yield Check("negatives", difference(drawn("a blue car at night", -2), skipped), least=1e-3)
 
 
-def _rows() -> list[Row]:
-    rows = [
+ROWS = {
+    CORE: [
         *in_both_nodes("FreeU_V2", _node("FreeU_V2", 1.3, 1.4, 0.9, 0.2), "test_core_nodes.py"),
         *in_both_nodes("HyperTile", _node("HyperTile", 32, 2, 0, False), "test_core_nodes.py"),
         *in_both_nodes("TomePatchModel", _node("TomePatchModel", 0.3), "test_core_nodes.py"),
@@ -180,17 +180,7 @@ def _rows() -> list[Row]:
                 ("LazyCache", "LazyCache", "its defaults", (0.2, 0.15, 0.95, False)),
             )
         ),
-    ]  # fmt: skip
-    if has_node("CFGOverride"):
-        rows.append(Row("CFGOverride", "both", _cfg_is_one, "test_guidance.py"))
-    if has_node("NAGuidance"):
-        rows.append(
-            Row(
-                "NAGuidance", "both",
-                lambda: both_orders(SPEED_UP, _node("NAGuidance", 5.0, 0.5, 1.5), cfg=7.0),
-            )
-        )  # fmt: skip
-    return rows
-
-
-ROWS = {CORE: _rows()}
+        Row("CFGOverride", "both", _cfg_is_one, "test_guidance.py"),
+        Row("NAGuidance", "both", lambda: both_orders(SPEED_UP, _node("NAGuidance", 5.0, 0.5, 1.5), cfg=7.0)),
+    ]
+}  # fmt: skip

@@ -71,10 +71,14 @@ def _measure(pack: str, packs: Path) -> dict[str, Any]:
 def _row(row: Any) -> dict[str, Any]:
     import torch
 
+    from .packs import MissingNode
+
     measured: dict[str, Any] = {name: getattr(row, name) for name in ("name", "order", "test", "section")}
     try:
         with torch.inference_mode():
             checks = list(row.measure())
+    except MissingNode as missing:
+        return measured | {"checks": [], "missing": str(missing)}
     except Exception as error:  # whatever a pack raises is a result
         traceback.print_exc()
         return measured | {"checks": [], "error": f"{type(error).__name__}: {error}".splitlines()[0]}

@@ -40,6 +40,10 @@ class PackError(Exception):
     """Why a pack was not run, in one sentence."""
 
 
+class MissingNode(Exception):
+    """A node that this version of its pack has not."""
+
+
 def commit_of(folder: Path) -> str:
     """Return the commit of a clone, from git or from a file COMMIT in it; "unknown" if neither says it."""
     named = folder / "COMMIT"
@@ -109,9 +113,11 @@ def _log() -> Iterator[list[str]]:
 
 
 def call(node_id: str, *args: Any, **inputs: Any) -> Any:
-    """Execute a node, of the new kind or of the old one; returns its outputs."""
+    """Execute a node, of the new kind or of the old one; returns its outputs. Raises MissingNode."""
     import nodes
 
+    if node_id not in nodes.NODE_CLASS_MAPPINGS:
+        raise MissingNode(node_id)
     node = nodes.NODE_CLASS_MAPPINGS[node_id]
     if hasattr(node, "PREPARE_CLASS_CLONE"):
         made = getattr(node.PREPARE_CLASS_CLONE(None), node.FUNCTION)(*args, **inputs)
@@ -123,10 +129,3 @@ def module_of(pack: str, name: str) -> Any:
     """Return a loaded pack's module, for what none of its nodes gives."""
     ending = f"{pack}.{name}"
     return next(module for key, module in sys.modules.items() if key.endswith(ending))
-
-
-def has_node(node_id: str) -> bool:
-    """Tell whether this ComfyUI has a node."""
-    import nodes
-
-    return node_id in nodes.NODE_CLASS_MAPPINGS

@@ -75,7 +75,7 @@ def _figures(result: Result | None, row: Result) -> str:
     if result is None or result["why"]:
         return "not run"
     for other in result["rows"]:
-        if (other["name"], other["section"]) == (row["name"], row["section"]):
+        if (other["name"], other["section"]) == (row["name"], row["section"]) and "missing" not in other:
             shown = [check for check in other["checks"] if check["what"] not in ALWAYS]
             return ", ".join(f"{check['what']} {figure(check['figure'])}" for check in shown)
     return "no such node"

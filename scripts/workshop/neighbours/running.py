@@ -58,17 +58,24 @@ def lines(result: Result) -> list[str]:
     where = f"{result['pack']} {result['commit']}".strip()
     if result["why"]:
         return [f"not run  {where}: {result['why']}"]
-    return [f"{'ok' if is_ok(row) else 'WRONG':8} {where} | {_described(row)}" for row in result["rows"]]
+    return [f"{_verdict(row):8} {where} | {_described(row)}" for row in result["rows"]]
+
+
+def _verdict(row: Result) -> str:
+    if "missing" in row:
+        return "not run"
+    return "ok" if is_ok(row) else "WRONG"
 
 
 def _described(row: Result) -> str:
     figures = [f"{check['what']} {figure(check['figure'])} ({check['expected']})" for check in row["checks"]]
     with_sun = "SUNNegative" if row["section"] == "negative" else "SUN"
-    return " | ".join([with_sun, row["name"], row["order"], ", ".join(figures) or row["error"]])
+    what = f"no node {row['missing']}" if "missing" in row else ", ".join(figures) or row["error"]
+    return " | ".join([with_sun, row["name"], row["order"], what])
 
 
 def is_ok(row: Result) -> bool:
-    """Tell whether all figures of a row are as expected."""
+    """Tell whether all figures of a row are as expected. A node that is missing has none."""
     return "error" not in row and all(check["ok"] for check in row["checks"])
 
 
