@@ -1,12 +1,22 @@
 """ComfyUI's own nodes on the MODEL line, before SUN and after it, and its ways to compute attention."""
 
+from types import SimpleNamespace
+
+import comfy.cldm.cldm
+import comfy.controlnet
 import comfy.hooks
 import comfy.ldm.modules.attention
 import comfy.sd
+import comfy.sd1_clip
+import comfy.utils
+import latent_preview
 import pytest
 import torch
+from comfy.cli_args import args
 from comfy_extras import nodes_freelunch, nodes_hypertile, nodes_model_downscale, nodes_model_merging, nodes_tomesd
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+
+import nodes
 
 
 def call(node, *args):
@@ -101,3 +111,131 @@ def test_lora_hook_on_both_prompts_is_the_lora_on_the_model(model, adapter, samp
     hooked = {side: conditioning(f"{side[:3]}0", hooks=hooks) for side in ("positive", "negative")}
     assert difference(sample(sun, **hooked), sample(with_lora)) < 1e-5
     assert difference(sample(sun), sample(with_lora)) > 1e-4
+
+
+@pytest.fixture(params=["adapter", "no adapter"])
+def sun(request, adapter):
+    """Puts SUN on a MODEL, with an adapter and without."""
+    if request.param == "adapter":
+        return lambda onto: apply_sun(onto, adapter, SunSettings())
+    return lambda onto: apply_negative(onto, NegativeSettings())
+
+
+def randomise(module):
+    """Give a module weights that keep activations ordinary numbers."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in module.parameters():
+        if weight.ndim > 1:
+            weight.data = torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5
+        else:
+            weight.data = torch.zeros_like(weight)
+
+
+@pytest.fixture(scope="module")
+def control_net(reference):
+    """A ControlNet with random weights for the reference U-Net."""
+    config = {k: v for k, v in reference.unet_config.items() if k not in ("out_channels", "transformer_depth_output")}
+    net = comfy.cldm.cldm.ControlNet(hint_channels=3, dtype=torch.float32, device="cpu", **config)
+    randomise(net.requires_grad_(False))
+    return comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"))
+
+
+def test_control_net_steers_sun_and_is_not_changed_by_it(
+    model, sun, control_net, sample, conditioning, difference, evaluations
+):
+    """SUN acts in the U-Net, not in the cross-attention of the ControlNet."""
+    picture = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    hook = control_net.control_model.register_forward_hook(lambda *given: outputs.append(given[-1]["output"]))
+
+    def drawn(model, negative="neg0", **options):
+        outputs.clear()
+        apply = nodes.ControlNetApplyAdvanced().apply_controlnet
+        conds = apply(conditioning("pos0"), conditioning(negative), control_net, picture, 1.0, 0.0, 1.0)
+        return sample(model, positive=conds[0], negative=conds[1], **options)
+
+    try:
+        plain = drawn(model)
+        first_of_plain = outputs[0]
+        both = drawn(sun(model), cfg=7.0)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(outputs[0], first_of_plain, strict=True))
+        assert evaluations == [1] * 8, "CFG 7 becomes 1"
+        assert difference(plain, both) > 0.05, "SUN works"
+        assert difference(sample(sun(model)), both) > 0.01, "the ControlNet works"
+        assert difference(drawn(sun(model), "neg1"), both) > 0.05, "the negative counts"
+    finally:
+        hook.remove()
+
+
+def with_nine_channels(model, new_model, reference, more):
+    """The reference U-Net for inpainting; `more` are the first layer's weights for mask and masked picture."""
+    wide = new_model(reference.unet_config | {"in_channels": 9})
+    weights = dict(model.model.diffusion_model.state_dict())
+    first = "input_blocks.0.0.weight"
+    weights[first] = torch.cat([weights[first], more.expand(len(weights[first]), 5, 3, 3)], dim=1)
+    wide.model.diffusion_model.load_state_dict(weights)
+    wide.model.set_inpaint()
+    return wide
+
+
+def test_inpainting_models_of_nine_channels_are_guided_as_those_of_four(
+    model, sun, new_model, reference, sample, conditioning, difference
+):
+    """A U-Net that reads nothing of the five channels draws as that of four; one that does draws something else."""
+    beside = {"concat_latent_image": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))}
+    conds = {"positive": conditioning("pos0", **beside), "negative": conditioning("neg0", **beside)}
+    blind, seeing = (with_nine_channels(model, new_model, reference, torch.tensor(more)) for more in (0.0, 0.1))
+    assert difference(sample(sun(blind), **conds), sample(sun(model))) < 1e-5
+    found = sample(sun(seeing), **conds)
+    assert difference(sample(seeing, **conds), found) > 0.05, "SUN works"
+    assert difference(sample(sun(blind), **conds), found) > 0.05, "the masked picture counts"
+    other = sample(sun(seeing), **conds | {"negative": conditioning("neg1", **beside)})
+    assert difference(other, found) > 0.05, "the negative counts"
+
+
+def test_noise_mask_keeps_what_lies_outside(model, sun, conditioning, reference, difference):
+    mask = torch.zeros(1, 16, 16)
+    mask[..., 8:] = 1.0
+    latent = {"samples": reference.io["in.latent1"], "noise_mask": mask}
+
+    def drawn(model, negative):
+        conds = conditioning("pos0"), conditioning(negative)
+        return nodes.common_ksampler(model, 0, 4, 1.0, "euler", "simple", *conds, dict(latent))[0]["samples"]
+
+    found = drawn(sun(model), "neg0")
+    assert difference(found[..., :8], latent["samples"][..., :8]) < 1e-5
+    assert difference(drawn(model, "neg0")[..., 8:], found[..., 8:]) > 0.05, "SUN works"
+    assert difference(drawn(sun(model), "neg1")[..., 8:], found[..., 8:]) > 0.05, "the negative counts"
+
+
+@pytest.fixture(scope="module")
+def clip(reference):
+    """Stable Diffusion 1.5's text encoder, as wide as the reference U-Net's context, with random weights."""
+    target = SimpleNamespace(params={}, clip=comfy.sd1_clip.SD1ClipModel, tokenizer=comfy.sd1_clip.SD1Tokenizer)
+    width = reference.unet_config["context_dim"]
+    size = {"hidden_size": width, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 2 * width}
+    clip = comfy.sd.CLIP(target, model_options={"clip_l_model_config": size})
+    generator = torch.Generator().manual_seed(0)
+    for weight in clip.cond_stage_model.requires_grad_(False).parameters():
+        weight.data = torch.randn(weight.shape, generator=generator)
+    return clip
+
+
+def test_sun_reads_the_prompts_of_the_layer_that_clip_skip_chooses(model, sun, clip, sample, difference):
+    def drawn(negative, layer):
+        skipped = call(nodes.CLIPSetLastLayer, clip, layer)
+        positive, negative = (call(nodes.CLIPTextEncode, skipped, text) for text in ("a red house", negative))
+        return sample(sun(model), positive=positive, negative=negative)
+
+    found = drawn("blurry", -2)
+    assert difference(drawn("blurry", -1), found) > 0.01, "the layer counts"
+    assert difference(drawn("a blue car", -2), found) > 0.01, "the negative counts"
+
+
+def test_each_step_is_previewed_and_the_picture_stays_the_same(model, sun, sample, monkeypatch):
+    shown = []
+    expected = sample(sun(model))
+    monkeypatch.setattr(args, "preview_method", latent_preview.LatentPreviewMethod.Latent2RGB)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda step, total, preview, **_: shown.append(preview))
+    assert torch.equal(sample(sun(model)), expected)
+    assert len(shown) == 4 and all(preview is not None for preview in shown)

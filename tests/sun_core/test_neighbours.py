@@ -181,3 +181,36 @@ def test_attention_override_sees_the_rows_that_the_batch_has(sun, sample, differ
     both, alone = sample(overridden, batch=batch), sample(sun(), batch=batch)
     assert difference(both[-1:], alone[-1:]) < 1e-5, "the last image's weight is 1"
     assert batch == 1 or difference(both[:1], alone[:1]) > 1e-3
+
+
+def in_tiles(model, at_once):
+    """As packs of tiled diffusion do it: the picture is evaluated in halves, `at_once` of them in one batch."""
+
+    def evaluate(apply_model, given):
+        x, timestep, conds = given["input"], given["timestep"], given["c"]
+        tiles = x.split(x.shape[-1] // 2, dim=-1)
+        outs = []
+        for start in range(0, 2, at_once):
+            batch = torch.cat(tiles[start : start + at_once])
+            beside = conds | {"c_crossattn": conds["c_crossattn"].repeat(at_once, 1, 1)}
+            outs += apply_model(batch, timestep.repeat(at_once), **beside).chunk(at_once)
+        return torch.cat(outs, dim=-1)
+
+    patched = model.clone()
+    patched.set_model_unet_function_wrapper(evaluate)
+    return patched
+
+
+@pytest.mark.parametrize("sun_first", [True, False])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_tiles_in_one_batch_are_drawn_as_one_by_one(model, sun, sample, reference, difference, batch, sun_first):
+    """Each tile gets the negative of its image."""
+    negatives = torch.cat([reference.io["in.neg0"], reference.io["in.neg1"]])[:batch]
+
+    def drawn(at_once, negatives=negatives):
+        tiled = in_tiles(sun(), at_once) if sun_first else sun(in_tiles(model, at_once))
+        return sample(tiled, negative=[[negatives, {}]], latent=torch.zeros(batch, 4, 8, 16))
+
+    found = drawn(2)
+    assert difference(found, drawn(1)) < 1e-5
+    assert difference(drawn(2, negatives / 2), found) > 0.05, "the negative counts"

@@ -15,7 +15,7 @@ from .cache import cache_folder, cached
 from .installation import Environment, prepare
 from .javascript import javascript_tools
 from .locks import alone
-from .packages import evidence_packages, metrics_packages, test_tools, training_packages
+from .packages import evidence_packages, metrics_packages, neighbour_packages, test_tools, training_packages
 from .process import ENDINGS, become, comfyui_path, exit_on_termination, run
 from .setup_error import SetupError
 
@@ -34,6 +34,7 @@ __all__ = [
     "frontend",
     "javascript_tools",
     "metrics_packages",
+    "neighbour_packages",
     "prepare",
     "run",
     "test_tools",

@@ -17,10 +17,15 @@ TRAINING = (
     "protobuf==7.36.2", "werkzeug==3.1.9",
 )  # fmt: skip
 METRICS = ("torchmetrics==1.9.0", "lightning-utilities==0.15.3", "torch-fidelity==0.4.0")
-EVIDENCE = (
-    "peft==0.21.2", "accelerate==1.15.0",
+MATPLOTLIB = (
     "matplotlib==3.10.9", "contourpy==1.3.2", "cycler==0.12.1", "fonttools==4.65.0", "kiwisolver==1.5.1",
     "pyparsing==3.3.3", "python-dateutil==2.9.0.post0", "six==1.17.0",
+)  # fmt: skip
+EVIDENCE = ("peft==0.21.2", "accelerate==1.15.0", *MATPLOTLIB)
+NEIGHBOURS = (  # what public packs import
+    *MATPLOTLIB, "cachetools==8.0.2", "dill==0.4.1", "lark==1.3.1", "opencv-python-headless==5.0.0.93",
+    "piexif==1.1.3", "pywavelets==1.9.0", "segment-anything==1.0", "simpleeval==1.0.8", "webcolors==25.10.0",
+    "scikit-image==0.26.0", "imageio==2.38.1", "lazy-loader==0.6", "tifffile==2026.3.3",
 )  # fmt: skip
 
 
@@ -50,6 +55,11 @@ def metrics_packages(python: Path) -> Path:
 def evidence_packages(python: Path) -> Path:
     """Return the folder of what the evidence is made with."""
     return _without_dependencies(python, "evidence", EVIDENCE)
+
+
+def neighbour_packages(python: Path) -> Path:
+    """Return the folder of what the packs import that scripts/neighbours.py runs."""
+    return _without_dependencies(python, "neighbours", NEIGHBOURS)
 
 
 def _without_dependencies(python: Path, purpose: str, pinned: tuple[str, ...]) -> Path:

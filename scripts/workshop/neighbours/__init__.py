@@ -1,0 +1,1 @@
+"""SUN beside public packs, run unchanged: what each row of docs/compatibility.md measures."""

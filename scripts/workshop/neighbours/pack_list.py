@@ -1,0 +1,37 @@
+"""Which packs are run, and which module here has their rows. To add a pack, name it here and write its rows there."""
+
+from typing import NamedTuple
+
+CORE = "ComfyUI"
+"""The pack of ComfyUI's own nodes."""
+
+
+class Pack(NamedTuple):
+    """A public pack; its clone lies in a folder of the repository's name."""
+
+    owner: str
+    """Of the repository on GitHub."""
+    modules: tuple[str, ...]
+    """Of this folder, with a table ROWS that has the pack."""
+
+
+PACKS = {
+    CORE: Pack("comfyanonymous", ("core_nodes", "control", "animation")),
+    "ComfyUI_IPAdapter_plus": Pack("cubiq", ("attention",)),
+    "attention-couple-ComfyUI": Pack("laksjdjf", ("regions",)),
+    "ComfyUI-ComfyCouple": Pack("Danand", ("regions",)),
+    "cgem156-ComfyUI": Pack("laksjdjf", ("regions",)),
+    "ComfyUI-ppm": Pack("pamparamm", ("regions",)),
+    "comfyui-prompt-control": Pack("asagi4", ("regions",)),
+    "ComfyUI_densediffusion": Pack("huchenlei", ("regions",)),
+    "sd-perturbed-attention": Pack("pamparamm", ("attention",)),
+    "ComfyUI-NAG": Pack("ChenDarYen", ("attention",)),
+    "ComfyUI-Advanced-ControlNet": Pack("Kosinkadink", ("control",)),
+    "ComfyUI-TiledDiffusion": Pack("shiimizu", ("control",)),
+    "ComfyUI-AnimateDiff-Evolved": Pack("Kosinkadink", ("animation",)),
+    "efficiency-nodes-comfyui": Pack("jags111", ("samplers",)),
+    "ComfyUI-Inspire-Pack": Pack("ltdrdata", ("samplers",)),
+    "ComfyUI-Impact-Pack": Pack("ltdrdata", ("samplers",)),
+    "ComfyUI_UltimateSDUpscale": Pack("ssitu", ("samplers",)),
+    "RES4LYF": Pack("ClownsharkBatwing", ("samplers",)),
+}

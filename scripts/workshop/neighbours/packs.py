@@ -1,0 +1,131 @@
+"""Load other packs into this process as ComfyUI does, with no way to the network and to other programs."""
+
+import asyncio
+import importlib
+import logging
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
+"""What packs do to install or download something while they are imported (audit events of Python)."""
+
+
+NEEDS = {"ComfyUI-Inspire-Pack": ("ComfyUI-Impact-Pack",)}
+"""Packs that another one calls."""
+
+
+def _stand_in_for_subpack() -> None:
+    """The Impact Pack imports detectors from a folder that its installer fetches; no row needs one."""
+    sys.modules["impact.subpack_nodes"] = types.ModuleType("impact.subpack_nodes")
+
+
+def _stand_in_for_chroma() -> None:
+    """ComfyUI-NAG derives from classes of another family's model that ComfyUI no longer has."""
+    layers = importlib.import_module("comfy.ldm.chroma.layers")
+    for name in ("DoubleStreamBlock", "SingleStreamBlock"):
+        if getattr(layers, name, None) is None:
+            setattr(layers, name, type(name, (), {}))
+
+
+STAND_INS = {"ComfyUI-Impact-Pack": _stand_in_for_subpack, "ComfyUI-NAG": _stand_in_for_chroma}
+"""Empty modules and classes for what a pack imports and no row uses."""
+
+
+class PackError(Exception):
+    """Why a pack was not run, in one sentence."""
+
+
+class MissingNode(Exception):
+    """A node that this version of its pack has not."""
+
+
+def commit_of(folder: Path) -> str:
+    """Return the commit of a clone, from git or from a file COMMIT in it; "unknown" if neither says it."""
+    named = folder / "COMMIT"
+    if named.is_file():
+        return named.read_text(encoding="utf-8").strip()[:7]
+    if not (folder / ".git").exists():
+        return "unknown"
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    return found.stdout.strip()[:7] if found.returncode == 0 else "unknown"
+
+
+def forbid_programs_and_network() -> None:
+    """Let every later try of this process to connect or to start a program fail with a PermissionError."""
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in FORBIDDEN:
+            raise PermissionError(f"a pack tried {event} {arguments[:1]}")
+
+    sys.addaudithook(refuse)
+
+
+def start_server(packs: Path) -> None:
+    """Make the server object that packs register their routes at; it listens nowhere. `packs` is custom_nodes."""
+    import server  # ComfyUI's
+
+    server.PromptServer(asyncio.new_event_loop())
+    custom_nodes = types.ModuleType("custom_nodes")
+    custom_nodes.__path__ = [str(packs)]
+    sys.modules["custom_nodes"] = custom_nodes
+
+
+def load_pack(folder: Path) -> None:
+    """Import a pack and register its nodes, by ComfyUI's own function.
+
+    Raises PackError with what ComfyUI logs if that fails.
+    """
+    import nodes  # ComfyUI's
+
+    for needed in NEEDS.get(folder.name, ()):
+        load_pack(folder.parent / needed)
+    if not folder.is_dir():
+        raise PackError(f"there is no {folder.name} beside it")
+    STAND_INS.get(folder.name, lambda: None)()
+    with _log() as said:
+        loaded = asyncio.run(nodes.load_custom_node(str(folder)))
+    if not loaded:
+        reason = next((line for line in reversed("\n".join(said).splitlines()) if line.strip()), "no reason given")
+        raise PackError(f"ComfyUI cannot load it: {reason}")
+
+
+@contextmanager
+def _log() -> Iterator[list[str]]:
+    said: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                said.append(record.getMessage())
+
+    handler = Keep()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield said
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def call(node_id: str, *args: Any, **inputs: Any) -> Any:
+    """Execute a node, of the new kind or of the old one; returns its outputs. Raises MissingNode."""
+    import nodes
+
+    if node_id not in nodes.NODE_CLASS_MAPPINGS:
+        raise MissingNode(node_id)
+    node = nodes.NODE_CLASS_MAPPINGS[node_id]
+    if hasattr(node, "PREPARE_CLASS_CLONE"):
+        made = getattr(node.PREPARE_CLASS_CLONE(None), node.FUNCTION)(*args, **inputs)
+        return made.args if hasattr(made, "args") else made
+    return getattr(node(), node.FUNCTION)(*args, **inputs)
+
+
+def module_of(pack: str, name: str) -> Any:
+    """Return a loaded pack's module, for what none of its nodes gives."""
+    ending = f"{pack}.{name}"
+    return next(module for key, module in sys.modules.items() if key.endswith(ending))

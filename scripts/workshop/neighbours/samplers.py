@@ -1,0 +1,148 @@
+"""Samplers of other packs, with SUN put on their MODEL by hand."""
+
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import comfy.samplers
+import numpy
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from sun_core.schedule import trailing_sigmas
+
+from .control import PICTURE
+from .packs import call
+from .rows import ACTS, SAME, Check, Row
+from .small_model import SPEED_UP, difference, draw, findings, model, prompt, reports, sped_up, start, vae
+
+Sampler = Callable[[ModelPatcher, Any], Tensor]
+"""From MODEL and negative to what the node gives: latents or a picture."""
+COMMON = {"seed": 0, "steps": 4, "cfg": 7.0, "sampler_name": "euler", "scheduler": "simple"}
+
+
+def _empty() -> dict[str, Tensor]:
+    return {"samples": torch.zeros(1, 4, 16, 16)}
+
+
+def _efficient(onto: ModelPatcher, negative: Any) -> Tensor:
+    return call(
+        "KSampler (Efficient)", onto, **COMMON, positive=prompt("pos0"), negative=negative, latent_image=_empty(),
+        preview_method="none", vae_decode="false", prompt={}, extra_pnginfo={}, my_unique_id="1",
+    )["result"][3]["samples"]  # fmt: skip
+
+
+def _inspire(onto: ModelPatcher, negative: Any) -> Tensor:
+    return call(
+        "KSampler //Inspire", onto, **COMMON, positive=prompt("pos0"), negative=negative, latent_image=_empty(),
+        denoise=1.0, noise_mode="CPU",
+    )[0]["samples"]  # fmt: skip
+
+
+def _ultimate_upscale(onto: ModelPatcher, negative: Any) -> Tensor:
+    return call(
+        "UltimateSDUpscaleNoUpscale", PICTURE, onto, positive=prompt("pos0"), negative=negative, vae=vae(),
+        **COMMON, denoise=1.0, mode_type="Linear", tile_width=64, tile_height=64, mask_blur=0, tile_padding=32,
+        seam_fix_mode="None", seam_fix_denoise=1.0, seam_fix_width=64, seam_fix_mask_blur=8, seam_fix_padding=16,
+        force_uniform_tiles=True, tiled_decode=False,
+    )[0]  # fmt: skip
+
+
+def _detailer(onto: ModelPatcher, negative: Any) -> Tensor:
+    SEG = namedtuple("SEG", "cropped_image cropped_mask confidence crop_region bbox label control_net_wrapper")
+    box = (0, 0, 128, 128)
+    one = SEG(None, numpy.ones((128, 128), numpy.float32), 1.0, box, box, "face", None)
+    return call(
+        "DetailerForEach", PICTURE, ((128, 128), [one]), onto, None, vae(), 128, True, 128, **COMMON,
+        positive=prompt("pos0"), negative=negative, denoise=1.0, feather=0, noise_mask=False, force_inpaint=True,
+        wildcard="", noise_mask_feather=0,
+    )[0]  # fmt: skip
+
+
+def _acting(sampler: Sampler, runs: int = 1) -> Iterator[Check]:
+    start()
+    drawn = sampler(sped_up(model()), prompt("neg0"))
+    yield Check("findings", len(findings()), most=0)
+    yield Check("runs", len(reports), runs, runs)
+    yield Check("evaluations", sum(report.evaluations for report in reports), 4 * runs, 4 * runs)
+    yield Check("rows", sum(report.rows for report in reports), 4 * runs, 4 * runs)
+    yield Check("SUN", difference(sampler(SPEED_UP.off(model()), prompt("neg0")), drawn), least=1e-3)
+    yield Check("negatives", difference(sampler(sped_up(model()), prompt("neg1")), drawn), least=1e-3)
+
+
+def _as_ksampler(sampler: Sampler) -> Iterator[Check]:
+    yield from _acting(sampler)
+    drawn = sampler(sped_up(model()), prompt("neg0"))
+    yield Check("from KSampler", difference(drawn, draw(sped_up(model()), prompt("pos0"), prompt("neg0"))), most=SAME)
+
+
+def _guided(guider: comfy.samplers.CFGGuider, onto: ModelPatcher) -> Tensor:
+    sigmas = trailing_sigmas(onto.get_model_object("model_sampling").sigmas, 4)
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 4, 16, 16), 0)
+    start()
+    return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, seed=0)
+
+
+def _scheduled_guider(node_id: str, most: float, **inputs: Any) -> Iterator[Check]:
+    onto = sped_up(model())
+    sigmas = trailing_sigmas(onto.get_model_object("model_sampling").sigmas, 4)
+    guider, _ = call(
+        node_id, model=onto, positive=prompt("pos0"), negative=prompt("neg0"), sigmas=sigmas,
+        from_cfg=6.5, to_cfg=1.0, schedule="log", **inputs,
+    )  # fmt: skip
+    drawn = _guided(guider, onto)
+    yield Check("rows", reports[-1].rows, 4, 4)
+    alone = draw(sped_up(model()), prompt("pos0"), prompt("neg0"))
+    yield Check("from SUN alone", difference(drawn, alone), most=most)
+
+
+def _clownshark(onto: ModelPatcher, negative: Any) -> Tensor:
+    start()
+    return call(
+        "ClownsharKSampler_Beta", model=onto, positive=prompt("pos0"), negative=negative, latent_image=_empty(),
+        eta=0.0, sampler_name="res_2m", scheduler="simple", steps=4, steps_to_run=-1, denoise=1.0, cfg=5.5, seed=0,
+        sampler_mode="standard", bongmath=False,
+    )[0]["samples"]  # fmt: skip
+
+
+def _clownshark_acts() -> Iterator[Check]:
+    drawn = _clownshark(sped_up(model()), prompt("neg0"))
+    (report,) = reports
+    yield Check("evaluations", report.evaluations, 4, 4)
+    yield Check("rows", report.rows, 4, 4)
+    yield Check("sampler told", sum("-> euler" in change for change in report.changes), 1, 1)
+    yield Check("negatives", difference(_clownshark(sped_up(model()), prompt("neg1")), drawn), least=ACTS)
+
+
+def _dpmpp_2m_stays() -> Iterator[Check]:
+    draw(sped_up(model()), prompt("pos0"), prompt("neg0"), sampler="dpmpp_2m")
+    yield Check("sampler changed", sum("dpmpp_2m ->" in change for change in reports[-1].changes), most=0)
+    drawn = draw(sped_up(model()), prompt("pos0"), prompt("neg0"), sampler="dpmpp_2m")
+    euler = draw(sped_up(model()), prompt("pos0"), prompt("neg0"))
+    yield Check("from euler", difference(drawn, euler), least=1e-3)
+
+
+ROWS = {
+    "efficiency-nodes-comfyui": [Row("KSampler (Efficient)", "", lambda: _as_ksampler(_efficient))],
+    "ComfyUI-Inspire-Pack": [
+        Row("KSampler (Inspire)", "", lambda: _as_ksampler(_inspire)),
+        Row(
+            "ScheduledCFGGuider", "", lambda: _scheduled_guider("ScheduledCFGGuider //Inspire", SAME),
+            "test_guidance.py",
+        ),
+        Row(
+            "ScheduledPerpNegCFGGuider", "",
+            lambda: _scheduled_guider(
+                "ScheduledPerpNegCFGGuider //Inspire", 1e-3, empty_conditioning=prompt("neg1"), neg_scale=1.0
+            ),
+            "test_guidance.py",
+        ),
+    ],
+    "ComfyUI-Impact-Pack": [Row("DetailerForEach", "", lambda: _acting(_detailer))],
+    "ComfyUI_UltimateSDUpscale": [Row("Ultimate SD Upscale, 4 tiles", "", lambda: _acting(_ultimate_upscale, 4))],
+    "RES4LYF": [
+        Row("ClownsharKSampler at CFG 5.5", "", _clownshark_acts, "test_guidance.py"),
+        Row("dpmpp_2m, with this pack loaded", "", _dpmpp_2m_stays, "test_automatic.py"),
+    ],
+}  # fmt: skip
