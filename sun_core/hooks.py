@@ -141,7 +141,7 @@ class SunHooks:
             report.evaluations, report.rows = run.measures.evaluations, run.measures.rows
             if run.measures.sun_forwards:
                 report.layers, report.acted = run.measures.layers, len(run.measures.acted)
-            if layers and guider.model_patcher.load_device.type == "cuda":  # transformers are not captured
+            if self.layers and guider.model_patcher.load_device.type == "cuda":  # transformers are not captured
                 report.replayed, report.why_eager = replays.count, replays.why_eager
             guidance.end()
             run.measures.unused_prompts = _unused_prompts(guider, run)
