@@ -72,6 +72,8 @@ class Guidance:
 
         weights: each negative's share at each token, (branches, rows, tokens, 1); None for `shares` everywhere.
         """
+        if attended.requires_grad:  # a sampler that follows gradients needs what the attention gave
+            attended = attended.clone()
         if len(attended) > 2:
             attended[1] = (attended[1:] * (self.shares if weights is None else weights)).sum(dim=0)
         return normalized_attention_guidance(attended[:2], self.settings)

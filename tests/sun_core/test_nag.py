@@ -112,3 +112,11 @@ def test_weights_say_where_a_negative_counts():
     found = guidance(torch.stack([text, first, second]), torch.stack([left, 1 - left]).squeeze(1))
     of_first, of_second = (normalized_attention_guidance(text, n, NagSettings()) for n in (first, second))
     assert torch.equal(found[:, :8], of_first[:, :8]) and torch.equal(found[:, 8:], of_second[:, 8:])
+
+
+def test_samplers_that_follow_gradients_can():
+    """Guidance overwrites what the attention gave, unless the attention needs that for its gradient."""
+    x = torch.stack(tokens()).requires_grad_()
+    attended = x.exp()  # its gradient reads it
+    Guidance(NagSettings(), torch.ones(1, 1, 1, 1))(attended, None).sum().backward()
+    assert torch.isfinite(x.grad).all()
