@@ -11,6 +11,7 @@ negative.py                lets the negative prompt count at CFG 1 if negative_p
 steps.py                   another number of steps behind SUN
 restore.py, record.py      what was there before
 check.py, findings.py      what the SUN nodes show, and the fix; served.py: what the samplers behind them show
+surroundings.py            what a workflow has around its SUN nodes
 plain.py                   the same graph without SUN, to compare
 plan.py                    the entry: a workflow and an action make a plan, and a converted copy
 edits.py                   what a plan consists of; ui_edits.py and api_format.py apply it to files

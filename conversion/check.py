@@ -4,13 +4,14 @@ import json
 from typing import Any
 
 from .edits import Plan, sentences
-from .findings import FROM_SAMPLER, Surroundings, findings
+from .findings import FROM_SAMPLER, findings
 from .graph import Node, Workflow
 from .models import Adapter, Installed
 from .rules import DETERMINISTIC, NEGATIVE, SECTIONS, SUN_ON_MODEL
 from .samplers import Sampler
 from .served import served
 from .speed_up import speed_up
+from .surroundings import Surroundings
 from .words import say, term
 
 SPEAKING = (*SECTIONS["sun"], "SUNSampler")

@@ -5,13 +5,13 @@ from typing import Any
 
 from .changes import changes_for, edits_of, wanted_values
 from .edits import Edit
-from .findings import Surroundings
 from .graph import ConversionError, Graph, Node, NodeId, Place, Workflow, as_dict
 from .models import Installed, Lines
 from .plan import read
 from .restore import after_deletion, read_records, take_out, undo
 from .rules import PLAIN, PRIMITIVES, SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
+from .surroundings import Surroundings
 from .ui_edits import apply_to_ui
 from .words import say
 

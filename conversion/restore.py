@@ -5,12 +5,13 @@ from collections import defaultdict
 from functools import cache
 
 from .edits import Edit, Plan, connect_input, remove_node, sentences, set_widget, unset_widget
-from .findings import Surroundings, former_edits, left_behind
+from .findings import former_edits, left_behind
 from .graph import Node, Source, Workflow
 from .models import Installed, Lines
 from .record import Former, entries_of, forget, has_record, is_bypassed_by_sun, read_record, unlinked_before, wake
 from .rules import NEGATIVE
 from .samplers import Sampler, find_samplers
+from .surroundings import Surroundings
 from .words import say
 
 Records = dict[Node, list[Former]]

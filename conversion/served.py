@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from .findings import FROM_SAMPLER, Surroundings
+from .findings import FROM_SAMPLER
 from .graph import SUBGRAPH_INPUT, Node, Source, on_one_line
 from .model_line import instance_input
 from .rules import NEGATIVE, PROMPTS
 from .samplers import Sampler
+from .surroundings import Surroundings
 from .words import say
 
 LONGEST = 24

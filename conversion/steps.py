@@ -4,11 +4,11 @@ from typing import Any
 
 from .changes import changes_for, edits_of, wanted_values
 from .edits import Plan, sentences
-from .findings import Surroundings
 from .graph import Node, Workflow
 from .models import Installed
 from .rules import SUN_ON_MODEL
 from .samplers import Sampler, Setting, grouped, with_partners
+from .surroundings import Surroundings
 from .words import say
 
 OFFERED = (2, 4, 6, 8)
