@@ -1,44 +1,27 @@
 """What is wrong with the settings around a SUN node, in words, and what would fix it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from .changes import changes_for, edits_of, wanted_values
-from .edits import Edit, set_widget
-from .graph import Node, Place
+from .changes import edits_for
+from .edits import Edit, Finding, set_widget
+from .graph import Node
+from .left_behind import is_off, left_behind, left_by_negative, left_by_sun
 from .models import (
     Model,
     choose_adapter,
     few_step_nodes,
-    is_set_to_few_steps,
     judge,
     neighbours,
     released_text,
 )
 from .negative_prompt import model_refusal
-from .record import bypass, forget, has_record, noted
-from .rules import DETERMINISTIC, NEGATIVE, PLAIN, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN, UNEVEN_SCHEDULES, VALUES, Role
-from .samplers import Sampler, Setting, grouped, with_partners
-from .surroundings import Surroundings
+from .notes import bypass
+from .rules import DETERMINISTIC, NEGATIVE, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN, UNEVEN_SCHEDULES
+from .samplers import Sampler, grouped, with_partners
+from .surroundings import Surroundings, once_per_group
 from .words import say, term
 
 FROM_SAMPLER = "from sampler"
-
-
-@dataclass
-class Finding:
-    """One thing that is wrong: a few words, the remedy in words, and the edits that apply it if there are any."""
-
-    text: str
-    detail: str
-    edits: list[Edit] = field(default_factory=list)
-    needs_sun: bool = False
-    """Whether the remedy is a SUNSpeedUp before the node."""
-
-    @property
-    def can_fix(self) -> bool:
-        return self.needs_sun or bool(self.edits)
 
 
 def findings(sun: Node, around: Surroundings) -> list[Finding]:
@@ -55,7 +38,7 @@ def findings(sun: Node, around: Surroundings) -> list[Finding]:
     _, model = around.lines.into(sun)
     samplers = around.fed_by(sun)
     if is_off(sun):
-        return [finding for sampler in samplers for finding in left_behind(sampler, around)]
+        return [finding for sampler in samplers for finding in left_by_sun(sampler, around)]
     found = _adapter_findings(sun, model, around)
     found += _model_findings(sun, model, around) + _few_step_findings(sun, samplers, around)
     found += _steps_findings(sun, [sampler for sampler in samplers if sampler.node.type != "SUNSampler"], around)
@@ -71,6 +54,8 @@ def _negative_findings(node: Node, around: Surroundings) -> list[Finding]:
     slot, (_, model) = node.inputs.get("model"), around.lines.into(node)
     if slot is None or slot.source is None:
         return []
+    if is_off(node):
+        return [finding for sampler in around.fed_by(node) for finding in left_by_negative(sampler, around)]
     sun = around.adapter_beside(node)
     if sun is not None:
         detail = say(
@@ -112,7 +97,7 @@ def _parts_findings(samplers: list[Sampler], around: Surroundings) -> list[Findi
                 node=sampler.node.label,
                 scheduler=scheduler,
             )
-            edits = _changes([partners], STEPS, lambda role: role == "scheduler")
+            edits = _even_schedulers(sampler, around)
             found.append(Finding(say("scheduler {name}", name=scheduler), detail, edits))
         elif uneven := [member for member in sampler.members if member.type in UNEVEN_SCHEDULES]:
             detail = say(
@@ -123,6 +108,11 @@ def _parts_findings(samplers: list[Sampler], around: Surroundings) -> list[Findi
             )
             found.append(Finding(uneven[0].type, detail))
     return found
+
+
+@once_per_group
+def _even_schedulers(partners: list[Sampler], around: Surroundings) -> list[Edit]:
+    return edits_for([partners], STEPS, ("scheduler",))
 
 
 def _runs_a_part(sampler: Sampler) -> bool:
@@ -201,60 +191,6 @@ def _bypassed(nodes: list[Node], around: Surroundings) -> list[Edit]:
     return [edit for node in nodes for edit in bypass(node)]
 
 
-def is_off(sun: Node) -> bool:
-    """Tell whether a SUN node is bypassed, muted or at strength 0."""
-    names = ("strength", "negative_strength", "positive_strength")
-    strengths = [sun.widgets[name] for name in names if name in sun.widgets and sun.feed(name) is None]
-    return not sun.is_active or (bool(strengths) and all(strength == 0 for strength in strengths))
-
-
-def left_behind(sampler: Sampler, around: Surroundings) -> list[Finding]:
-    """Return a finding for a sampler that still has SUN's few steps, although SUN is off or gone.
-
-    The page itself says so of a SUN node that has a record, because Restore is the remedy there.
-    """
-    line, model = around.lines.of_sampler(sampler)
-    suns = [node for node in line.ours if node.type in SUN_ON_MODEL]
-    if sampler.problem is not None or not is_set_to_few_steps(sampler) or sampler.node.type == "SUNSampler":
-        return []
-    if model.refusal is not None or any(has_record(sun) or not is_off(sun) for sun in suns):
-        return []
-    steps, cfg = sampler.value("steps"), sampler.value("cfg")
-    what = {"node": sampler.node.label, "steps": steps, "cfg": f"{cfg:g}" if isinstance(cfg, (int, float)) else "?"}
-    former = former_edits(sampler, around)
-    if former:
-        detail = say(
-            "{node} is still set to {steps} steps at CFG {cfg}, and SUN is gone. Fix restores its former settings.",
-            **what,
-        )
-        return [Finding(say("SUN is gone"), detail, former)]
-    if not suns:
-        return []
-    detail = say(
-        "{sun} is off, and {node} is still set to {steps} steps at CFG {cfg}. Fix sets {plain} steps and what else a "
-        "sampler without SUN needs.",
-        sun=suns[0].label,
-        plain=PLAIN["steps"],
-        **what,
-    )
-    together = grouped(with_partners([sampler], around.samplers, around.workflow), around.workflow)
-    return [Finding(say("SUN is off"), detail, _changes(together, PLAIN["steps"], lambda role: True, PLAIN))]
-
-
-def former_edits(sampler: Sampler, around: Surroundings) -> list[Edit]:
-    """Return the edits that bring back what a sampler and its partners had, by the notes on their nodes."""
-    edits: dict[tuple[Node, str], Edit] = {}
-    for partner in around.partners_of(sampler):
-        for setting in partner.settings:
-            own = Place(setting.primitive, "value") if setting.primitive else Place(setting.node, setting.widget)
-            for node, widget in own.node.places(own.widget):
-                value = noted(node, widget)
-                if value is not None and (node is own.node or widget in node.widgets):
-                    edits[node, widget] = set_widget(node.graph, node.id, widget, value)
-    nodes = dict.fromkeys(node for node, _ in edits)
-    return [*edits.values(), *(edit for node in nodes for edit in forget(node))]
-
-
 def _without_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
     line, model = around.lines.of_sampler(sampler)
     if model.sun is not None or not line.loaders:
@@ -283,7 +219,7 @@ def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) ->
     together = with_partners(far, around.samplers, around.workflow)
     can_fix = all(around.has_sun(sampler) for sampler in together)
     partners = grouped(together, around.workflow) if can_fix else []
-    edits = _changes(partners, steps, lambda role: role in ("steps", "boundary"))
+    edits = edits_for(partners, steps, ("steps", "boundary"))
     return [Finding(say("{steps} steps", steps=found), detail, edits)]
 
 
@@ -309,20 +245,6 @@ def _sampler_findings(samplers: list[Sampler]) -> list[Finding]:
                 node=sampler.node.label,
                 what=what,
             )
-            edits = _changes([[sampler]], STEPS, lambda role: role in ("cfg", "sampler", "scheduler"))
+            edits = edits_for([[sampler]], STEPS, ("cfg", "sampler", "scheduler"))
             found.append(Finding(what, detail, edits))
     return found
-
-
-def _changes(
-    partners: list[list[Sampler]],
-    steps: int,
-    wanted: Callable[[Role], bool],
-    to: Mapping[Role, Any] = VALUES,
-) -> list[Edit]:
-    """Return the edits that give the settings with the wanted roles what SUN needs, or what `to` says."""
-    values: dict[Setting, Any] = {}
-    for samplers in partners:
-        values |= wanted_values(samplers, steps, to)
-    values = {setting: value for setting, value in values.items() if wanted(setting.role)}
-    return edits_of(changes_for(values).values())

@@ -6,7 +6,7 @@ from typing import Any
 from .changes import changes_for, edits_of, wanted_values
 from .edits import Edit
 from .graph import ConversionError, Graph, Node, NodeId, Place, Workflow, as_dict
-from .models import Installed, Lines
+from .models import Installed
 from .plan import read
 from .restore import after_deletion, read_records, take_out, undo
 from .rules import PLAIN, PRIMITIVES, SUN_ON_MODEL
@@ -34,7 +34,7 @@ def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str,
         raise ConversionError(
             say("{node} runs only with SUN; put a KSampler in its place to compare.", node=only.label)
         )
-    records = read_records(workflow, Lines(workflow, installed), find_samplers(workflow))
+    records = read_records(Surroundings(workflow, installed))
     undone = undo([sun for sun in sped_up if sun in records], records)
     restored = apply_to_ui(data, undone, installed.definitions)
     left = read(restored, installed.definitions)

@@ -1,11 +1,15 @@
 """What a workflow has around its SUN nodes: their MODEL lines, adapters, and the samplers behind and beside them."""
 
 from collections import defaultdict
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, wraps
+from typing import Any, TypeVar
 
 from .graph import Node, Workflow
 from .models import Adapter, Installed, Lines
 from .samplers import Sampler, find_samplers, grouped
+
+T = TypeVar("T")
 
 
 class Surroundings:
@@ -15,6 +19,8 @@ class Surroundings:
         self.workflow, self.installed = workflow, installed
         self.lines = Lines(workflow, installed)
         self.samplers = find_samplers(workflow)
+        self.made_for_groups: dict[tuple[Any, int], Any] = {}
+        """What `once_per_group` keeps."""
         self._behind = self.lines.samplers_behind(self.samplers)
         self._of_node: dict[Node, list[Sampler]] = defaultdict(list)
         self._plain: dict[Node, list[Sampler]] = defaultdict(list)
@@ -46,6 +52,11 @@ class Surroundings:
     def fed_by(self, sun: Node) -> list[Sampler]:
         """Return the samplers at the lower end of a SUN node's MODEL line."""
         return self._behind.get(sun, [])
+
+    def parts_behind(self, sun: Node) -> list[Node]:
+        """Return the nodes in a SUN node's own graph that make up the samplers behind it."""
+        here = [sampler for sampler in self.fed_by(sun) if sampler.graph is sun.graph]
+        return list(dict.fromkeys(part for sampler in here for part in sampler.parts()))
 
     def plain_beside(self, sun: Node) -> list[Sampler]:
         """Return the samplers without SUN on the same checkpoint: its run is compared with theirs."""
@@ -81,3 +92,19 @@ class Surroundings:
 
     def adapter(self, sun: Node) -> Adapter | None:
         return self.installed.adapter(self.adapter_name(sun))
+
+
+def once_per_group(
+    make: Callable[[list[Sampler], Surroundings], T],
+) -> Callable[[Sampler, Surroundings], T]:
+    """Let partners, of whom there can be hundreds, share what `make` returns for all of them."""
+
+    @wraps(make)
+    def shared(sampler: Sampler, around: Surroundings) -> T:
+        partners = around.partners_of(sampler)
+        key = make, id(partners)
+        if key not in around.made_for_groups:
+            around.made_for_groups[key] = make(partners, around)
+        return around.made_for_groups[key]
+
+    return shared
