@@ -39,7 +39,7 @@ def findings(sun: Node, around: Surroundings) -> list[Finding]:
     samplers = around.fed_by(sun)
     if is_off(sun):
         return [finding for sampler in samplers for finding in left_by_sun(sampler, around)]
-    found = _adapter_findings(sun, model, around)
+    found = _lost_findings(sun, around) + _adapter_findings(sun, model, around)
     found += _model_findings(sun, model, around) + _few_step_findings(sun, samplers, around)
     found += _steps_findings(sun, [sampler for sampler in samplers if sampler.node.type != "SUNSampler"], around)
     if sun.widgets.get("settings") == FROM_SAMPLER:
@@ -56,6 +56,8 @@ def _negative_findings(node: Node, around: Surroundings) -> list[Finding]:
         return []
     if is_off(node):
         return [finding for sampler in around.fed_by(node) for finding in left_by_negative(sampler, around)]
+    if lost := _lost_findings(node, around):
+        return lost
     sun = around.adapter_beside(node)
     if sun is not None:
         detail = say(
@@ -71,6 +73,21 @@ def _negative_findings(node: Node, around: Surroundings) -> list[Finding]:
         return [Finding(say("twice on this line"), detail)]
     refusal = model_refusal(model)
     return [Finding(say("cannot work here"), say("It cannot work here: {reason}.", reason=refusal))] if refusal else []
+
+
+def _lost_findings(node: Node, around: Surroundings) -> list[Finding]:
+    """Return a finding for a node that a merge loses, because it takes only the weights of its second MODEL."""
+    return [
+        Finding(
+            say("lost in a merge"),
+            say(
+                "{node} is on model2 of {merge}, which takes only the weights from there; put it behind the merge.",
+                node=node.label,
+                merge=merge.label,
+            ),
+        )
+        for merge in around.merges_below(node)
+    ]
 
 
 def _neighbour_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
@@ -167,8 +184,15 @@ def _model_findings(sun: Node, model: Model, around: Surroundings) -> list[Findi
 
 
 def _few_step_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
-    """Return a finding for each node between SUN and a sampler that makes the model a few-step one."""
-    above = few_step_nodes(around.lines.into(sun)[0])
+    """Return a finding for each node between SUN and a sampler that makes the model a few-step one.
+
+    If SUN is for another family than the model, bypassing that node would not let it work.
+    """
+    line, model = around.lines.into(sun)
+    adapter = around.adapter(sun)
+    if model.others or (adapter is not None and model.fits(adapter) is False):
+        return []
+    above = few_step_nodes(line)
     nodes = dict.fromkeys(node for sampler in samplers for node in few_step_nodes(around.lines.of_sampler(sampler)[0]))
     return [
         Finding(

@@ -135,7 +135,7 @@ def _lacks_sun(sampler: Sampler, around: Surroundings, going: Collection[Node] =
     if sampler.problem is not None or not is_set_to_few_steps(sampler) or sampler.node.type == "SUNSampler":
         return False
     line, model = around.lines.of_sampler(sampler)
-    suns = [node for node in line.ours if node.type in SUN_ON_MODEL and node not in going]
+    suns = [node for node in (*line.ours, *line.lost) if node.type in SUN_ON_MODEL and node not in going]
     return model.refusal is None and not any(has_record(sun) or not is_off(sun) for sun in suns)
 
 
@@ -145,7 +145,8 @@ def _lacks_negative(sampler: Sampler, around: Surroundings, going: Collection[No
     if sampler.negative_problem is not None or isinstance(cfg, bool) or cfg != 1:
         return False
     line, model = around.lines.of_sampler(sampler)
-    return model_refusal(model) is None and not any(node not in going and not is_off(node) for node in line.ours)
+    here = (node for node in (*line.ours, *line.lost) if node not in going)
+    return model_refusal(model) is None and all(map(is_off, here))
 
 
 def _has_sun(sampler: Sampler, around: Surroundings, going: Collection[Node] = ()) -> bool:

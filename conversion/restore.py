@@ -118,7 +118,8 @@ def _aimed_at(records: Records, targets: list[Node] | None, around: Surroundings
     chosen = set(targets)
     for sampler in around.samplers:
         if _is_aimed_at(sampler, targets, [], around):
-            chosen.update(around.lines.of_sampler(sampler)[0].ours)
+            line, _ = around.lines.of_sampler(sampler)
+            chosen.update(line.ours, line.lost)
     return [node for node in records if node in chosen]
 
 

@@ -150,7 +150,16 @@ def _length(candidate: Candidate, wanted: dict[Setting, Any]) -> int:
 
 def _notes(ready: list[Candidate]) -> list[str]:
     notes = [candidate.choice.note for candidate in ready if candidate.choice]
-    return notes + [text for candidate in ready for _, text in neighbours(candidate.line)]
+    notes += [text for candidate in ready for _, text in neighbours(candidate.line)]
+    lost = [(node, merge) for candidate in ready for node, merge in candidate.line.lost.items()]
+    return notes + [
+        say(
+            "{node} has no effect on model2 of {merge}, which takes only the weights from there; remove it.",
+            node=node.label,
+            merge=merge.label,
+        )
+        for node, merge in lost
+    ]
 
 
 def described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[str]:

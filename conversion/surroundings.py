@@ -24,9 +24,12 @@ class Surroundings:
         self._behind = self.lines.samplers_behind(self.samplers)
         self._of_node: dict[Node, list[Sampler]] = defaultdict(list)
         self._plain: dict[Node, list[Sampler]] = defaultdict(list)
+        self._lost: dict[Node, list[tuple[Node, Sampler]]] = defaultdict(list)
         for sampler in self.samplers:
             self._of_node[sampler.node].append(sampler)
             line, model = self.lines.of_sampler(sampler)
+            for node, merge in line.lost.items():
+                self._lost[node].append((merge, sampler))
             for loader in line.loaders if model.sun is None else ():
                 self._plain[loader].append(sampler)
 
@@ -52,6 +55,12 @@ class Surroundings:
     def fed_by(self, sun: Node) -> list[Sampler]:
         """Return the samplers at the lower end of a SUN node's MODEL line."""
         return self._behind.get(sun, [])
+
+    def merges_below(self, sun: Node) -> list[Node]:
+        """Return the merges that take only the weights of the MODEL with a SUN node, for samplers without another."""
+        lost = ((merge, self.lines.of_sampler(sampler)[1]) for merge, sampler in self._lost.get(sun, ()))
+        without = (merge for merge, model in lost if model.sun is None)
+        return list(dict.fromkeys(without))
 
     def parts_behind(self, sun: Node) -> list[Node]:
         """Return the nodes in a SUN node's own graph that make up the samplers behind it."""
