@@ -17,7 +17,7 @@ from .models import (
 from .negative_prompt import model_refusal
 from .notes import bypass
 from .rules import DETERMINISTIC, NEGATIVE, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN, UNEVEN_SCHEDULES
-from .samplers import Sampler, grouped, with_partners
+from .samplers import Sampler
 from .surroundings import Surroundings, once_per_group
 from .words import say, term
 
@@ -240,11 +240,27 @@ def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) ->
         found=found,
         steps=steps,
     )
-    together = with_partners(far, around.samplers, around.workflow)
-    can_fix = all(around.has_sun(sampler) for sampler in together)
-    partners = grouped(together, around.workflow) if can_fix else []
-    edits = edits_for(partners, steps, ("steps", "boundary"))
-    return [Finding(say("{steps} steps", steps=found), detail, edits)]
+    return [Finding(say("{steps} steps", steps=found), detail, _steps_edits(far, steps, around))]
+
+
+def _steps_edits(samplers: list[Sampler], steps: int, around: Surroundings) -> list[Edit]:
+    """Return the edits that give samplers and their partners so many steps, if all of them have SUN."""
+    if not all(_have_sun(sampler, around) for sampler in samplers):
+        return []
+    one_each = list({id(around.partners_of(sampler)): sampler for sampler in samplers}.values())
+    if len(one_each) == 1:
+        return _steps_of_partners(one_each[0], around, steps)
+    return edits_for(map(around.partners_of, one_each), steps, ("steps", "boundary"))
+
+
+@once_per_group
+def _have_sun(partners: list[Sampler], around: Surroundings) -> bool:
+    return all(map(around.has_sun, partners))
+
+
+@once_per_group
+def _steps_of_partners(partners: list[Sampler], around: Surroundings, steps: int) -> list[Edit]:
+    return edits_for([partners], steps, ("steps", "boundary"))
 
 
 def _is_far(value: Any, steps: int) -> bool:

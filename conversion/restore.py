@@ -71,7 +71,7 @@ def _noted(
 ) -> dict[str, list[Former]]:
     """Return what the samplers that the targets mean had, by their notes, where no record of `suns` says it."""
     recorded = {(former.node, former.widget) for former in _formers(suns, records)}
-    aimed = [sampler for sampler in around.samplers if _is_aimed_at(sampler, targets, suns, around)]
+    aimed = _aimed_samplers(None if targets is None else {*targets, *suns}, around)
     return {
         of: [former for former in formers if (former.node, former.widget) not in recorded]
         for of, formers in former_settings(aimed, around, set(suns)).items()
@@ -90,9 +90,8 @@ def _bypassed(targets: list[Node] | None, around: Surroundings) -> list[Node]:
     if targets is None or not found:
         return found
     chosen = set(targets)
-    for sampler in around.samplers:
-        if _is_aimed_at(sampler, targets, [], around):
-            chosen.update(around.lines.of_sampler(sampler)[0].passed)
+    for sampler in _aimed_samplers(set(targets), around):
+        chosen.update(around.lines.of_sampler(sampler)[0].passed)
     return [node for node in found if node in chosen]
 
 
@@ -116,19 +115,19 @@ def _aimed_at(records: Records, targets: list[Node] | None, around: Surroundings
     if targets is None:
         return list(records)
     chosen = set(targets)
-    for sampler in around.samplers:
-        if _is_aimed_at(sampler, targets, [], around):
-            line, _ = around.lines.of_sampler(sampler)
-            chosen.update(line.ours, line.lost)
+    for sampler in _aimed_samplers(set(targets), around):
+        line, _ = around.lines.of_sampler(sampler)
+        chosen.update(line.ours, line.lost)
     return [node for node in records if node in chosen]
 
 
-def _is_aimed_at(sampler: Sampler, targets: list[Node] | None, suns: list[Node], around: Surroundings) -> bool:
-    """Tell whether the targets mean a sampler: they are a part of it or on its MODEL line, or one of `suns` is."""
-    if targets is None:
-        return True
-    aimed = {*targets, *suns}
-    return not aimed.isdisjoint(sampler.parts()) or around.lines.of_sampler(sampler)[0].passes(aimed)
+def _aimed_samplers(aimed: set[Node] | None, around: Surroundings) -> list[Sampler]:
+    """Return the samplers of which a node, or one on their MODEL line, is in `aimed`; all if that is None."""
+    return [
+        sampler
+        for sampler in around.samplers
+        if aimed is None or not aimed.isdisjoint(sampler.parts()) or around.lines.of_sampler(sampler)[0].passes(aimed)
+    ]
 
 
 def _with_shared_settings(chosen: list[Node], records: Records) -> list[Node]:

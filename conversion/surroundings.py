@@ -3,13 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cached_property, wraps
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .graph import Node, Workflow
 from .models import Adapter, Installed, Lines
 from .samplers import Sampler, find_samplers, grouped
 
-T = TypeVar("T")
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 class Surroundings:
@@ -19,7 +19,7 @@ class Surroundings:
         self.workflow, self.installed = workflow, installed
         self.lines = Lines(workflow, installed)
         self.samplers = find_samplers(workflow)
-        self.made_for_groups: dict[tuple[Any, int], Any] = {}
+        self.made_for_groups: dict[tuple[Any, ...], Any] = {}
         """What `once_per_group` keeps."""
         self._behind = self.lines.samplers_behind(self.samplers)
         self._of_node: dict[Node, list[Sampler]] = defaultdict(list)
@@ -104,16 +104,16 @@ class Surroundings:
 
 
 def once_per_group(
-    make: Callable[[list[Sampler], Surroundings], T],
-) -> Callable[[Sampler, Surroundings], T]:
+    make: Callable[Concatenate[list[Sampler], Surroundings, P], T],
+) -> Callable[Concatenate[Sampler, Surroundings, P], T]:
     """Let partners, of whom there can be hundreds, share what `make` returns for all of them."""
 
     @wraps(make)
-    def shared(sampler: Sampler, around: Surroundings) -> T:
+    def shared(sampler: Sampler, around: Surroundings, *args: P.args, **kwargs: P.kwargs) -> T:
         partners = around.partners_of(sampler)
-        key = make, id(partners)
+        key = make, id(partners), args
         if key not in around.made_for_groups:
-            around.made_for_groups[key] = make(partners, around)
+            around.made_for_groups[key] = make(partners, around, *args, **kwargs)
         return around.made_for_groups[key]
 
     return shared
