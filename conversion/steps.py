@@ -19,11 +19,9 @@ OFFERED = (2, 4, 6, 8)
 
 
 def set_steps(workflow: Workflow, targets: list[Node] | None, installed: Installed, steps: int) -> Plan:
-    """Plan for the samplers behind the targets, or behind all SUN nodes. Schedules in parts keep their cuts."""
+    """Plan for the samplers with SUN that the targets mean, or for all. Schedules in parts keep their cuts."""
     around = Surroundings(workflow, installed)
-    aimed = workflow.nodes() if targets is None else targets
-    chosen = [sampler for node in aimed for sampler in _samplers_of(node, around)]
-    partners = grouped(with_partners(chosen, around.samplers, workflow), workflow)
+    partners = grouped(with_partners(_aimed_at(targets, around), around.samplers, workflow), workflow)
     ready = [group for group in partners if all(map(around.has_sun, group))]
     left = [
         say("{node} stays as it is, because a sampler without SUN shares its schedule.", node=sampler.node.label)
@@ -67,7 +65,16 @@ def _remembered(samplers: list[Sampler], changes: dict[Setting, Change], around:
     return edits
 
 
-def _samplers_of(node: Node, around: Surroundings) -> list[Sampler]:
-    if node.type in SUN_ON_MODEL and node.is_active:
-        return [sampler for sampler in around.fed_by(node) if sampler.node.problem is None]
-    return [sampler for sampler in around.samplers if sampler.node is node and node.type == "SUNSampler"]
+def _aimed_at(targets: list[Node] | None, around: Surroundings) -> list[Sampler]:
+    """Return the samplers with SUN of which a target is a part, or behind which SUN node they are."""
+    with_sun = [
+        sampler
+        for sampler in around.samplers
+        if sampler.node.problem is None and (around.has_sun(sampler) or sampler.node.type == "SUNSampler")
+    ]
+    if targets is None:
+        return with_sun
+    aimed = set(targets)
+    suns = [node for node in targets if node.type in SUN_ON_MODEL and node.is_active]
+    behind = {sampler for sun in suns for sampler in around.fed_by(sun)}
+    return [sampler for sampler in with_sun if sampler in behind or not aimed.isdisjoint(sampler.members)]

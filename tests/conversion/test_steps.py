@@ -86,3 +86,17 @@ def test_steps_behind_a_sun_of_ones_own_leave_no_note() -> None:
         del node(workflow, kind)["properties"]["sun_restore"]
     _, plan = convert("steps_8", workflow, None, here(SD15))
     assert [edit["op"] for edit in plan.edits] == ["set"]
+
+
+def test_sampler_behind_sun_or_a_part_of_it_can_be_the_target() -> None:
+    workflow = load("custom_advanced.expected")
+    for kind in ("SamplerCustomAdvanced", "CFGGuider", "SUNSpeedUp"):
+        after, _ = convert("steps_6", workflow, [{"graph": None, "node": node(workflow, kind)["id"]}], here(SD15))
+        assert 6 in node(after, "BasicScheduler")["widgets_values"]
+
+
+@pytest.mark.parametrize("action", ["steps_6", "fix"])
+def test_targets_that_have_nothing_to_do_with_sun_leave_the_rest_alone(action: str) -> None:
+    workflow = sped_up(sampler=[42, "fixed", 25, 1.0, "ddim", "simple", 1.0])
+    for targets in ([], [{"graph": None, "node": node(workflow, "SaveImage")["id"]}]):
+        assert make_plan(action, workflow, targets, here(SD15)).edits == []
