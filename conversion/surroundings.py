@@ -9,7 +9,8 @@ from .graph import Node, Workflow
 from .models import Adapter, Installed, Lines
 from .samplers import Sampler, find_samplers, grouped
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Surroundings:

@@ -157,6 +157,29 @@ def test_comparison_draws_both_with_one_seed_and_leaves_the_graph(
     assert with_sun["seed"] == without["seed"]
 
 
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_run_of_a_workflow_in_another_tab_shows_on_no_node_with_the_same_id(page: CanvasPage, sped_up: int) -> None:
+    page.set_value(SAMPLER, "steps", 60)  # so that it still runs when the other tab is open
+    graph = page.graph()
+    page.page.evaluate("""async () => {
+        window.told = new Promise((resolve) => app.api.addEventListener('sun.run', resolve, { once: true }))
+        window.ended = new Promise((resolve) => {
+            for (const event of ['execution_success', 'execution_error']) app.api.addEventListener(event, resolve)
+        })
+        await app.queuePrompt(0, 1)
+        window.first = app.extensionManager.workflow.activeWorkflow
+    }""")
+    page.load({**graph, "id": "00000000-0000-4000-8000-000000000001"}, "another")
+    assert page.page.evaluate("app.extensionManager.workflow.activeWorkflow !== window.first")
+    page.page.evaluate("async () => { await window.told; await window.ended }")
+    page.frames(10)
+    expect(page.face(sped_up)).to_contain_text("60 steps")
+    expect(page.face(sped_up)).not_to_contain_text("evaluations")
+    page.set_value(SAMPLER, "seed", 1)
+    page.run_workflow()
+    expect(page.face(sped_up)).to_contain_text("60 evaluations")
+
+
 def drawn_with(picture: Path) -> dict:
     """The settings of the sampler in a picture's metadata, where the workflow has to agree with the prompt."""
     with Image.open(picture) as image:
