@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .graph import Node, Workflow
 from .models import Adapter, Installed, Lines
+from .rules import NEGATIVE
 from .samplers import Sampler, find_samplers, grouped
 
 P = ParamSpec("P")
@@ -59,9 +60,9 @@ class Surroundings:
 
     def merges_below(self, sun: Node) -> list[Node]:
         """Return the merges that take only the weights of the MODEL with a SUN node, for samplers without another."""
-        lost = ((merge, self.lines.of_sampler(sampler)[1]) for merge, sampler in self._lost.get(sun, ()))
-        without = (merge for merge, model in lost if model.sun is None)
-        return list(dict.fromkeys(without))
+        lost = [(merge, self.lines.of_sampler(sampler)[1]) for merge, sampler in self._lost.get(sun, ())]
+        others = [model.sun or (model.negative if sun.type == NEGATIVE else None) for _, model in lost]
+        return list(dict.fromkeys(merge for (merge, _), other in zip(lost, others, strict=True) if other is None))
 
     def parts_behind(self, sun: Node) -> list[Node]:
         """Return the nodes in a SUN node's own graph that make up the samplers behind it."""

@@ -77,7 +77,7 @@ def test_lost_sun_is_neither_served_nor_in_the_way_of_another() -> None:
 def test_negative_prompt_counts_behind_a_merge_that_loses_another_node() -> None:
     after, plan = convert("negative", merged(sun=NEGATIVE), None, here(SD15))
     (new,) = (edit["id"] for edit in plan.edits if edit["op"] == "add")
-    assert after["5"]["inputs"]["model"] == [str(new), 0]
+    assert after["5"]["inputs"]["model"] == [str(new), 0] and badges(after) == {}
 
 
 def test_sun_is_never_put_above_a_merge() -> None:

@@ -1,6 +1,7 @@
 /** For which nodes Restore has something to bring back. The server tells of samplers; the others tell it themselves. */
 
 const NOTES = ["sun_restore", "sun_negative_restore"]; // the properties that conversion/notes.py writes
+const PUT_IN = ["SUNSpeedUp", "SUNNegative"]; // by the menus; others of ours are changed as any node is
 const BYPASSED = 4;
 const leftBehind = new WeakSet(); // samplers that still have the settings of a SUN node that is off or gone
 
@@ -17,7 +18,7 @@ export function hasNote(node) {
 
 export function isRestorable(node) {
   if (!hasNote(node)) return false;
-  if (node.type.startsWith("SUN")) return true;
+  if (PUT_IN.includes(node.type)) return true;
   return isBypassedBySun(node) || leftBehind.has(node);
 }
 
