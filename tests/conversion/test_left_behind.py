@@ -255,3 +255,18 @@ def test_malformed_notes_are_ignored(note: Any) -> None:
     for name in ("sun_restore", "sun_negative_restore"):
         node(left, "KSampler")["properties"][name] = note
     assert badges(left) == {} and make_plan("restore", left).edits == []
+
+
+def test_one_restore_brings_back_the_cfg_from_before_an_earlier_negative_that_was_deleted() -> None:
+    again, _ = convert("negative", without(counting(), NEGATIVE), None, here(SD15))
+    assert node(again, NEGATIVE) and values(again)[0][3] == 1
+    assert same_but_for_ids(convert("restore", again, None, here(SD15))[0], at_low_cfg())
+
+
+def test_negative_that_is_off_and_left_no_note_is_told_all_the_same() -> None:
+    """As earlier versions put it in: its record has the CFG, for Restore."""
+    workflow = off(counting(), NEGATIVE)
+    del node(workflow, "KSampler")["properties"]["sun_negative_restore"]
+    found = badges(workflow)
+    assert len(found) == 2 and all("does not count at CFG 1" in badge["detail"] for badge in found.values())
+    assert values(convert("restore", workflow, None, here(SD15))[0]) == values(at_low_cfg())
