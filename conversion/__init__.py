@@ -9,8 +9,10 @@ models.py                  which model a sampler has, and which adapter fits it
 speed_up.py, insertion.py  which samplers are sped up; where SUN goes
 negative.py                lets the negative prompt count at CFG 1 if negative_prompt.py finds that it does not
 steps.py                   another number of steps behind SUN
-restore.py, record.py      what was there before
+restore.py, record.py      what was there before; notes.py for when the record was deleted with its node
+left_behind.py             samplers that still have the settings of a SUN node that is off or gone
 check.py, findings.py      what the SUN nodes show, and the fix; served.py: what the samplers behind them show
+surroundings.py            what a workflow has around its SUN nodes
 plain.py                   the same graph without SUN, to compare
 plan.py                    the entry: a workflow and an action make a plan, and a converted copy
 edits.py                   what a plan consists of; ui_edits.py and api_format.py apply it to files

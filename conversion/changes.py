@@ -1,6 +1,6 @@
 """Work out the values that samplers should have, and the edits that set them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,3 +195,16 @@ def edits_of(changes: Iterable[Change]) -> list[Edit]:
     """Return the edits of changes. A widget that several samplers share is set once."""
     unique = {(part.node, part.widget): part for change in changes for part in (change, *change.hosts)}
     return [edit for part in unique.values() for edit in part.edits()]
+
+
+def edits_for(
+    groups: Iterable[list[Sampler]], steps: int, roles: Collection[Role], values: Mapping[Role, Any] = VALUES
+) -> list[Edit]:
+    """Return the edits that give the settings with these roles what SUN needs, or what `values` say.
+
+    `groups` are samplers, partners together.
+    """
+    wanted: dict[Setting, Any] = {}
+    for group in groups:
+        wanted |= wanted_values(group, steps, values)
+    return edits_of(changes_for({setting: new for setting, new in wanted.items() if setting.role in roles}).values())

@@ -4,13 +4,14 @@ import json
 from typing import Any
 
 from .edits import Plan, sentences
-from .findings import FROM_SAMPLER, Surroundings, findings
+from .findings import FROM_SAMPLER, findings
 from .graph import Node, Workflow
 from .models import Adapter, Installed
-from .rules import DETERMINISTIC, NEGATIVE, SECTIONS, SUN_ON_MODEL
+from .rules import DETERMINISTIC, NEGATIVE, OURS_ON_MODEL, SECTIONS, SUN_ON_MODEL
 from .samplers import Sampler
 from .served import served
 from .speed_up import speed_up
+from .surroundings import Surroundings
 from .words import say, term
 
 SPEAKING = (*SECTIONS["sun"], "SUNSampler")
@@ -21,7 +22,7 @@ MOST_PLAIN = 2
 def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
     """Return what each SUN node shows: lines for its face, and a badge if something is wrong.
 
-    A sampler that still has SUN's few steps although SUN is off or deleted has an entry too, with a badge and no face.
+    A sampler that still has the settings of a SUN node that is off or deleted has an entry too: a badge and no face.
     Each entry is {"graph", "node", "face": lines, "badge": {"text", "detail", "fix"} or None, "plain": samplers,
     "samplers"}. `fix` tells whether the action fix on this node can mend it, `plain` names the samplers beside it that
     run without SUN, and `samplers` (see served.py) those behind it.
@@ -38,27 +39,29 @@ def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
             badge = {"text": found[0].text, "detail": sentences([f.detail for f in found]), "fix": can_fix}
         if face or badge:
             entry = {"graph": node.graph.id, "node": node.id, "face": face, "badge": badge}
-            samplers = served(node, around) if node.type in (*SUN_ON_MODEL, NEGATIVE) else []
+            samplers = served(node, around) if node.type in OURS_ON_MODEL else []
             entries.append({**entry, "plain": _plain(node, around), "samplers": samplers})
     return entries
 
 
 def _is_looked_at(node: Node, around: Surroundings) -> bool:
     """Tell whether a node can have an entry: an active SUN node, one that puts SUN on a MODEL, or a sampler."""
-    return (node.type in SPEAKING and node.is_active) or node.type in SUN_ON_MODEL or bool(around.samplers_of(node))
+    return (node.type in SPEAKING and node.is_active) or node.type in OURS_ON_MODEL or bool(around.samplers_of(node))
 
 
 def fix(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
     """Apply the remedies of the targets' badges, or of all badges if there are no targets."""
     around = Surroundings(workflow, installed)
-    nodes = [node for node in targets or workflow.nodes() if _is_looked_at(node, around)]
+    aimed = workflow.nodes() if targets is None else targets
+    nodes = [node for node in aimed if _is_looked_at(node, around)]
     found = [(node, finding) for node in nodes for finding in findings(node, around)]
     repairs = [finding for _, finding in found if finding.can_fix]
     left = sentences([finding.detail for _, finding in found if not finding.can_fix])
     if not repairs:
         nothing = say("There is nothing that SUN can fix by itself") if found else say("There is nothing to fix")
         return Plan(nothing, left)
-    unique = {json.dumps(edit): edit for finding in repairs for edit in finding.edits}  # a loader can serve several
+    lists = {id(finding.edits): finding.edits for finding in repairs}  # partners have theirs in common
+    unique = {json.dumps(edit): edit for edits in lists.values() for edit in edits}  # a loader can serve several
     edits = list(unique.values())
     without_sun = [node for node, finding in found if finding.needs_sun]
     if without_sun:

@@ -1,4 +1,4 @@
-"""What a plan is: edits, and what to say about them.
+"""What a plan is: edits, and what to say about them; and what a finding is, which a plan can mend.
 
 Edits are JSON. The page applies them to the live graph (web/js/edits.js), api_format.py and ui_edits.py to files.
 tests/conversion/test_edits.py holds the page to the types here.
@@ -142,6 +142,21 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         return {"edits": self.edits, "severity": self.severity, "summary": self.summary, "detail": self.detail}
+
+
+@dataclass
+class Finding:
+    """One thing that is wrong: a few words, the remedy in words, and the edits that apply it if there are any."""
+
+    text: str
+    detail: str
+    edits: list[Edit] = field(default_factory=list)
+    needs_sun: bool = False
+    """Whether the remedy is a SUNSpeedUp before the node."""
+
+    @property
+    def can_fix(self) -> bool:
+        return self.needs_sun or bool(self.edits)
 
 
 def sentences(parts: list[str], most: int = 12) -> str:

@@ -1,123 +1,27 @@
 """What is wrong with the settings around a SUN node, in words, and what would fix it."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-from .changes import changes_for, edits_of, wanted_values
-from .edits import Edit, set_widget
-from .graph import Node, Place, Workflow
+from .changes import edits_for
+from .edits import Edit, Finding, set_widget
+from .graph import Node
+from .left_behind import is_off, left_behind, left_by_negative, left_by_sun
 from .models import (
-    Adapter,
-    Installed,
-    Lines,
     Model,
     choose_adapter,
     few_step_nodes,
-    is_set_to_few_steps,
     judge,
     neighbours,
     released_text,
 )
 from .negative_prompt import model_refusal
-from .record import bypass, forget, has_record, noted
-from .rules import DETERMINISTIC, NEGATIVE, PLAIN, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN, UNEVEN_SCHEDULES, VALUES, Role
-from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
+from .notes import bypass
+from .rules import DETERMINISTIC, NEGATIVE, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN, UNEVEN_SCHEDULES
+from .samplers import Sampler
+from .surroundings import Surroundings, once_per_group
 from .words import say, term
 
 FROM_SAMPLER = "from sampler"
-
-
-@dataclass
-class Finding:
-    """One thing that is wrong: a few words, the remedy in words, and the edits that apply it if there are any."""
-
-    text: str
-    detail: str
-    edits: list[Edit] = field(default_factory=list)
-    needs_sun: bool = False
-    """Whether the remedy is a SUNSpeedUp before the node."""
-
-    @property
-    def can_fix(self) -> bool:
-        return self.needs_sun or bool(self.edits)
-
-
-class Surroundings:
-    """A workflow, what is installed, and what every SUN node has to be compared with."""
-
-    def __init__(self, workflow: Workflow, installed: Installed) -> None:
-        self.workflow, self.installed = workflow, installed
-        self.lines = Lines(workflow, installed)
-        self.samplers = find_samplers(workflow)
-        self._behind = self.lines.samplers_behind(self.samplers)
-        self._of_node: dict[Node, list[Sampler]] = defaultdict(list)
-        self._plain: dict[Node, list[Sampler]] = defaultdict(list)
-        for sampler in self.samplers:
-            self._of_node[sampler.node].append(sampler)
-            line, model = self.lines.of_sampler(sampler)
-            for loader in line.loaders if model.sun is None else ():
-                self._plain[loader].append(sampler)
-
-    @cached_property
-    def _partners(self) -> dict[Sampler, list[Sampler]]:
-        groups = grouped(self.samplers, self.workflow)
-        return {sampler: partners for partners in groups for sampler in partners}
-
-    @cached_property
-    def named_without_sun(self) -> set[Node]:
-        """What the rules name on the MODEL lines of samplers without SUN."""
-        without_sun = (line for line, model in map(self.lines.of_sampler, self.samplers) if model.sun is None)
-        return {node for line in without_sun for node in line.named}
-
-    def partners_of(self, sampler: Sampler) -> list[Sampler]:
-        """Return the samplers that can only be changed together with this one, itself among them."""
-        return self._partners[sampler]
-
-    def samplers_of(self, node: Node) -> list[Sampler]:
-        """Return the sampler that a node is, if it is one."""
-        return self._of_node.get(node, [])
-
-    def fed_by(self, sun: Node) -> list[Sampler]:
-        """Return the samplers at the lower end of a SUN node's MODEL line."""
-        return self._behind.get(sun, [])
-
-    def plain_beside(self, sun: Node) -> list[Sampler]:
-        """Return the samplers without SUN on the same checkpoint: its run is compared with theirs."""
-        return list(dict.fromkeys(plain for loader in self.lines.into(sun)[0].loaders for plain in self._plain[loader]))
-
-    def sun_before(self, node: Node) -> Node | None:
-        """Return the SUN node on the MODEL line of a sampler node."""
-        return self.lines.into(node)[1].sun
-
-    def adapter_beside(self, negative: Node) -> Node | None:
-        """Return the SUN node, above a SUNNegative or below, whose adapter reads the negative prompt instead."""
-        lines = [self.lines.into(negative), *map(self.lines.of_sampler, self.fed_by(negative))]
-        return next((model.sun for _, model in lines if model.sun is not None), None)
-
-    def has_sun(self, sampler: Sampler) -> bool:
-        return self.lines.of_sampler(sampler)[1].sun is not None
-
-    def adapter_node(self, sun: Node) -> Node | None:
-        """Return the node whose widget names the adapter: the SUN node itself, or the loader before SUNApply."""
-        if "adapter_name" in sun.widgets or sun.type == "SUNSpeedUp":
-            return sun
-        slot = sun.inputs.get("sun_adapter")
-        source = sun.graph.through_reroutes(slot.source if slot else None)
-        found = sun.graph.nodes.get(source.node) if source else None
-        return found if found is not None and found.type == "SUNLoadAdapter" else None
-
-    def adapter_name(self, sun: Node) -> str | None:
-        """Return the adapter's file name, or None if it comes over a link."""
-        node = self.adapter_node(sun)
-        slot = node.inputs.get("adapter_name") if node else None
-        name = node.widgets.get("adapter_name") if node and not (slot and slot.source) else None
-        return name if isinstance(name, str) else None
-
-    def adapter(self, sun: Node) -> Adapter | None:
-        return self.installed.adapter(self.adapter_name(sun))
 
 
 def findings(sun: Node, around: Surroundings) -> list[Finding]:
@@ -134,8 +38,8 @@ def findings(sun: Node, around: Surroundings) -> list[Finding]:
     _, model = around.lines.into(sun)
     samplers = around.fed_by(sun)
     if is_off(sun):
-        return [finding for sampler in samplers for finding in left_behind(sampler, around)]
-    found = _adapter_findings(sun, model, around)
+        return [finding for sampler in samplers for finding in left_by_sun(sampler, around)]
+    found = _lost_findings(sun, around) + _adapter_findings(sun, model, around)
     found += _model_findings(sun, model, around) + _few_step_findings(sun, samplers, around)
     found += _steps_findings(sun, [sampler for sampler in samplers if sampler.node.type != "SUNSampler"], around)
     if sun.widgets.get("settings") == FROM_SAMPLER:
@@ -150,6 +54,10 @@ def _negative_findings(node: Node, around: Surroundings) -> list[Finding]:
     slot, (_, model) = node.inputs.get("model"), around.lines.into(node)
     if slot is None or slot.source is None:
         return []
+    if is_off(node):
+        return [finding for sampler in around.fed_by(node) for finding in left_by_negative(sampler, around)]
+    if lost := _lost_findings(node, around):
+        return lost
     sun = around.adapter_beside(node)
     if sun is not None:
         detail = say(
@@ -165,6 +73,21 @@ def _negative_findings(node: Node, around: Surroundings) -> list[Finding]:
         return [Finding(say("twice on this line"), detail)]
     refusal = model_refusal(model)
     return [Finding(say("cannot work here"), say("It cannot work here: {reason}.", reason=refusal))] if refusal else []
+
+
+def _lost_findings(node: Node, around: Surroundings) -> list[Finding]:
+    """Return a finding for a node that a merge loses, because it takes only the weights of its second MODEL."""
+    return [
+        Finding(
+            say("lost in a merge"),
+            say(
+                "{node} is on model2 of {merge}, which takes only the weights from there; put it behind the merge.",
+                node=node.label,
+                merge=merge.label,
+            ),
+        )
+        for merge in around.merges_below(node)
+    ]
 
 
 def _neighbour_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
@@ -191,7 +114,7 @@ def _parts_findings(samplers: list[Sampler], around: Surroundings) -> list[Findi
                 node=sampler.node.label,
                 scheduler=scheduler,
             )
-            edits = _changes([partners], STEPS, lambda role: role == "scheduler")
+            edits = _even_schedulers(sampler, around)
             found.append(Finding(say("scheduler {name}", name=scheduler), detail, edits))
         elif uneven := [member for member in sampler.members if member.type in UNEVEN_SCHEDULES]:
             detail = say(
@@ -202,6 +125,11 @@ def _parts_findings(samplers: list[Sampler], around: Surroundings) -> list[Findi
             )
             found.append(Finding(uneven[0].type, detail))
     return found
+
+
+@once_per_group
+def _even_schedulers(partners: list[Sampler], around: Surroundings) -> list[Edit]:
+    return edits_for([partners], STEPS, ("scheduler",))
 
 
 def _runs_a_part(sampler: Sampler) -> bool:
@@ -256,8 +184,15 @@ def _model_findings(sun: Node, model: Model, around: Surroundings) -> list[Findi
 
 
 def _few_step_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
-    """Return a finding for each node between SUN and a sampler that makes the model a few-step one."""
-    above = few_step_nodes(around.lines.into(sun)[0])
+    """Return a finding for each node between SUN and a sampler that makes the model a few-step one.
+
+    If SUN is for another family than the model, bypassing that node would not let it work.
+    """
+    line, model = around.lines.into(sun)
+    adapter = around.adapter(sun)
+    if model.others or (adapter is not None and model.fits(adapter) is False):
+        return []
+    above = few_step_nodes(line)
     nodes = dict.fromkeys(node for sampler in samplers for node in few_step_nodes(around.lines.of_sampler(sampler)[0]))
     return [
         Finding(
@@ -278,60 +213,6 @@ def _bypassed(nodes: list[Node], around: Surroundings) -> list[Edit]:
     if not around.workflow.has_modes or any(len(n.texts) > 1 or n in around.named_without_sun for n in nodes):
         return []
     return [edit for node in nodes for edit in bypass(node)]
-
-
-def is_off(sun: Node) -> bool:
-    """Tell whether a SUN node is bypassed, muted or at strength 0."""
-    names = ("strength", "negative_strength", "positive_strength")
-    strengths = [sun.widgets[name] for name in names if name in sun.widgets and sun.feed(name) is None]
-    return not sun.is_active or (bool(strengths) and all(strength == 0 for strength in strengths))
-
-
-def left_behind(sampler: Sampler, around: Surroundings) -> list[Finding]:
-    """Return a finding for a sampler that still has SUN's few steps, although SUN is off or gone.
-
-    The page itself says so of a SUN node that has a record, because Restore is the remedy there.
-    """
-    line, model = around.lines.of_sampler(sampler)
-    suns = [node for node in line.ours if node.type in SUN_ON_MODEL]
-    if sampler.problem is not None or not is_set_to_few_steps(sampler) or sampler.node.type == "SUNSampler":
-        return []
-    if model.refusal is not None or any(has_record(sun) or not is_off(sun) for sun in suns):
-        return []
-    steps, cfg = sampler.value("steps"), sampler.value("cfg")
-    what = {"node": sampler.node.label, "steps": steps, "cfg": f"{cfg:g}" if isinstance(cfg, (int, float)) else "?"}
-    former = former_edits(sampler, around)
-    if former:
-        detail = say(
-            "{node} is still set to {steps} steps at CFG {cfg}, and SUN is gone. Fix restores its former settings.",
-            **what,
-        )
-        return [Finding(say("SUN is gone"), detail, former)]
-    if not suns:
-        return []
-    detail = say(
-        "{sun} is off, and {node} is still set to {steps} steps at CFG {cfg}. Fix sets {plain} steps and what else a "
-        "sampler without SUN needs.",
-        sun=suns[0].label,
-        plain=PLAIN["steps"],
-        **what,
-    )
-    together = grouped(with_partners([sampler], around.samplers, around.workflow), around.workflow)
-    return [Finding(say("SUN is off"), detail, _changes(together, PLAIN["steps"], lambda role: True, PLAIN))]
-
-
-def former_edits(sampler: Sampler, around: Surroundings) -> list[Edit]:
-    """Return the edits that bring back what a sampler and its partners had, by the notes on their nodes."""
-    edits: dict[tuple[Node, str], Edit] = {}
-    for partner in around.partners_of(sampler):
-        for setting in partner.settings:
-            own = Place(setting.primitive, "value") if setting.primitive else Place(setting.node, setting.widget)
-            for node, widget in own.node.places(own.widget):
-                value = noted(node, widget)
-                if value is not None and (node is own.node or widget in node.widgets):
-                    edits[node, widget] = set_widget(node.graph, node.id, widget, value)
-    nodes = dict.fromkeys(node for node, _ in edits)
-    return [*edits.values(), *(edit for node in nodes for edit in forget(node))]
 
 
 def _without_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
@@ -359,11 +240,27 @@ def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) ->
         found=found,
         steps=steps,
     )
-    together = with_partners(far, around.samplers, around.workflow)
-    can_fix = all(around.has_sun(sampler) for sampler in together)
-    partners = grouped(together, around.workflow) if can_fix else []
-    edits = _changes(partners, steps, lambda role: role in ("steps", "boundary"))
-    return [Finding(say("{steps} steps", steps=found), detail, edits)]
+    return [Finding(say("{steps} steps", steps=found), detail, _steps_edits(far, steps, around))]
+
+
+def _steps_edits(samplers: list[Sampler], steps: int, around: Surroundings) -> list[Edit]:
+    """Return the edits that give samplers and their partners so many steps, if all of them have SUN."""
+    if not all(_have_sun(sampler, around) for sampler in samplers):
+        return []
+    one_each = list({id(around.partners_of(sampler)): sampler for sampler in samplers}.values())
+    if len(one_each) == 1:
+        return _steps_of_partners(one_each[0], around, steps)
+    return edits_for(map(around.partners_of, one_each), steps, ("steps", "boundary"))
+
+
+@once_per_group
+def _have_sun(partners: list[Sampler], around: Surroundings) -> bool:
+    return all(map(around.has_sun, partners))
+
+
+@once_per_group
+def _steps_of_partners(partners: list[Sampler], around: Surroundings, steps: int) -> list[Edit]:
+    return edits_for([partners], steps, ("steps", "boundary"))
 
 
 def _is_far(value: Any, steps: int) -> bool:
@@ -388,20 +285,6 @@ def _sampler_findings(samplers: list[Sampler]) -> list[Finding]:
                 node=sampler.node.label,
                 what=what,
             )
-            edits = _changes([[sampler]], STEPS, lambda role: role in ("cfg", "sampler", "scheduler"))
+            edits = edits_for([[sampler]], STEPS, ("cfg", "sampler", "scheduler"))
             found.append(Finding(what, detail, edits))
     return found
-
-
-def _changes(
-    partners: list[list[Sampler]],
-    steps: int,
-    wanted: Callable[[Role], bool],
-    to: Mapping[Role, Any] = VALUES,
-) -> list[Edit]:
-    """Return the edits that give the settings with the wanted roles what SUN needs, or what `to` says."""
-    values: dict[Setting, Any] = {}
-    for samplers in partners:
-        values |= wanted_values(samplers, steps, to)
-    values = {setting: value for setting, value in values.items() if wanted(setting.role)}
-    return edits_of(changes_for(values).values())

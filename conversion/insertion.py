@@ -170,11 +170,12 @@ def insert(
     node_type: str,
     node_id: int,
     insertion: Insertion,
-    changes: dict[Setting, Change],
+    former: dict[Setting, Change],
     boxes: dict[Graph, Canvas],
 ) -> list[Edit]:
     """Return the edits that put in one node. The link to the new node keeps the native reroutes of the old link.
 
+    `former` are the changes with what Restore has to bring back; the node gets a record of those of its samplers.
     `boxes` are the canvases of the graphs that already have new nodes; this one's is added, and the new node on it.
     """
     graph = insertion.graph
@@ -187,7 +188,7 @@ def insert(
     boxes[graph].add((position[0], position[1] - TITLE_HEIGHT, position[0] + width, position[1] + height))
 
     settings = [setting for candidate in insertion.candidates for setting in candidate.sampler.settings]
-    made = [changes[setting] for setting in settings if setting in changes]
+    made = [former[setting] for setting in settings if setting in former]
     record = make_record(node_id, made, insertion.targets.values())
     properties: dict[str, Any] = {RECORD: record}
     if insertion.adapter == RELEASED["name"]:

@@ -14,6 +14,7 @@ from .rules import (
     can_hide_model,
     distilled_by_name,
     is_model_name,
+    takes_weights_only,
 )
 from .words import say
 
@@ -36,8 +37,14 @@ class ModelLine:
     or one of another family."""
     ours: list[Node] = field(default_factory=list)
     """The nodes of this pack on the way, active or not."""
+    lost: dict[Node, Node] = field(default_factory=dict)
+    """Those that are not, because they stand above an input of a merge that takes only the weights; and that merge."""
     outputs: set[tuple[str | None, Source]] = field(default_factory=set)
     """The outputs at which it parts or comes back to itself, and those above them."""
+    weights: list[tuple[Node, Graph, Source]] = field(default_factory=list)
+    """The outputs that feed such inputs, each after its merge, which are still to follow."""
+    _merge: Node | None = None
+    """The merge above whose input it goes on."""
     _nodes: list[Node] = field(default_factory=list)
     _passed: list[Node] = field(default_factory=list)
     _above: "ModelLine | None" = None
@@ -65,18 +72,32 @@ class ModelLine:
     def go_through(self, node: Node) -> None:
         """Pass a node, whether or not it does anything to the MODEL."""
         self._passed.append(node)
-        if node.type in OURS_ON_MODEL and node not in self.ours:
+        if node.type not in OURS_ON_MODEL or node in self.ours:
+            return
+        if self._merge is not None:
+            self.lost.setdefault(node, self._merge)
+        else:
             self.ours.append(node)
 
     def take_in(self, node: Node) -> None:
         """Count a node that the MODEL runs through."""
         self._nodes.append(node)
+        if node in self.lost:
+            return
         if node.type in NAMED_ON_MODEL or distilled_by_name(node.texts) is not None:
             self.named.append(node)
+
+    def next_weights(self) -> list[tuple[Graph, Source]]:
+        """Go on above the next input that takes only the weights. Returns the output that feeds it, if there is one."""
+        if not self.weights:
+            return []
+        self._merge, graph, source = self.weights.pop(0)
+        return [(graph, source)]
 
     def join(self, above: "ModelLine") -> None:
         """Make this one step below the line `above`."""
         self._above, self.loaders, self.breaks, self.outputs = above, above.loaders, above.breaks, above.outputs
+        self.lost = above.lost
         self.named = [*self.named, *above.named] if self.named else above.named
         self.ours = list(dict.fromkeys([*self.ours, *above.ours])) if self.ours else above.ours
 
@@ -95,7 +116,7 @@ class ModelLines:
         while source is not None and (graph.id, source) not in self._known and (graph.id, source) not in steps:
             step = steps[graph.id, source] = ModelLine()
             onward = _step(self._workflow, graph, source, step)
-            if len(onward) != 1:  # here it begins or parts
+            if len(onward) != 1 or step.weights:  # here it begins or parts
                 del steps[graph.id, source]
                 break
             ((graph, source),) = onward
@@ -112,7 +133,10 @@ class ModelLines:
 
 
 def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> ModelLine:
-    """Walk up from the output `source`, to each node once, so that a circle ends the walk."""
+    """Walk up from the output `source`, to each node once, so that a circle ends the walk.
+
+    What only gives weights comes last: a node that is on another way too is not lost.
+    """
     line = ModelLine()
     if source is None:
         sender = next((node for node in graph.nodes.values() if node.type in BROADCASTS and node.is_active), None)
@@ -129,6 +153,7 @@ def model_line(workflow: Workflow, graph: Graph, source: Source | None) -> Model
         if (graph.id, source) not in line.outputs:
             line.outputs.add((graph.id, source))
             waiting += _step(workflow, graph, source, line)
+        waiting = waiting or line.next_weights()
     if not line.loaders and not line.breaks:
         line.breaks.append(say("its MODEL line runs in a circle"))
     return line
@@ -170,6 +195,9 @@ def _climb(node: Node, waiting: list[tuple[Graph, Source]], line: ModelLine) -> 
     """Go on to what feeds the node's own MODEL inputs. A bypassed node hands on only its first one."""
     inputs = list(node.inputs.values()) if node.type in REROUTES else model_inputs(node)
     linked = [slot.source for slot in inputs if slot.source is not None]
+    if node.is_active and (weights := [slot for slot in inputs if takes_weights_only(node.type, slot.name)]):
+        line.weights += [(node, node.graph, slot.source) for slot in weights if slot.source is not None]
+        linked = [slot.source for slot in inputs if slot.source is not None and slot not in weights]
     if node.is_active and (chosen := _chosen(node)) is not None:
         waiting.append((node.graph, chosen))
     elif linked:

@@ -8,6 +8,7 @@ from .graph import Graph, Node, Workflow
 from .insertion import Canvas, by_line, insert
 from .models import Candidate, Installed, Lines
 from .negative_prompt import negative_refusal
+from .notes import notes_of, to_restore
 from .rules import NEGATIVE, VALUES
 from .samplers import Setting, find_samplers
 from .speed_up import aimed_at, described
@@ -56,9 +57,11 @@ def _plan(workflow: Workflow, ready: list[Candidate], left: list[str]) -> Plan:
     changes = changes_for(dict.fromkeys(settings, VALUES["cfg"]))
     made: list[Edit] = []
     boxes: dict[Graph, Canvas] = {}
+    former = {setting: to_restore(change, NEGATIVE) for setting, change in changes.items()}
     for node_id, group in enumerate(by_line(ready), workflow.next_id):
-        made += insert(NEGATIVE, node_id, group, changes, boxes)
+        made += insert(NEGATIVE, node_id, group, former, boxes)
     made += edits_of(changes.values())
+    made += notes_of(former.values(), NEGATIVE) if workflow.has_modes else []
     return Plan(
         edits=made,
         severity="info" if left else "success",

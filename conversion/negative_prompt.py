@@ -24,7 +24,7 @@ def negative_refusal(sampler: Sampler, lines: Lines) -> str | None:
         return refusal
     if sampler.negative_problem is not None:
         return _problem(sampler)
-    return _why_it_counts(sampler, model) or _why_it_is_empty(sampler)
+    return _why_it_counts(sampler, model) or why_it_is_empty(sampler)
 
 
 def model_refusal(model: Model) -> str | None:
@@ -57,7 +57,7 @@ def _why_it_counts(sampler: Sampler, model: Model) -> str | None:
     return None
 
 
-def _why_it_is_empty(sampler: Sampler) -> str | None:
+def why_it_is_empty(sampler: Sampler) -> str | None:
     """Say that something else stands where the negative prompt would."""
     node = _negative_node(sampler)
     if node is None or node.type not in NO_NEGATIVE:

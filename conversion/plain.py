@@ -5,13 +5,15 @@ from typing import Any
 
 from .changes import changes_for, edits_of, wanted_values
 from .edits import Edit
-from .findings import Surroundings
-from .graph import ConversionError, Graph, Node, NodeId, Place, Workflow, as_dict
+from .findings import FROM_SAMPLER
+from .graph import ConversionError, Graph, Node, NodeId, Place, Source, Workflow, as_dict
+from .left_behind import is_off
 from .models import Installed, Lines
 from .plan import read
 from .restore import after_deletion, read_records, take_out, undo
 from .rules import PLAIN, PRIMITIVES, SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
+from .surroundings import Surroundings
 from .ui_edits import apply_to_ui
 from .words import say
 
@@ -34,7 +36,7 @@ def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str,
         raise ConversionError(
             say("{node} runs only with SUN; put a KSampler in its place to compare.", node=only.label)
         )
-    records = read_records(workflow, Lines(workflow, installed), find_samplers(workflow))
+    records = read_records(Surroundings(workflow, installed))
     undone = undo([sun for sun in sped_up if sun in records], records)
     restored = apply_to_ui(data, undone, installed.definitions)
     left = read(restored, installed.definitions)
@@ -43,7 +45,9 @@ def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str,
     plain = apply_to_ui(restored, [*_take_out_the_rest(left, installed), *noted], installed.definitions)
     after = read(plain, installed.definitions)
     samplers = [s for s in find_samplers(after) if (s.graph.id, s.node.id) in behind]
-    return plain, _prompt_without_sun(prompt, after, _widgets(samplers)), ", ".join(map(_described, samplers))
+    lines = Lines(after, installed)
+    said = ", ".join(_described(sampler, lines.of_sampler(sampler)[1].negative) for sampler in samplers)
+    return plain, _prompt_without_sun(prompt, after, _widgets(samplers)), said
 
 
 def _behind(workflow: Workflow, suns: list[Node], installed: Installed) -> list[Sampler]:
@@ -81,25 +85,56 @@ def _prompt_without_sun(prompt: dict[str, Any], workflow: Workflow, widgets: Wid
         for name, value in inputs.items():
             inputs[name] = _past(suns, value)
             if found and (found[-1].graph.id, found[-1].id, name) in widgets:
-                former = _in_force(found[:-1], found[-1], name, prompt)
+                former = _in_force(found[:-1], found[-1], name, workflow, prompt)
                 inputs[name] = inputs[name] if former is None else former
     return {path: entry for path, entry in prompt.items() if path not in suns}
 
 
-def _in_force(hosts: list[Node], node: Node, widget: str, prompt: dict[str, Any]) -> Any:
-    """Return a widget's value, or its link as the prompt has links; None if neither is known.
+def _in_force(hosts: list[Node], node: Node, widget: str, workflow: Workflow, prompt: dict[str, Any]) -> Any:
+    """Return a widget's value, or its link as the prompt has links; None if no value was saved.
 
     `hosts` are the nodes of the subgraphs around the node, the outermost first: each can have a value of its own.
+    Raises ConversionError if another node gives the value, and the prompt does not have it.
     """
     source = node.graph.through_reroutes(node.feed(widget))
-    above = node.graph.nodes.get(source.node) if source is not None else None
-    if above is not None and source is not None:
-        path = ":".join(str(one.id) for one in (*hosts, above))
-        linked = [path, source.slot] if path in prompt else None
-        return _in_force(hosts, above, "value", prompt) if above.type in PRIMITIVES else linked
+    if source is not None and source.node in node.graph.nodes:
+        found = _giver(hosts, node.graph, source, workflow)
+        path = ":".join(str(one.id) for one in (*found[0], found[1])) if found is not None else ""
+        if found is not None and found[1].type in PRIMITIVES:
+            return _in_force(found[0], found[1], "value", workflow, prompt)
+        if found is None or path not in prompt:
+            raise ConversionError(
+                say(
+                    "Without SUN, {node} gets its {widget} from a node that does not run; turn that one on to compare.",
+                    node=node.label,
+                    widget=widget[:40],
+                )
+            )
+        return [path, found[2]]
     outer = next((place for place in Place(node, widget).on_hosts() if hosts and place.node is hosts[-1]), None)
-    value = _in_force(hosts[:-1], *outer, prompt) if outer is not None else None
+    value = _in_force(hosts[:-1], *outer, workflow, prompt) if outer is not None else None
     return node.saved(widget) if value is None else value
+
+
+def _giver(hosts: list[Node], graph: Graph, source: Source, workflow: Workflow) -> tuple[list[Node], Node, int] | None:
+    """Return the node that gives an output, with those of the subgraphs around it, and its slot; None if nothing does.
+
+    Goes on through the outputs of subgraphs.
+    """
+    seen: set[Graph] = set()
+    way = list(hosts)
+    while (feed := graph.through_reroutes(source)) is not None and feed.node in graph.nodes:
+        above = graph.nodes[feed.node]
+        inner = workflow.inner(above)
+        if inner is None:
+            return way, above, feed.slot
+        output = inner.outputs[feed.slot] if feed.slot < len(inner.outputs) else None
+        if output is None or inner in seen:
+            return None
+        seen.add(inner)
+        way.append(above)
+        graph, source = inner, output
+    return None
 
 
 def _past(suns: dict[str, Any], value: Any) -> Any:
@@ -130,9 +165,15 @@ def _node(graph: Graph, name: str) -> Node | None:
     return graph.nodes.get(name) or (graph.nodes.get(int(name)) if name.isascii() and name.isdecimal() else None)
 
 
-def _described(sampler: Sampler) -> str:
-    """Describe the settings of a run to come: `KSampler (#3): 25 steps, CFG 7`."""
+def _described(sampler: Sampler, negative: Node | None) -> str:
+    """Describe the settings of a run to come: `KSampler (#3): 25 steps, CFG 7`.
+
+    `negative` is the SUNNegative before the sampler, which sets CFG 1 unless it is told not to.
+    """
     steps, cfg = sampler.value("steps"), sampler.value("cfg")
     known = [say("{steps} steps", steps=steps)] if isinstance(steps, int) else []
-    known += [f"CFG {cfg:g}"] if isinstance(cfg, (int, float)) else []
+    if negative is not None and not is_off(negative) and negative.widgets.get("cfg") != FROM_SAMPLER and cfg != 1:
+        known.append(say("CFG 1 by {node}", node=negative.label))
+    elif isinstance(cfg, (int, float)):
+        known.append(f"CFG {cfg:g}")
     return f"{sampler.node.label}: {', '.join(known)}" if known else sampler.node.label

@@ -6,18 +6,16 @@ same graph, is ignored. A note about subgraph nodes is ignored unless the widget
 Ids do not last: a node that is copied, or taken out of a subgraph, gets a new one, and so do those around it. A record
 says whose it is, so that Restore on a copy changes the samplers behind the copy, never those of the original.
 
-The changed nodes keep a note under the same name: what they had before, in case the SUNSpeedUp is deleted, or the mode
-of a node that Fix bypassed.
+For a record that was deleted with its node, see notes.py.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .changes import Change
-from .edits import Edit, set_mode, set_property
-from .graph import BYPASSED, SUBGRAPH_INPUT, Consumer, Node, NodeId, Source, as_dict
+from .edits import Edit, connect_input, set_property, set_widget, unset_widget
+from .graph import SUBGRAPH_INPUT, Consumer, Node, NodeId, Source
 from .rules import INSERTED, PRIMITIVES
 from .ui_format import dicts, is_id, is_index
 
@@ -40,63 +38,21 @@ class Former:
     """Whether the widget had neither a value nor a link, so that the node's default counted."""
 
 
-def make_record(sun: NodeId, changes: list[Change], targets: Iterable[Consumer]) -> dict[str, Any]:
-    """Make the record of the node that gets the id `sun` and goes before the inputs `targets`."""
-    settings: dict[tuple[Node, str], dict[str, Any]] = {}
-    for change in changes:
-        value = change.node.saved(change.widget)
-        entry = {"node": change.node.id, "type": change.node.type, "widget": change.widget, "value": value}
-        settings[change.node, change.widget] = {**entry, **_noted_plug(change)}
-        if change.hosts:
-            settings[change.node, change.widget]["hosts"] = [_noted_host(host) for host in change.hosts]
+def make_record(sun: NodeId, changes: Iterable[Change], targets: Iterable[Consumer]) -> dict[str, Any]:
+    """Make the record of the node that gets the id `sun` and goes before the inputs `targets`.
+
+    The old values of `changes` are those to restore (see notes.to_restore).
+    """
+    settings = {(change.node, change.widget): _entry(change) for change in changes}
     record = {"version": VERSION, "sun": sun, "settings": list(settings.values())}
     unlinked = [[target.node.id, target.input.name] for target in targets if target.input.is_broadcast]
     return {**record, "unlinked": unlinked} if unlinked else record
 
 
-def notes_of(changes: Iterable[Change]) -> list[Edit]:
-    """Return the edits that leave each changed node a note of its own, for when the SUNSpeedUp is deleted.
-
-    A file's node that has no properties at all gets none, so that it can be restored exactly.
-    """
-    former: dict[Node, dict[str, Any]] = defaultdict(dict)
-    for change in changes:
-        former[change.node][change.widget] = change.node.saved(change.widget)
-        for host in change.hosts:
-            former[host.node][host.widget] = host.old
-    return [
-        set_property(node.graph, node.id, RECORD, {"version": VERSION, "former": values})
-        for node, values in former.items()
-        if node.properties and any(value is not None for value in values.values())
-    ]
-
-
-def noted(node: Node, widget: str) -> Any:
-    """Return the value that a note on the node says a widget had before SUN, or None."""
-    former = as_dict(as_dict(node.properties.get(RECORD)).get("former"))
-    return former.get(widget) if _is_value(former.get(widget)) else None
-
-
-def forget(node: Node) -> list[Edit]:
-    """Return the edit that takes the note from a node, if it has one."""
-    has_note = RECORD in node.properties and not has_record(node)
-    return [set_property(node.graph, node.id, RECORD, None)] if has_note else []
-
-
-def bypass(node: Node) -> list[Edit]:
-    """Return the edits that bypass a node and note on it how it was."""
-    note = {"version": VERSION, "mode": node.mode}
-    return [set_mode(node.graph, node.id, BYPASSED), set_property(node.graph, node.id, RECORD, note)]
-
-
-def is_bypassed_by_sun(node: Node) -> bool:
-    """Tell whether a node is bypassed by `bypass`."""
-    return node.mode == BYPASSED and is_index(as_dict(node.properties.get(RECORD)).get("mode"))
-
-
-def wake(node: Node) -> list[Edit]:
-    """Return the edits that undo `bypass`."""
-    return [set_mode(node.graph, node.id, node.properties[RECORD]["mode"]), *forget(node)]
+def _entry(change: Change) -> dict[str, Any]:
+    node = change.node
+    entry = {"node": node.id, "type": node.type, "widget": change.widget, "value": change.old, **_noted_plug(change)}
+    return {**entry, "hosts": [_noted_host(host) for host in change.hosts]} if change.hosts else entry
 
 
 def _noted_host(host: Change) -> dict[str, Any]:
@@ -147,6 +103,38 @@ def read_record(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> list[Form
     return found
 
 
+def add_to_record(sun: Node, changes: Iterable[Change], parts: Callable[[Node], Iterable[Node]]) -> list[Edit]:
+    """Return the edit that adds to a record the changes of settings that it does not name.
+
+    Without it, Restore would leave them at what a later click set.
+    """
+    if not has_record(sun):
+        return []
+    entries = entries_of(sun)
+    ids = {node: number for number, node in _named(sun, entries, _is_own(sun), parts).items()}
+    known = {(former.node, former.widget) for former in read_record(sun, parts)}
+    new = {
+        (change.node, change.widget): {**_entry(change), "node": ids.get(change.node, change.node.id)}
+        for change in changes
+        if change.node.graph is sun.graph and (change.node, change.widget) not in known
+    }
+    record = {**sun.properties[RECORD], "settings": [*entries, *new.values()]}
+    return [set_property(sun.graph, sun.id, RECORD, record)] if new else []
+
+
+def bring_back(former: Former) -> list[Edit]:
+    """Return the edits that give a widget its former value, and its input the former link."""
+    graph = former.node.graph
+    back: list[Edit] = []
+    if former.value is not None:
+        back.append(set_widget(graph, former.node.id, former.widget, former.value))
+    elif former.is_unset:
+        back.append(unset_widget(graph, former.node.id, former.widget))
+    if former.plug is not None:
+        back.append(connect_input(graph, former.plug, former.node.id, former.widget))
+    return back
+
+
 def _is_own(sun: Node) -> bool:
     """Tell whether the record was written for this node, and not for one that it was copied from."""
     return str(sun.properties[RECORD].get("sun", sun.id)) == str(sun.id)
@@ -179,8 +167,8 @@ def _former(entry: dict[str, Any], node: Node, is_own: bool) -> Former | None:
     widget, value = entry["widget"], entry.get("value")
     if node.rule is None:
         return None
-    plug = _plug(node, entry.get("plug")) if is_own else None
-    if not _is_value(value) and value is not None:
+    plug = read_plug(node, entry.get("plug")) if is_own else None
+    if not is_value(value) and value is not None:
         return None
     if widget not in node.rule.sets and not (node.type in PRIMITIVES and widget == "value"):
         return None
@@ -195,25 +183,27 @@ def _with_hosts(former: Former, entry: dict[str, Any], is_own: bool) -> list[For
     """
     noted = dicts(entry.get("hosts"))[:MOST]
     by_host = {(str(host.get("graph")), str(host.get("node"))): host for host in noted}
-    values = [host["value"] for host in noted if _is_value(host.get("value"))]
+    values = [host["value"] for host in noted if is_value(host.get("value"))]
     hosts = former.node.places(former.widget)[1:]
     if values and not hosts:
         return [replace(former, value=values[0], is_unset=False)]
     found = [former]
     for node, widget in hosts:
         host = by_host.get((str(node.graph.id), str(node.id)), {"value": values[0] if values else None})
-        value = host.get("value") if _is_value(host.get("value")) else former.value
-        plug = _plug(node, host.get("plug")) if is_own else None
+        value = host.get("value") if is_value(host.get("value")) else former.value
+        plug = read_plug(node, host.get("plug")) if is_own else None
         if widget in node.widgets or plug is not None:
             found.append(Former(node, widget, value if widget in node.widgets else None, plug))
     return found
 
 
-def _is_value(value: Any) -> bool:
+def is_value(value: Any) -> bool:
+    """Tell whether a value can be that of a widget that SUN sets."""
     return isinstance(value, (int, float)) or (isinstance(value, str) and len(value) <= 200)
 
 
-def _plug(node: Node, plug: Any) -> Source | None:
+def read_plug(node: Node, plug: Any) -> Source | None:
+    """Return the output that a record names as what fed an input, if it is still there."""
     if not isinstance(plug, list) or len(plug) != 2 or not is_id(plug[0]) or not is_index(plug[1]):
         return None
     is_there = plug[0] in node.graph.nodes or plug[0] == SUBGRAPH_INPUT

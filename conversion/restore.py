@@ -1,16 +1,16 @@
 """Restore a workflow: remove the nodes that a plan put in and bring back the former settings."""
 
-import json
 from collections import defaultdict
-from functools import cache
 
-from .edits import Edit, Plan, connect_input, remove_node, sentences, set_widget, unset_widget
-from .findings import Surroundings, former_edits, left_behind
+from .edits import Edit, Plan, connect_input, remove_node, sentences
 from .graph import Node, Source, Workflow
-from .models import Installed, Lines
-from .record import Former, entries_of, forget, has_record, is_bypassed_by_sun, read_record, unlinked_before, wake
+from .left_behind import former_settings
+from .models import Installed
+from .notes import forget, is_bypassed_by_sun, wake
+from .record import Former, bring_back, entries_of, has_record, read_record, unlinked_before
 from .rules import NEGATIVE
-from .samplers import Sampler, find_samplers
+from .samplers import Sampler
+from .surroundings import Surroundings
 from .words import say
 
 Records = dict[Node, list[Former]]
@@ -18,14 +18,16 @@ Records = dict[Node, list[Former]]
 
 
 def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> Plan:
-    """Plan to remove the nodes with a record that the targets mean, or all."""
-    lines, samplers = Lines(workflow, installed), find_samplers(workflow)
-    records = read_records(workflow, lines, samplers)
-    suns = _with_shared_settings(_aimed_at(records, targets, lines, samplers), records)
-    bypassed = _bypassed(workflow, targets, lines, samplers)
-    if not suns and not bypassed and (back := after_deletion(workflow, targets, installed)):
-        return Plan(say("The former settings are back"), "", "success", back)
-    if not suns and not bypassed:
+    """Plan to remove the nodes with a record that the targets mean, or all.
+
+    What a node left on the samplers that was deleted by hand comes back too.
+    """
+    around = Surroundings(workflow, installed)
+    records = read_records(around)
+    suns = _with_shared_settings(_aimed_at(records, targets, around), records)
+    formers, noted = _formers(suns, records), _noted(suns, records, targets, around)
+    bypassed = _bypassed(targets, around)
+    if not suns and not bypassed and not any(noted.values()):
         here = say("There is nothing to restore here")
         return Plan(
             here if targets else say("There is nothing to restore in this workflow"),
@@ -34,67 +36,69 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
                 "former settings; bypass it (Ctrl+B) or delete it."
             ),
         )
-    formers = _formers(suns, records)
-    made = [*undo(suns, records), *(edit for node in bypassed for edit in wake(node))]
-    brought_back = [
-        f"{former.node.label}: {former.widget} {former.value}." for former in formers if former.value is not None
-    ]
+    made = [*undo(suns, records), *_by_notes(noted), *(edit for node in bypassed for edit in wake(node))]
+    back = [*formers, *(former for by_type in noted.values() for former in by_type)]
+    said = [f"{former.node.label}: {former.widget} {former.value}." for former in back if former.value is not None]
     if any(len(records[sun]) < len(entries_of(sun)) for sun in suns):
-        brought_back.append(say("Some of the changed nodes are gone, so their settings could not be restored."))
-    brought_back += [say("{node} is active again.", node=node.label) for node in bypassed]
-    summary = _summary(suns, bool(formers)) if suns else say("What Fix bypassed is active again")
-    return Plan(summary, sentences(brought_back), "success", made)
+        said.append(say("Some of the changed nodes are gone, so their settings could not be restored."))
+    said += [say("{node} is active again.", node=node.label) for node in bypassed]
+    return Plan(_summary(suns, bool(back)), sentences(said), "success", made)
 
 
-def read_records(workflow: Workflow, lines: Lines, samplers: list[Sampler]) -> Records:
+def read_records(around: Surroundings) -> Records:
     """Return what every record in a workflow holds."""
-
-    @cache
-    def behind() -> dict[Node, list[Sampler]]:
-        return lines.samplers_behind(samplers)
-
-    def parts(sun: Node) -> list[Node]:
-        here = [sampler for sampler in behind().get(sun, []) if sampler.graph is sun.graph]
-        return list(dict.fromkeys(part for sampler in here for part in sampler.parts()))
-
-    return {node: read_record(node, parts) for node in workflow.nodes() if has_record(node)}
+    return {node: read_record(node, around.parts_behind) for node in around.workflow.nodes() if has_record(node)}
 
 
 def undo(suns: list[Node], records: Records) -> list[Edit]:
     """Return the edits that remove nodes with a record, and those alone, and bring back the settings before them."""
-    formers, made = _formers(suns, records), take_out(suns)
-    made += [edit for former in formers for edit in _bring_back(former)]
-    return made + [edit for node in dict.fromkeys(former.node for former in formers) for edit in forget(node)]
+    made = take_out(suns) + [edit for former in _formers(suns, records) for edit in bring_back(former)]
+    noted = dict.fromkeys((former.node, sun.type) for sun in suns for former in records[sun])
+    return made + [edit for node, of in noted for edit in forget(node, of)]
 
 
 def _formers(suns: list[Node], records: Records) -> list[Former]:
     return list(dict.fromkeys(former for sun in suns for former in records[sun]))
 
 
-def after_deletion(workflow: Workflow, targets: list[Node] | None, installed: Installed) -> list[Edit]:
+def after_deletion(workflow: Workflow, targets: list[Node], installed: Installed) -> list[Edit]:
     """Return the edits for samplers whose SUN node was deleted, by the notes on their own nodes."""
-    around = Surroundings(workflow, installed)
-    aimed = [s for s in around.samplers if targets is None or not set(targets).isdisjoint(s.parts())]
-    edits = [edit for sampler in aimed if left_behind(sampler, around) for edit in former_edits(sampler, around)]
-    return list({json.dumps(edit): edit for edit in edits}.values())  # partners have theirs in common
+    return _by_notes(_noted([], {}, targets, Surroundings(workflow, installed)))
 
 
-def _bypassed(workflow: Workflow, targets: list[Node] | None, lines: Lines, samplers: list[Sampler]) -> list[Node]:
+def _noted(
+    suns: list[Node], records: Records, targets: list[Node] | None, around: Surroundings
+) -> dict[str, list[Former]]:
+    """Return what the samplers that the targets mean had, by their notes, where no record of `suns` says it."""
+    recorded = {(former.node, former.widget) for former in _formers(suns, records)}
+    aimed = _aimed_samplers(None if targets is None else {*targets, *suns}, around)
+    return {
+        of: [former for former in formers if (former.node, former.widget) not in recorded]
+        for of, formers in former_settings(aimed, around, set(suns)).items()
+    }
+
+
+def _by_notes(noted: dict[str, list[Former]]) -> list[Edit]:
+    made = [edit for formers in noted.values() for former in formers for edit in bring_back(former)]
+    nodes = dict.fromkeys((former.node, of) for of, formers in noted.items() for former in formers)
+    return made + [edit for node, of in nodes for edit in forget(node, of)]
+
+
+def _bypassed(targets: list[Node] | None, around: Surroundings) -> list[Node]:
     """Return the nodes that Fix bypassed: all, or those on the MODEL lines that the targets mean."""
-    found = [node for node in workflow.nodes() if is_bypassed_by_sun(node)]
+    found = [node for node in around.workflow.nodes() if is_bypassed_by_sun(node)]
     if targets is None or not found:
         return found
-    aimed = set(targets)
-    chosen = aimed.copy()
-    for sampler in samplers:
-        line, _ = lines.of_sampler(sampler)
-        if not aimed.isdisjoint(sampler.parts()) or line.passes(aimed):
-            chosen.update(line.passed)
+    chosen = set(targets)
+    for sampler in _aimed_samplers(set(targets), around):
+        chosen.update(around.lines.of_sampler(sampler)[0].passed)
     return [node for node in found if node in chosen]
 
 
 def _summary(suns: list[Node], are_settings_back: bool) -> str:
     count = len(suns)
+    if not suns:
+        return say("The former settings are back") if are_settings_back else say("What Fix bypassed is active again")
     if all(node.type == NEGATIVE for node in suns):
         one = say("Negative Prompt at CFG 1 is removed")
         what = one if count == 1 else say("{count} Negative Prompt at CFG 1 nodes are removed", count=count)
@@ -106,17 +110,24 @@ def _summary(suns: list[Node], are_settings_back: bool) -> str:
     return say("{count} SUN nodes are removed, and the former settings are back", count=count)
 
 
-def _aimed_at(records: Records, targets: list[Node] | None, lines: Lines, samplers: list[Sampler]) -> list[Node]:
+def _aimed_at(records: Records, targets: list[Node] | None, around: Surroundings) -> list[Node]:
     """Return the nodes with a record: all, or those on the MODEL lines that the targets mean."""
     if targets is None:
         return list(records)
-    aimed = set(targets)
-    chosen = aimed & records.keys()
-    for sampler in samplers:
-        line, _ = lines.of_sampler(sampler)
-        if not aimed.isdisjoint(sampler.parts()) or line.passes(aimed):
-            chosen.update(line.ours)
+    chosen = set(targets)
+    for sampler in _aimed_samplers(set(targets), around):
+        line, _ = around.lines.of_sampler(sampler)
+        chosen.update(line.ours, line.lost)
     return [node for node in records if node in chosen]
+
+
+def _aimed_samplers(aimed: set[Node] | None, around: Surroundings) -> list[Sampler]:
+    """Return the samplers of which a node, or one on their MODEL line, is in `aimed`; all if that is None."""
+    return [
+        sampler
+        for sampler in around.samplers
+        if aimed is None or not aimed.isdisjoint(sampler.parts()) or around.lines.of_sampler(sampler)[0].passes(aimed)
+    ]
 
 
 def _with_shared_settings(chosen: list[Node], records: Records) -> list[Node]:
@@ -160,15 +171,3 @@ def _past(sun: Node, suns: set[Node]) -> list[Edit]:
         for consumer in sun.graph.consumers(Source(sun.id, 0))
         if source is not None and consumer.node not in suns and [consumer.node.id, consumer.input.name] not in unlinked
     ]
-
-
-def _bring_back(former: Former) -> list[Edit]:
-    graph = former.node.graph
-    back: list[Edit] = []
-    if former.value is not None:
-        back.append(set_widget(graph, former.node.id, former.widget, former.value))
-    elif former.is_unset:
-        back.append(unset_widget(graph, former.node.id, former.widget))
-    if former.plug is not None:
-        back.append(connect_input(graph, former.plug, former.node.id, former.widget))
-    return back

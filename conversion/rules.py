@@ -156,6 +156,7 @@ _whole_sampler = re.compile(RULES["sampler_types"])
 _sampler_input = re.compile(RULES["sampler_inputs"])
 _latent = re.compile(RULES["latent_inputs"])
 _unknown_unless_named = re.compile(RULES["unknown_unless_named"], re.IGNORECASE)
+_merge = re.compile(RULES["merges"]["types"])
 _group_node = re.compile(RULES["group_node"])
 _file_name = re.compile(RULES["file_names"], re.IGNORECASE)
 _families = [(re.compile(pattern), name) for pattern, name in RULES["families_by_name"]]
@@ -193,6 +194,11 @@ def is_latent_input(name: str, slot_type: str) -> bool:
 def is_unknown_unless_named(loader_type: str) -> bool:
     """Tell whether the models that a node of this type loads are rarely U-Nets."""
     return bool(_unknown_unless_named.search(loader_type))
+
+
+def takes_weights_only(node_type: str, name: str) -> bool:
+    """Tell whether a node merges the weights of the MODEL at this input into another, without what is on that MODEL."""
+    return name == RULES["merges"]["weights"] and bool(_merge.search(node_type))
 
 
 def is_group_node(node_type: str) -> bool:

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from .findings import FROM_SAMPLER, Surroundings
+from .findings import FROM_SAMPLER
 from .graph import SUBGRAPH_INPUT, Node, Source, on_one_line
+from .left_behind import is_off
 from .model_line import instance_input
 from .rules import NEGATIVE, PROMPTS
 from .samplers import Sampler
+from .surroundings import Surroundings
 from .words import say
 
 LONGEST = 24
 """Characters of a negative prompt in a note."""
-NEUTRAL = {"strength": 0, "negative_strength": 0, "positive_strength": 0, "scale": 1}
-"""The values at which SUN nodes do nothing."""
 
 
 def served(sun: Node, around: Surroundings) -> list[dict[str, Any]]:
@@ -20,18 +20,13 @@ def served(sun: Node, around: Surroundings) -> list[dict[str, Any]]:
 
     The node is the one with the sampler's negative prompt: the sampler itself, or its guider.
     """
-    if not sun.is_active or _has_no_effect(sun) or (sun.type == NEGATIVE and around.adapter_beside(sun)):
+    if is_off(sun) or (sun.type == NEGATIVE and around.adapter_beside(sun)):
         return []
     return [
         {"graph": node.graph.id, "node": node.id, "label": sampler.node.label, "note": _note(sampler, node, sun)}
         for sampler in around.fed_by(sun)
         if sampler.node.problem is None and (node := sampler.model_node or sampler.node).type != "SUNSampler"
     ]
-
-
-def _has_no_effect(sun: Node) -> bool:
-    known = [name for name in NEUTRAL if name in sun.widgets and sun.feed(name) is None]
-    return bool(known) and all(sun.widgets[name] == NEUTRAL[name] for name in known)
 
 
 def _note(sampler: Sampler, node: Node, sun: Node) -> str:

@@ -7,9 +7,10 @@ from .changes import Change, changes_for, edits_of, wanted_values
 from .edits import Edit, Plan, sentences
 from .graph import Graph, Node, Workflow
 from .insertion import Canvas, by_line, insert
+from .left_behind import nodes_with_older_notes
 from .models import Candidate, Installed, Lines, judge, neighbours
 from .negative_prompt import negative_refusal
-from .record import notes_of
+from .notes import notes_of, to_restore
 from .rules import SPEED_UP
 from .samplers import Setting, find_samplers, grouped, partner_groups, with_partners
 from .words import say
@@ -103,11 +104,13 @@ def _plan(workflow: Workflow, ready: list[Candidate], wanted: dict[Setting, Any]
     made: list[Edit] = []
     boxes: dict[Graph, Canvas] = {}
     node_id = workflow.next_id
+    older = nodes_with_older_notes(candidate.sampler for candidate in ready)
+    former = {setting: to_restore(change, SPEED_UP, older) for setting, change in changes.items()}
     for group in by_line(ready):
-        made += insert(SPEED_UP, node_id, group, changes, boxes)
+        made += insert(SPEED_UP, node_id, group, former, boxes)
         node_id += 1
     made += edits_of(changes.values())
-    made += notes_of(changes.values()) if workflow.has_modes else []
+    made += notes_of(former.values(), SPEED_UP, older) if workflow.has_modes else []
     return Plan(
         edits=made,
         severity="warn" if any(c.choice.is_missing for c in ready if c.choice) else "info" if left else "success",
@@ -147,7 +150,16 @@ def _length(candidate: Candidate, wanted: dict[Setting, Any]) -> int:
 
 def _notes(ready: list[Candidate]) -> list[str]:
     notes = [candidate.choice.note for candidate in ready if candidate.choice]
-    return notes + [text for candidate in ready for _, text in neighbours(candidate.line)]
+    notes += [text for candidate in ready for _, text in neighbours(candidate.line)]
+    lost = [(node, merge) for candidate in ready for node, merge in candidate.line.lost.items()]
+    return notes + [
+        say(
+            "{node} has no effect on model2 of {merge}, which takes only the weights from there; remove it.",
+            node=node.label,
+            merge=merge.label,
+        )
+        for node, merge in lost
+    ]
 
 
 def described(ready: list[Candidate], changes: dict[Setting, Change]) -> list[str]:

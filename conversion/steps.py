@@ -1,14 +1,17 @@
 """Give the samplers behind SUN nodes another number of steps."""
 
+from collections import defaultdict
 from typing import Any
 
-from .changes import changes_for, edits_of, wanted_values
-from .edits import Plan, sentences
-from .findings import Surroundings
+from .changes import Change, changes_for, edits_of, wanted_values
+from .edits import Edit, Plan, sentences
 from .graph import Node, Workflow
 from .models import Installed
-from .rules import SUN_ON_MODEL
+from .notes import notes_of, to_restore
+from .record import add_to_record, has_record
+from .rules import SPEED_UP, SUN_ON_MODEL
 from .samplers import Sampler, Setting, grouped, with_partners
+from .surroundings import Surroundings
 from .words import say
 
 OFFERED = (2, 4, 6, 8)
@@ -16,10 +19,9 @@ OFFERED = (2, 4, 6, 8)
 
 
 def set_steps(workflow: Workflow, targets: list[Node] | None, installed: Installed, steps: int) -> Plan:
-    """Plan for the samplers behind the targets, or behind all SUN nodes. Schedules in parts keep their cuts."""
+    """Plan for the samplers with SUN that the targets mean, or for all. Schedules in parts keep their cuts."""
     around = Surroundings(workflow, installed)
-    chosen = [sampler for node in targets or workflow.nodes() for sampler in _samplers_of(node, around)]
-    partners = grouped(with_partners(chosen, around.samplers, workflow), workflow)
+    partners = grouped(with_partners(_aimed_at(targets, around), around.samplers, workflow), workflow)
     ready = [group for group in partners if all(map(around.has_sun, group))]
     left = [
         say("{node} stays as it is, because a sampler without SUN shares its schedule.", node=sampler.node.label)
@@ -37,7 +39,9 @@ def set_steps(workflow: Workflow, targets: list[Node] | None, installed: Install
     names = ", ".join(sampler.node.label for group in ready for sampler in group)
     needed = " / ".join(map(str, sorted({_length(group, steps, wanted) for group in ready})))
     summary = say("{node}: {steps} steps", node=names, steps=needed)
-    return Plan(summary, sentences(left), "info" if left else "success", edits_of(changes_for(wanted).values()))
+    changes = changes_for(wanted)
+    made = [*edits_of(changes.values()), *_remembered([s for group in ready for s in group], changes, around)]
+    return Plan(summary, sentences(left), "info" if left else "success", made)
 
 
 def _length(partners: list[Sampler], steps: int, wanted: dict[Setting, Any]) -> int:
@@ -46,7 +50,31 @@ def _length(partners: list[Sampler], steps: int, wanted: dict[Setting, Any]) -> 
     return max([steps, *totals]) if len(partners) > 1 else steps
 
 
-def _samplers_of(node: Node, around: Surroundings) -> list[Sampler]:
-    if node.type in SUN_ON_MODEL and node.is_active:
-        return [sampler for sampler in around.fed_by(node) if sampler.node.problem is None]
-    return [sampler for sampler in around.samplers if sampler.node is node and node.type == "SUNSampler"]
+def _remembered(samplers: list[Sampler], changes: dict[Setting, Change], around: Surroundings) -> list[Edit]:
+    """Return the edits by which records and notes name what they did not: "Speed up" found 4 steps and left them."""
+    changed: dict[Node, list[Change]] = defaultdict(list)
+    for sampler in samplers:
+        made = [changes[setting] for setting in sampler.settings if setting in changes]
+        for sun in around.lines.of_sampler(sampler)[0].ours:
+            if sun.type in SUN_ON_MODEL and has_record(sun):
+                changed[sun] += [to_restore(change, SPEED_UP) for change in made]
+    edits = [edit for sun, made in changed.items() for edit in add_to_record(sun, made, around.parts_behind)]
+    if around.workflow.has_modes:
+        made = [change for made in changed.values() for change in made]
+        edits += notes_of(made, SPEED_UP, {part.node for change in made for part in (change, *change.hosts)})
+    return edits
+
+
+def _aimed_at(targets: list[Node] | None, around: Surroundings) -> list[Sampler]:
+    """Return the samplers with SUN of which a target is a part, or behind which SUN node they are."""
+    with_sun = [
+        sampler
+        for sampler in around.samplers
+        if sampler.node.problem is None and (around.has_sun(sampler) or sampler.node.type == "SUNSampler")
+    ]
+    if targets is None:
+        return with_sun
+    aimed = set(targets)
+    suns = [node for node in targets if node.type in SUN_ON_MODEL and node.is_active]
+    behind = {sampler for sun in suns for sampler in around.fed_by(sun)}
+    return [sampler for sampler in with_sun if sampler in behind or not aimed.isdisjoint(sampler.members)]

@@ -52,9 +52,9 @@ class CanvasPage:
             count,
         )
 
-    def load(self, workflow: dict[str, Any]) -> None:
+    def load(self, workflow: dict[str, Any], name: str = "loaded") -> None:
         """Open a workflow as from a file, in a tab of its own."""
-        self.page.evaluate("(graph) => app.loadGraphData(graph, true, true, 'loaded')", workflow)
+        self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [workflow, name])
         self.settle()
 
     def settle(self) -> None:

@@ -12,6 +12,7 @@ from .conftest import SAMPLER, content, corpus
 from .page import CanvasPage
 
 NOTE = "CFG ignored · negative: “blurry”"
+RESTORE_ALL = "Restore everything that SUN changed"
 
 
 @pytest.fixture
@@ -53,6 +54,42 @@ def test_sampler_whose_sun_node_was_deleted_says_so_and_is_fixed(page: CanvasPag
     assert page.values(SAMPLER)["steps"] == 25
     page.undo()
     page.expect_notes(SAMPLER, "SUN is gone")
+    assert RESTORE_ALL in menu(page, SAMPLER)
+    page.set_value(SAMPLER, "steps", 20)
+    page.set_value(SAMPLER, "cfg", 7)
+    page.expect_notes(SAMPLER)
+    assert not any("Restore" in entry for entry in menu(page, SAMPLER)), "there is nothing left to restore"
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_sampler_whose_negative_node_was_deleted_says_so_and_is_restored(page: CanvasPage, plain: dict) -> None:
+    page.load(plain)
+    page.set_value(SAMPLER, "cfg", 1.5)
+    page.convert("negative")
+    page.show_all()
+    page.select(page.nodes("SUNNegative")[0]["id"])
+    page.press("Delete")
+    page.expect_notes(SAMPLER, "Negative is gone")
+    assert RESTORE_ALL in menu(page, SAMPLER)
+    page.convert("restore")
+    page.expect_notes(SAMPLER)
+    assert page.values(SAMPLER)["cfg"] == 1.5 and "sun_negative_restore" not in json.dumps(page.graph())
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_commands_are_for_what_is_selected(page: CanvasPage, sped_up: int) -> None:
+    """A selection that has nothing to do with one is no reason to change the whole graph."""
+    page.set_value(SAMPLER, "steps", 30)
+    expect(page.face(sped_up).locator(".sun-badge")).to_contain_text("30")
+    page.select(4)
+    for count, command in enumerate(("SUN.Fix", "SUN.Steps6", "SUN.Restore", "SUN.SpeedUp"), 1):
+        page.command(command)
+        expect(page.messages("Nothing that is selected is for this command")).to_have_count(count)
+    assert page.values(SAMPLER)["steps"] == 30
+    page.select(SAMPLER)
+    page.command("SUN.Steps6")
+    expect(page.messages("KSampler (#5): 6 steps")).to_have_count(1)
+    assert page.values(SAMPLER)["steps"] == 6
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
@@ -76,16 +113,21 @@ def test_menu_sets_the_steps_in_one_undo_step(page: CanvasPage, sped_up: int, fr
     assert page.values(SAMPLER)["steps"] == 4
 
 
-@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_bypassed_sun_offers_neither_steps_nor_a_comparison(page: CanvasPage, sped_up: int) -> None:
+def menu(page: CanvasPage, node: int, mode: int = 0) -> list[str]:
+    """Return what the menus of a node and of the canvas offer while the node has this mode."""
     script = """async ([file, id, mode]) => {
         const { nodeMenu, canvasMenu } = await import(file)
         const node = app.graph.getNodeById(id)
         node.mode = mode
         return [...nodeMenu(node), ...canvasMenu()].map(({ content }) => content)
     }"""
+    return page.page.evaluate(script, ["/extensions/sun-for-comfyui/js/menu.js", node, mode])
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_bypassed_sun_offers_neither_steps_nor_a_comparison(page: CanvasPage, sped_up: int) -> None:
     for mode, are_offered in ((0, True), (4, False)):
-        entries = page.page.evaluate(script, ["/extensions/sun-for-comfyui/js/menu.js", sped_up, mode])
+        entries = menu(page, sped_up, mode)
         assert ("Set 6 steps" in entries) == are_offered
         assert any("Compare" in entry for entry in entries) == are_offered
         assert any("Restore" in entry for entry in entries)
@@ -113,6 +155,29 @@ def test_comparison_draws_both_with_one_seed_and_leaves_the_graph(
     with_sun, without = (drawn_with(file) for file in sorted(set(folder.glob("*.png")) - before))
     assert (with_sun["steps"], with_sun["cfg"], without["steps"], without["cfg"]) == (4, 1, 25, 7.5)
     assert with_sun["seed"] == without["seed"]
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_run_of_a_workflow_in_another_tab_shows_on_no_node_with_the_same_id(page: CanvasPage, sped_up: int) -> None:
+    page.set_value(SAMPLER, "steps", 60)  # so that it still runs when the other tab is open
+    graph = page.graph()
+    page.page.evaluate("""async () => {
+        window.told = new Promise((resolve) => app.api.addEventListener('sun.run', resolve, { once: true }))
+        window.ended = new Promise((resolve) => {
+            for (const event of ['execution_success', 'execution_error']) app.api.addEventListener(event, resolve)
+        })
+        await app.queuePrompt(0, 1)
+        window.first = app.extensionManager.workflow.activeWorkflow
+    }""")
+    page.load({**graph, "id": "00000000-0000-4000-8000-000000000001"}, "another")
+    assert page.page.evaluate("app.extensionManager.workflow.activeWorkflow !== window.first")
+    page.page.evaluate("async () => { await window.told; await window.ended }")
+    page.frames(10)
+    expect(page.face(sped_up)).to_contain_text("60 steps")
+    expect(page.face(sped_up)).not_to_contain_text("evaluations")
+    page.set_value(SAMPLER, "steps", 4)
+    page.run_workflow()
+    expect(page.face(sped_up)).to_contain_text("4 evaluations")
 
 
 def drawn_with(picture: Path) -> dict:

@@ -7,6 +7,7 @@ hardly counts in it, corpus/negative/<name>.json by `negative`. Look at these be
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -367,6 +368,14 @@ class Subgraph(Graph):
         TYPES[self.id] = (slots, "", outputs, 260, 40 + 20 * max(len(self.inputs), len(self.outputs)))
 
 
+def as_text(workflow: dict[str, Any]) -> str:
+    """Write a workflow as JSON with a list of plain values, such as a position or a link, on one line."""
+    text = json.dumps(workflow, indent=1, ensure_ascii=False)
+    return (
+        re.sub(r"\[\n[^\[\]{}]*\]", lambda values: json.dumps(json.loads(values[0]), ensure_ascii=False), text) + "\n"
+    )
+
+
 if __name__ == "__main__":
     from conversion.plan import convert
 
@@ -376,10 +385,8 @@ if __name__ == "__main__":
     for name, draw in CASES.items():
         data = draw()
         for suffix, written in ((".json", data), (".expected.json", convert("speed_up", data)[0])):
-            text = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
-            (CORPUS / f"{name}{suffix}").write_text(text, encoding="utf-8")
+            (CORPUS / f"{name}{suffix}").write_text(as_text(written), encoding="utf-8")
         counting, plan = convert("negative", data)
         if plan.edits:
-            text = json.dumps(counting, indent=1, ensure_ascii=False) + "\n"
-            (CORPUS / "negative" / f"{name}.json").write_text(text, encoding="utf-8")
+            (CORPUS / "negative" / f"{name}.json").write_text(as_text(counting), encoding="utf-8")
     print(f"{len(CASES)} workflows")

@@ -72,6 +72,7 @@ def test_hostile_title_is_cut_and_kept_on_one_line() -> None:
 
 def forge(workflow: Json, record: Any) -> Json:
     node(workflow, "SUNSpeedUp")["properties"]["sun_restore"] = record
+    node(workflow, "KSampler")["properties"]["sun_restore"] = {"version": 1, "former": {}}  # it would help out
     return workflow
 
 

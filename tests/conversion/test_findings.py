@@ -215,3 +215,26 @@ def test_few_step_lora_on_a_model_of_another_family_is_no_remedy() -> None:
     node(workflow, "SUNSpeedUp")["widgets_values"][0] = SD15.name
     badge = entry(workflow, here(SD15))["badge"]
     assert "Flux" in badge["detail"] and not badge["fix"]
+
+
+def below_sun(checkpoint: str, lora: str) -> Json:
+    """Return a sped-up graph with a LoRA between SUN and the sampler."""
+    workflow = load("api_text_to_image")
+    workflow["1"]["inputs"]["ckpt_name"] = checkpoint
+    sun = {"model": ["1", 0], "adapter_name": SD15.name, "strength": 1.0, "settings": "automatic"}
+    lora_inputs = {"model": ["8", 0], "clip": ["1", 1], "lora_name": lora, "strength_model": 1.0, "strength_clip": 1.0}
+    workflow["8"] = {"class_type": "SUNSpeedUp", "inputs": sun}
+    workflow["9"] = {"class_type": "LoraLoader", "inputs": lora_inputs}
+    workflow["5"]["inputs"] |= {"model": ["9", 0], "steps": 4, "cfg": 1.0}
+    return workflow
+
+
+def test_few_step_lora_below_sun_is_no_matter_if_sun_is_for_another_family() -> None:
+    right = entry(below_sun("v1-5-pruned.safetensors", "lcm-lora-sdv1-5.safetensors"), here(SD15))
+    assert right["badge"]["text"] == "few-step LoRA"
+    for checkpoint, lora in (
+        ("flux1-dev.safetensors", "flux-turbo-lora-8steps.safetensors"),
+        ("sd_xl_base_1.0.safetensors", "sdxl_lightning_4step_lora.safetensors"),
+    ):
+        badge = entry(below_sun(checkpoint, lora), here(SD15))["badge"]
+        assert badge["text"] == "other family" and "LoraLoader" not in badge["detail"]

@@ -1,19 +1,24 @@
 """Where SUN goes in graphs with long rows of reroutes and on full canvases."""
 
 import random
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sun_pack.conversion.check import check
 from sun_pack.conversion.graph import Box, Node, Workflow
 from sun_pack.conversion.graph import Graph as View
 from sun_pack.conversion.insertion import COLUMNS, MARGIN, ROWS, STEP, Canvas, free_position
 from sun_pack.conversion.model_line import model_line
-from sun_pack.conversion.plan import convert, read
+from sun_pack.conversion.models import Installed
+from sun_pack.conversion.plan import convert, make_plan, read
 from sun_pack.conversion.samplers import find_samplers
 from sun_pack.conversion.ui_format import TITLE_HEIGHT
 
 from .compare import canonical
 from .make_corpus import CHECKPOINT, KSAMPLER, Graph, Subgraph
+from .test_left_behind import without
 
 Json = dict[str, Any]
 
@@ -199,3 +204,56 @@ def test_a_new_node_gets_the_nearest_free_place(count: int) -> None:
         beside = view.nodes[0]
         expected = nearest_free_place(everything, beside.box, 300, 130)
         assert free_position(Canvas(view.boxes() | taken), beside, [300, 130]) == expected
+
+
+ADVANCED = ["disable", 0, "fixed", 25, 7.5, "dpmpp_2m", "karras", 0, 10000, "enable"]
+
+
+def partners(count: int, state: str) -> Json:
+    """Draw a row of samplers that go on with each other's noise, sped up, with SUN deleted, off or at 30 steps."""
+    graph = Graph()
+    latent = graph.node("EmptyLatentImage", [512, 512, 1])
+    for _ in range(count):
+        model = loader(graph)
+        latent = graph.node("KSamplerAdvanced", ADVANCED, model=(model, 0), latent_image=(latent, 0))
+    workflow, _ = convert("speed_up", graph.workflow())
+    if state == "deleted":
+        for sun in [node for node in workflow["nodes"] if node["type"] == "SUNSpeedUp"]:
+            workflow = without(workflow, "SUNSpeedUp", sun["id"])
+        return workflow
+    for node in workflow["nodes"]:
+        node["properties"].pop("sun_restore", None)
+        if node["type"] == "SUNSpeedUp" and state == "off":
+            node["mode"] = 4
+        if node["type"] == "KSamplerAdvanced" and state == "far":
+            node["widgets_values"][3] = 30
+    return workflow
+
+
+def calls(work: Callable[[], Any]) -> int:
+    """Count the functions that are called, as a measure of the time that does not depend on the machine."""
+    count = 0
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("state", ["deleted", "off", "far"])
+def test_twice_as_many_partners_take_twice_as_long_to_check_and_to_mend(state: str) -> None:
+    """They are changed together, so that what is said of one depends on all the others."""
+    few, many = (partners(count, state) for count in (25, 50))
+    assert len([entry for entry in check(read(many), Installed()) if entry["badge"]]) >= 50
+    for work in (
+        lambda workflow: check(read(workflow), Installed()),
+        lambda workflow: make_plan("fix", workflow),
+        lambda workflow: make_plan("restore", workflow),
+    ):
+        assert calls(lambda work=work: work(many)) < 2.5 * calls(lambda work=work: work(few))

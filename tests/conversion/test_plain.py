@@ -1,10 +1,13 @@
 """The same graph without SUN: what "Compare with and without SUN" queues second."""
 
+from typing import Any
+
 import pytest
 from sun_pack.conversion.graph import ConversionError
 from sun_pack.conversion.plain import without_sun
 from sun_pack.conversion.plan import convert
 
+from .make_corpus import CHECKPOINT, KSAMPLER, Graph, Subgraph
 from .test_bad_input import node
 from .test_corpus import load
 from .test_findings import SD15, Json, here, sped_up
@@ -95,6 +98,63 @@ def test_setting_that_another_node_gave_is_linked_to_it_again() -> None:
     prompt = {**prompt_of(sampler, sun, ["1", 0]), str(origin): {"class_type": "Other", "inputs": {}}}
     _, queued, _ = without_sun(workflow, prompt, here(SD15))
     assert queued[sampler]["inputs"]["steps"] == [str(origin), output]
+
+
+def fed_by_a_subgraph(kind: str, value: int) -> tuple[Json, Json]:
+    """Return a sped-up graph whose steps came from the output of a subgraph, and what the page would queue."""
+    graph, inner = Graph(), Subgraph("Settings", 1, "", "INT:INT")
+    number = inner.node(kind, [value])
+    inner.link(inner.node("Reroute", any=(number, 0)), 0, inner.outside, "INT")
+    inner.type_of()
+    host = graph.node(inner.id)
+    model = graph.node("CheckpointLoaderSimple", [CHECKPOINT])
+    sampler = graph.node("KSampler", KSAMPLER, model=(model, 0))
+    graph.link(host, 0, sampler, "steps")
+    workflow, _ = convert("speed_up", graph.workflow(inner.definition()), None, here(SD15))
+    sun = str(node(workflow, "SUNSpeedUp")["id"])
+    prompt = prompt_of(str(sampler["id"]), sun, [str(model["id"]), 0])
+    return workflow, {**prompt, f"{host['id']}:{number['id']}": {"class_type": kind, "inputs": {}}}
+
+
+def steps_without_sun(workflow: Json, prompt: Json) -> Any:
+    _, queued, _ = without_sun(workflow, prompt, here(SD15))
+    (steps,) = (entry["inputs"]["steps"] for entry in queued.values() if entry["class_type"] == "KSampler")
+    return steps
+
+
+def test_setting_that_a_subgraph_gave_comes_from_the_node_inside_it() -> None:
+    assert steps_without_sun(*fed_by_a_subgraph("PrimitiveInt", 30)) == 30
+    workflow, prompt = fed_by_a_subgraph("SomeInt", 30)
+    (giver,) = (path for path, entry in prompt.items() if entry["class_type"] == "SomeInt")
+    assert ":" in giver and steps_without_sun(workflow, prompt) == [giver, 0]
+
+
+def test_setting_of_a_node_that_does_not_run_is_told() -> None:
+    workflow, prompt = fed_by_a_subgraph("SomeInt", 30)
+    prompt = {path: entry for path, entry in prompt.items() if entry["class_type"] != "SomeInt"}
+    with pytest.raises(ConversionError, match="gets its steps from a node that does not run"):
+        without_sun(workflow, prompt, here(SD15))
+
+
+@pytest.mark.parametrize(("cfg", "said"), [("automatic", "CFG 1 by SUNNegative (#9)"), ("from sampler", "CFG 7.5")])
+def test_negative_node_that_came_later_is_told_with_the_cfg_that_it_sets(cfg: str, said: str) -> None:
+    """It did nothing beside SUN, and without SUN it works."""
+    workflow = sped_up()
+    lone = convert("negative", load("lcm_lora"))[0]
+    new = {**node(lone, "SUNNegative"), "id": 9, "properties": {}}
+    new["widgets_values"][-1] = cfg
+    new["inputs"][0]["link"], new["outputs"][0]["links"] = 90, [91]
+    (link,) = (one for one in workflow["links"] if one[3] == 5 and one[5] == "MODEL")
+    workflow["nodes"].append(new)
+    workflow["links"] += [[90, link[1], 0, 9, 0, "MODEL"], [91, 9, 0, 5, link[4], "MODEL"]]
+    workflow["links"].remove(link)
+    node(workflow, "KSampler")["inputs"][link[4]]["link"] = 91
+    prompt = prompt_of("5", "9", ["8", 0])
+    prompt["9"]["class_type"] = "SUNNegative"
+    prompt["8"] = {"class_type": "SUNSpeedUp", "inputs": {"model": ["1", 0]}}
+    _, queued, described = without_sun(workflow, prompt, here(SD15))
+    assert described == f"KSampler (#5): 25 steps, {said}"
+    assert queued["9"]["inputs"]["model"] == ["1", 0] and queued["5"]["inputs"]["cfg"] == 7.5
 
 
 def test_what_lets_a_negative_count_without_an_adapter_stays() -> None:

@@ -7,6 +7,7 @@ from sun_pack.conversion.steps import OFFERED
 from .test_bad_input import node
 from .test_corpus import load
 from .test_findings import SD15, Json, here, sped_up
+from .test_left_behind import without
 
 
 def values(workflow: Json, node_type: str) -> list[list]:
@@ -53,3 +54,49 @@ def test_sampler_of_our_own_takes_the_steps_itself() -> None:
 def test_without_sun_nothing_changes() -> None:
     plan = make_plan("steps_6", load("text_to_image"), None, here(SD15))
     assert plan.edits == [] and plan.summary == "There is no sampler behind SUN here"
+
+
+def four_steps() -> Json:
+    """A workflow that has 4 steps before "Speed up", which therefore leaves them."""
+    workflow = load("text_to_image")
+    node(workflow, "KSampler")["widgets_values"][2] = 4
+    return workflow
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["the node itself", "a copy of it"])
+def test_restore_brings_back_steps_that_speed_up_found_and_left(copied: bool) -> None:
+    sped_up, _ = convert("speed_up", four_steps(), None, here(SD15))
+    if copied:
+        node(sped_up, "SUNSpeedUp")["properties"]["sun_restore"]["sun"] = 77
+    eight, plan = convert("steps_8", sped_up, None, here(SD15))
+    restored, _ = convert("restore", convert("steps_6", eight, None, here(SD15))[0], None, here(SD15))
+    assert plan.edits and values(restored, "KSampler") == values(four_steps(), "KSampler")
+
+
+def test_steps_that_speed_up_left_come_back_after_sun_was_deleted_too() -> None:
+    sped_up, _ = convert("speed_up", four_steps(), None, here(SD15))
+    left = without(convert("steps_8", sped_up, None, here(SD15))[0], "SUNSpeedUp")
+    restored, _ = convert("restore", left, None, here(SD15))
+    assert values(restored, "KSampler") == values(four_steps(), "KSampler")
+
+
+def test_steps_behind_a_sun_of_ones_own_leave_no_note() -> None:
+    workflow = sped_up()
+    for kind in ("SUNSpeedUp", "KSampler"):
+        del node(workflow, kind)["properties"]["sun_restore"]
+    _, plan = convert("steps_8", workflow, None, here(SD15))
+    assert [edit["op"] for edit in plan.edits] == ["set"]
+
+
+def test_sampler_behind_sun_or_a_part_of_it_can_be_the_target() -> None:
+    workflow = load("custom_advanced.expected")
+    for kind in ("SamplerCustomAdvanced", "CFGGuider", "SUNSpeedUp"):
+        after, _ = convert("steps_6", workflow, [{"graph": None, "node": node(workflow, kind)["id"]}], here(SD15))
+        assert 6 in node(after, "BasicScheduler")["widgets_values"]
+
+
+@pytest.mark.parametrize("action", ["steps_6", "fix"])
+def test_targets_that_have_nothing_to_do_with_sun_leave_the_rest_alone(action: str) -> None:
+    workflow = sped_up(sampler=[42, "fixed", 25, 1.0, "ddim", "simple", 1.0])
+    for targets in ([], [{"graph": None, "node": node(workflow, "SaveImage")["id"]}]):
+        assert make_plan(action, workflow, targets, here(SD15)).edits == []

@@ -6,6 +6,7 @@ import { hasFace, showOn } from "./faces.js";
 import { address, allNodes, rootGraph } from "./graphs.js";
 import { placeNotes, showNotes } from "./notes.js";
 import { badgeOfOff, isOff } from "./off.js";
+import { hasNote, noteLeftBehind } from "./restorable.js";
 import { findingsOfRun, plainRun, runWithoutSun, showRun } from "./runs.js";
 import { ask } from "./server.js";
 import { showsBadges } from "./settings.js";
@@ -45,6 +46,7 @@ async function check() {
       showFindings(node, entry, badgesOfOff.get(node));
     } else {
       const note = notes.get(key(address(node))) ?? null;
+      noteLeftBehind(node, Boolean(entry?.badge?.fix));
       showNotes(node, showsBadges() ? { note, badge: entry?.badge ?? null } : { note: null, badge: null });
     }
   }
@@ -68,7 +70,7 @@ function showFindings(node, entry, off) {
 
 /** Whether the server may have something to say of a node, or of others because of it. */
 function hasToDoWithSun(node) {
-  return hasFace(node) || Boolean(node.properties?.sun_restore);
+  return hasFace(node) || hasNote(node);
 }
 
 function switchesOf(nodes) {

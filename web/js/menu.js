@@ -2,10 +2,11 @@
 
 import { app } from "../../../scripts/app.js";
 import { compare } from "./compare.js";
-import { convert } from "./conversion.js";
+import { convert, tell } from "./conversion.js";
 import { badgeOf, hasFace } from "./faces.js";
 import { address, allNodes } from "./graphs.js";
 import { badgeAbove } from "./notes.js";
+import { hasNote, isRestorable } from "./restorable.js";
 import { word } from "./words.js";
 
 const SUN_ON_MODEL = ["SUNSpeedUp", "SUNApply"];
@@ -16,13 +17,13 @@ const LOW_CFG = 2;
 const FEW_STEPS = 12;
 
 export const commands = [
-  command("SUN.SpeedUp", "pi pi-bolt", () => convert("speed_up", selected(startingPoints))),
-  command("SUN.Negative", "pi pi-minus-circle", () => convert("negative", selected(startingPoints))),
-  command("SUN.Restore", "pi pi-replay", () => convert("restore", selected(restorablePoints))),
-  command("SUN.Fix", "pi pi-wrench", () => convert("fix", selected(fixable))),
+  command("SUN.SpeedUp", "pi pi-bolt", () => convertSelected("speed_up", startingPoints)),
+  command("SUN.Negative", "pi pi-minus-circle", () => convertSelected("negative", startingPoints)),
+  command("SUN.Restore", "pi pi-replay", () => convertSelected("restore", restorablePoints)),
+  command("SUN.Fix", "pi pi-wrench", () => convertSelected("fix", fixable)),
   command("SUN.Compare", "pi pi-clone", compare),
   ...STEPS.map((steps) =>
-    command(`SUN.Steps${steps}`, "pi pi-forward", () => convert(`steps_${steps}`, selected(stepsPoints))),
+    command(`SUN.Steps${steps}`, "pi pi-forward", () => convertSelected(`steps_${steps}`, samplersAtSteps)),
   ),
 ];
 
@@ -63,10 +64,13 @@ export function toolboxCommands(item) {
   return ids;
 }
 
-/** Return the addresses of what `points` finds in the selection; if nothing, null, which means the whole graph. */
-function selected(points) {
-  const nodes = [...(app.canvas.selectedItems ?? [])].filter((item) => "inputs" in item && item.inputs).flatMap(points);
-  return nodes.length ? nodes.map(address) : null;
+/** Convert what `points` finds in the selection; if nothing is selected, the whole graph. */
+function convertSelected(action, points) {
+  const items = [...(app.canvas.selectedItems ?? [])];
+  if (!items.length) return convert(action, null);
+  const nodes = items.filter((item) => "inputs" in item && item.inputs).flatMap(points);
+  if (nodes.length) return convert(action, nodes.map(address));
+  return tell("info", word("sun.failed"), word("sun.notSelected"));
 }
 
 /** Return the samplers, parts of samplers and loaders that a node stands for: itself, or those inside a subgraph. */
@@ -103,10 +107,12 @@ function valueOf(node, name) {
 function restorablePoints(node) {
   if (node.subgraph) return node.subgraph.nodes.flatMap(restorablePoints);
   if (isRestorable(node)) return [node];
-  return hasRestorable() ? startingPoints(node) : [];
+  if (!hasRestorable()) return [];
+  return hasNote(node) ? [node] : startingPoints(node);
 }
 
 function fixable(node) {
+  if (node.subgraph) return node.subgraph.nodes.flatMap(fixable);
   return badgeIn(node)?.fix ? [node] : [];
 }
 
@@ -117,6 +123,12 @@ function badgeIn(node) {
 /** Return the node if its menu sets the steps of samplers: those behind it, or its own. */
 function stepsPoints(node) {
   return isSunOnModel(node) || node.type === "SUNSampler" ? [node] : [];
+}
+
+/** Return the same, or the samplers behind SUN that a node stands for. */
+function samplersAtSteps(node) {
+  if (node.subgraph) return node.subgraph.nodes.flatMap(samplersAtSteps);
+  return [...stepsPoints(node), ...startingPoints(node).filter((point) => isBehindOurs(point))];
 }
 
 /** Whether a node puts SUN on a MODEL, and is neither muted nor bypassed. */
@@ -146,10 +158,6 @@ function isLoader(node) {
 
 function isA(...types) {
   return (slot) => types.includes(slot.type);
-}
-
-function isRestorable(node) {
-  return Boolean(node.properties?.sun_restore);
 }
 
 function hasRestorable() {

@@ -1,6 +1,7 @@
 /** Show on each node what its run did: the server's event "sun.run", and the text of SUN Adapter Info. */
 
 import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
 import { tell } from "./conversion.js";
 import { foretellsChanges, showOn } from "./faces.js";
 import { address, contentOfWorkflow, nodeAtPath, rootGraph } from "./graphs.js";
@@ -12,13 +13,15 @@ const announced = new Set(); // node and changes: announced once, however many s
 const lasted = new Map(); // node -> seconds of its last run, with SUN or without
 const lastedWithoutSun = new Map(); // node -> seconds of its last run when the whole graph ran without SUN
 const withoutSun = new Set(); // ids of such prompts
+const queuedFrom = new Map(); // id of a prompt -> the open workflow that it came from
 let prompt = null; // the id of the prompt that is running, or ran last
 let running = null; // the node that is running, and since when
 
 /** Listen to the server; call `onEnd` when a workflow has run. */
 export function listenToRuns(onEnd) {
+  watchQueue();
   api.addEventListener("sun.run", ({ detail: run }) => {
-    const node = nodeAtPath(run.node);
+    const node = nodeOfRun(run.node);
     if (!node) return;
     const before = told.get(runKey(node));
     const found = [...(before?.prompt === prompt ? before.found : []), ...(run.findings ?? [])]; // of all its samplers
@@ -32,9 +35,10 @@ export function listenToRuns(onEnd) {
   api.addEventListener("executing", ({ detail: path }) => {
     const now = performance.now() / 1000;
     if (running) (withoutSun.has(prompt) ? lastedWithoutSun : lasted).set(running.key, now - running.since);
-    const node = path && nodeAtPath(path);
+    const node = path && nodeOfRun(path);
     running = node ? { key: key(address(node)), since: now } : null;
     if (path) return;
+    queuedFrom.delete(prompt);
     const found = [...told.values()].filter((run) => run.prompt === prompt && run.found.length);
     for (const run of found) run.content = contentOfWorkflow(); // at the end, when nodes have taken in what they show
     onEnd();
@@ -45,9 +49,30 @@ export function listenToRuns(onEnd) {
     });
   }
   api.addEventListener("executed", ({ detail: { node: path, output } }) => {
-    const node = nodeAtPath(path);
+    const node = nodeOfRun(path);
     if (node?.comfyClass === "SUNAdapterInfo") showOn(node, { output: output?.text?.[0]?.split("\n") ?? [] });
   });
+}
+
+/** Remember from which workflow each prompt comes: open ones can have nodes of the same ids. */
+function watchQueue() {
+  const { queuePrompt } = api;
+  api.queuePrompt = async (...given) => {
+    const workflow = openWorkflow();
+    const answer = await queuePrompt.apply(api, given);
+    queuedFrom.set(answer.prompt_id, workflow);
+    return answer;
+  };
+}
+
+/** Return the node that runs as `path`, unless the prompt comes from a workflow in another tab. */
+function nodeOfRun(path) {
+  const workflow = queuedFrom.get(prompt);
+  return workflow && workflow !== openWorkflow() ? null : nodeAtPath(path);
+}
+
+function openWorkflow() {
+  return app.extensionManager.workflow.activeWorkflow;
 }
 
 function announce(node, changes) {
