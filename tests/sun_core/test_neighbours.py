@@ -201,6 +201,7 @@ def in_tiles(model, at_once):
     return patched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sun_first", [True, False])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_tiles_in_one_batch_are_drawn_as_one_by_one(model, sun, sample, reference, difference, batch, sun_first):

@@ -67,9 +67,15 @@ def acting(way: Way, node: Node, base: Callable[[], ModelPatcher] = model, **opt
     yield Check("findings", len(findings()), most=0)
     yield Check("layers", reports[-1].acted, 16, 16)
     yield Check("SUN", difference(_neighbour_first(way.off, node, base, "neg0", options), both), least=ACTS)
-    alone = draw(way.on(base()), prompt("pos0"), prompt("neg0"), **options)
+    alone = draw(way.on(base()), *_without_model(node, base()), **options)
     yield Check("neighbour", difference(alone, both), least=ACTS)
     yield Check("negatives", difference(_neighbour_first(way.on, node, base, "neg1", options), both), least=ACTS)
+
+
+def _without_model(node: Node, onto: ModelPatcher) -> tuple[Conditioning, Conditioning]:
+    """Return the prompts that a neighbour leaves if it acts on the MODEL, which is left away; else the plain ones."""
+    placed, positive, against = node(onto, prompt("pos0"), prompt("neg0"))
+    return (prompt("pos0"), prompt("neg0")) if placed is onto else (positive, against)
 
 
 def _neighbour_first(
