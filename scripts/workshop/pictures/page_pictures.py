@@ -1,9 +1,11 @@
 """Screenshots of a graph and of single nodes, cut out of ComfyUI's page that shows the text to image template."""
 
+import io
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page
 
 from .. import REPOSITORY, environment
@@ -128,7 +130,9 @@ def cut_out(page: Page, box: Box, scale: float, file: Path, above: float = MARGI
     left, top, right, bottom = page.evaluate(SHOW, [box, scale])
     page.evaluate(FRAMES, 5)
     width, height = right - left + 2 * MARGIN, bottom - top + above + MARGIN
-    page.screenshot(path=file, clip={"x": left - MARGIN, "y": top - above, "width": width, "height": height})
+    clip = {"x": left - MARGIN, "y": top - above, "width": width, "height": height}
+    with Image.open(io.BytesIO(page.screenshot(clip=clip))) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)  # a third of the bytes
     return file
 
 
