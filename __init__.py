@@ -9,7 +9,7 @@ from .nodes.negative import SUNNegative
 from .nodes.record import register_records
 from .nodes.routes import register_routes
 from .nodes.sample import SUNSampler, SUNScheduler
-from .nodes.templates import register_template
+from .nodes.templates import register_templates
 from .nodes.train import SUNSaveAdapter, SUNTrain
 
 WEB_DIRECTORY = "./web"
@@ -31,7 +31,7 @@ class SunExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> SunExtension:
-    register_template()
+    register_templates()
     register_routes()
     register_records()
     register_language()

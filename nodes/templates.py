@@ -1,13 +1,17 @@
-"""The before/after template with the slider of ComfyUI's ImageCompare node, if this ComfyUI has that node.
+"""The order of the templates, and the before/after template with the slider of ComfyUI's ImageCompare node.
+
+ComfyUI lists templates as the file system does. Their titles begin with numbers, and the page shall keep that order.
 
 A template must not contain nodes that are missing, and older versions of ComfyUI have no ImageCompare. So the file in
-example_workflows/ shows the two images side by side. If the node exists, the server sends the variant in with_slider/
-instead, which the template browser does not list.
+example_workflows/ shows the two images side by side. If this ComfyUI has the node, the server sends the variant in
+with_slider/ instead, which the template browser does not list.
 """
 
+import json
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from server import PromptServer
 
 import nodes
@@ -25,7 +29,19 @@ async def give_template(request: web.Request) -> web.FileResponse:
     return web.FileResponse(template())
 
 
-def register_template() -> None:
-    """Add a route for this one file, which takes precedence over ComfyUI's own route for its folder."""
+@web.middleware
+async def in_order(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Sort this pack's titles in the list of all templates."""
+    response = await handler(request)
+    is_list = request.path.removeprefix("/api") == "/workflow_templates" and response.status == 200
+    if is_list and isinstance(response, web.Response) and response.text is not None:
+        titles = json.loads(response.text)
+        response.text = json.dumps({**titles, PACK.name: sorted(titles.get(PACK.name, ()))})
+    return response
+
+
+def register_templates() -> None:
+    """Add a route for that one file, which takes precedence over ComfyUI's own route for its folder, and the order."""
     if server := getattr(PromptServer, "instance", None):  # absent if nodes are loaded without a server
         server.routes.get(f"/workflow_templates/{PACK.name}/{TEMPLATE}")(give_template)
+        server.app.middlewares.append(in_order)

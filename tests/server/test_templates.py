@@ -51,6 +51,11 @@ def test_it_draws_pictures(name: str, run: RunOf) -> None:
         assert picture.std() > 10, "a picture, not a flat colour"
 
 
+def test_the_template_browser_lists_them_in_the_order_of_their_numbers(server: ComfyServer) -> None:
+    assert server.get("/workflow_templates")[PACK] == sorted(TITLES.values())
+    assert server.get("/api/workflow_templates")[PACK] == sorted(TITLES.values())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_template_browser_offers_it_with_a_picture(server: ComfyServer, name: str) -> None:
     assert TITLES[name] in server.get("/workflow_templates")[PACK]

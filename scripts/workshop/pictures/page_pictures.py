@@ -130,8 +130,8 @@ def cut_out(page: Page, box: Box, scale: float, file: Path, above: float = MARGI
     left, top, right, bottom = page.evaluate(SHOW, [box, scale])
     page.evaluate(FRAMES, 5)
     width, height = right - left + 2 * MARGIN, bottom - top + above + MARGIN
-    clip = {"x": left - MARGIN, "y": top - above, "width": width, "height": height}
-    with Image.open(io.BytesIO(page.screenshot(clip=clip))) as picture:
+    taken = page.screenshot(clip={"x": left - MARGIN, "y": top - above, "width": width, "height": height})
+    with Image.open(io.BytesIO(taken)) as picture:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)  # a third of the bytes
     return file
 
