@@ -35,6 +35,7 @@ class CachedContext:
 
     def __init__(self, context: Tensor):
         self.context = context
+        self._like: dict[tuple, Tensor] = {}
         self._kv: dict[tuple, KeysValues] = {}
         self._through: dict[tuple, CachedContext] = {}
 
@@ -45,7 +46,7 @@ class CachedContext:
         """
         key = (number, like.device, like.dtype)
         if key not in self._kv:
-            self._kv[key] = project(self.context.to(like))
+            self._kv[key] = project(self._cast(like))
         k, v = self._kv[key]
         return (k, v) if len(k) in (1, rows) else (repeat_rows(k, rows), repeat_rows(v, rows))
 
@@ -55,11 +56,19 @@ class CachedContext:
         """
         key = (like.device, like.dtype)
         if key not in self._through:
-            self._through[key] = CachedContext(adapter(self.context.to(like)))
+            self._through[key] = CachedContext(adapter(self._cast(like)))
         return self._through[key]
 
+    def _cast(self, like: Tensor) -> Tensor:
+        """Return the context in the dtype and on the device of `like`, cast once for all layers."""
+        key = (like.device, like.dtype)
+        if key not in self._like:
+            self._like[key] = self.context.to(like)
+        return self._like[key]
+
     def forget(self) -> None:
-        """Free the keys and values."""
+        """Free what was computed."""
+        self._like.clear()
         self._kv.clear()
         self._through.clear()
 

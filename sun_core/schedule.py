@@ -37,7 +37,7 @@ def trailing_between(sigmas: Tensor, sigma_table: Tensor) -> Tensor:
     if is_near and sigma_table[[own - 1 for own in below[:-1]]].equal(sigmas[:-1].to(sigma_table)):
         return sigmas
     spaced = torch.cat([sigma_table[timesteps].to(sigmas), sigmas[-1:]])
-    if not spaced[0].isclose(sigmas[0], rtol=1e-5):  # karras and others miss the table's own value by a rounding
+    if (spaced[0] - sigmas[0]).abs() > 1e-5 * sigmas[0]:  # karras and others miss the table's own value by a rounding
         spaced[0] = sigmas[0]
     return spaced
 

@@ -66,15 +66,31 @@ def measure_fixed_costs(sampler: Sampler, plain: ModelPatcher, sun: ModelPatcher
 
 
 def fixed_seconds(sampler: Sampler, model: ModelPatcher) -> float:
-    """Return the seconds of a run less its steps; the steps between the first and the last say what one takes."""
-    starts = []
+    """Return the seconds of a run less those of its evaluations of the model, each taken as one of the later ones.
+
+    The first evaluation makes keys and values before the U-Net's blocks begin: what it takes there beyond the others is
+    counted. Everything is timed in the run itself, because machines change their speed in seconds.
+    """
+    seconds, before_blocks = [], []
+    unet = model.model.diffusion_model
 
     def evaluate(original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         synchronize()
-        starts.append(time.perf_counter())
+        before_blocks.append(-time.perf_counter())
+        result, taken = timed(partial(original, *args, **kwargs))
+        seconds.append(taken)
+        return result
+
+    def blocks(original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        synchronize()
+        before_blocks[-1] += time.perf_counter()
         return original(*args, **kwargs)
 
-    with replaced_evaluation(model, evaluate):
-        _, seconds = timed(partial(sampler, model, SUN_STEPS, 1.0))
-    step = (starts[-1] - starts[1]) / (len(starts) - 2)
-    return seconds - len(starts) * step
+    unet._forward = partial(blocks, unet._forward)
+    try:
+        with replaced_evaluation(model, evaluate):
+            _, whole = timed(partial(sampler, model, SUN_STEPS, 1.0))
+    finally:
+        del unet._forward
+    first, *others = before_blocks
+    return whole - sum(seconds) + first - sum(others) / len(others)
