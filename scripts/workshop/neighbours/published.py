@@ -76,6 +76,8 @@ def _figures(result: Result | None, row: Result) -> str:
         return "not run"
     for other in result["rows"]:
         if (other["name"], other["section"]) == (row["name"], row["section"]) and "missing" not in other:
+            if "error" in other:
+                return other["error"]
             shown = [check for check in other["checks"] if check["what"] not in ALWAYS]
             return ", ".join(f"{check['what']} {figure(check['figure'])}" for check in shown)
     return "no such node"
