@@ -12,7 +12,7 @@ import pytest
 from workshop import REPOSITORY
 from workshop.neighbours.pack_list import PACKS
 from workshop.neighbours.packs import commit_of
-from workshop.neighbours.published import PAGE, SECTIONS, packs_table, table
+from workshop.neighbours.published import PAGE, SECTIONS, packs_table, publish, table
 from workshop.neighbours.rows import Check, Row
 from workshop.neighbours.running import all_ok, lines, run_packs
 
@@ -91,6 +91,13 @@ def test_what_versions_have_in_common_is_said_once() -> None:
 )
 def test_a_check_knows_its_bounds(check: Check, ok: bool) -> None:
     assert check.ok is ok
+
+
+@pytest.mark.parametrize("versions", [(), ("0.3.75", "0.33.0")])
+def test_a_file_of_no_version_or_of_two_is_not_published(tmp_path: Path, versions: tuple[str, ...]) -> None:
+    (tmp_path / "file.json").write_text(json.dumps([result("RES4LYF", version, "abc", 0.0) for version in versions]))
+    with pytest.raises(SystemExit, match=f"has figures of {len(versions)} versions"):
+        publish([tmp_path / "file.json"])
 
 
 def test_an_error_is_shown_in_place_of_figures() -> None:
