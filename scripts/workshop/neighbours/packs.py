@@ -69,8 +69,8 @@ def forbid_programs_and_network() -> None:
         if event in FORBIDDEN:
             raise PermissionError(f"a pack tried {event} {arguments[:1]}")
 
-    def refuse_process(*arguments: Any) -> int:
-        raise PermissionError(f"a pack tried multiprocessing {arguments[:1]}")
+    def refuse_process(path: object, args: object, passfds: object) -> int:
+        raise PermissionError(f"a pack tried multiprocessing {args}")
 
     sys.addaudithook(refuse)
     multiprocessing.util.spawnv_passfds = refuse_process  # it starts Python anew without an event, and without the hook
