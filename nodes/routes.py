@@ -28,7 +28,7 @@ from ..sun_core.errors import SunError, Text
 from ..sun_core.model_header import ModelHeader, read_model_header
 from .adapter_folder import FOLDER, shown_metadata
 from .language import translated
-from .settings import DEFAULT_USER, page_language
+from .settings import DEFAULT_USER, page_language, remember_language
 from .version import pack_version
 
 VERSION = pack_version()
@@ -122,6 +122,7 @@ def _answered(received: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]
     """Return the status and the JSON for a body; every error becomes one sentence."""
     try:
         body = _parsed(received)
+        remember_language(body.get("locale"))
         with speaking(body.get("locale")):
             try:
                 return 200, _json(answer(body))

@@ -14,6 +14,9 @@ REPLAY = "SUN.ReplayForwards"
 LANGUAGE = "Comfy.Locale"
 DEFAULT_USER = "default"
 """The one user that most servers have."""
+_LONGEST = 10
+"""Characters of a language's name."""
+_of_last_page = "en"
 
 
 def may_capture() -> bool:
@@ -22,8 +25,15 @@ def may_capture() -> bool:
 
 
 def page_language(user: str = DEFAULT_USER) -> str:
-    """Return the language of a user's page, such as zh; en without a setting."""
-    return str(_settings(user).get(LANGUAGE, "en"))
+    """Return the language of a user's page, such as zh; without a setting that of the page that asked last, or en."""
+    return str(_settings(user).get(LANGUAGE, _of_last_page))
+
+
+def remember_language(language: object) -> None:
+    """Keep the language that a page named: it follows the browser, and stores none until its user chooses one."""
+    global _of_last_page
+    if isinstance(language, str) and len(language) <= _LONGEST:
+        _of_last_page = language
 
 
 def _settings(user: str) -> dict[str, Any]:

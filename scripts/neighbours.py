@@ -4,10 +4,10 @@
     python3 scripts/neighbours.py --markdown FILE FILE   # only writes the tables of docs/compatibility.md
 
 DIR holds clones of the packs, in folders of their repositories' names (git clone --recursive); those that are missing
-are named and left out. Packs are imported as they are, on a CPU; their installers are never run, and they can neither
-reach the network nor start a program. COMFYUI_PATH names another ComfyUI. It takes some minutes. The exit status is 1
-if a figure is not as expected. --json keeps what FILE holds of other packs; --markdown takes one such file for each
-version of ComfyUI.
+are named and left out. Packs are imported as they are, on a CPU; their installers are never run, and Python refuses
+them the network and other programs. COMFYUI_PATH names another ComfyUI. It takes some minutes, and needs Python 3.11 or
+newer. The exit status is 1 if a figure is not as expected. --json keeps what FILE holds of other packs; --markdown
+takes one such file for each version of ComfyUI.
 """
 
 import argparse

@@ -98,6 +98,23 @@ def test_translations_are_in_that_language(language: str) -> None:
         assert re.search("[\u3040-\u30ff\u4e00-\u9fff]", words) or not re.search("[A-Za-z] [A-Za-z]", words), text
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_help_pages_quote_what_that_language_says(language: str) -> None:
+    """In the first column of their tables; …… stands for what a sentence fills in."""
+    page = json.loads((PACK / "locales" / language / "main.json").read_text(encoding="utf-8"))
+    said = [*messages(language).values(), json.dumps(page, ensure_ascii=False)]
+    first_cells = [
+        line.split("|")[1]
+        for file in PACK.glob(f"web/docs/*/{language}.md")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.startswith("|")
+    ]
+    quotes = [quote for cell in first_cells for quote in re.findall("“(.+?)”|「(.+?)」(?!」|』)|『(.+?)』", cell)]
+    parts = [part for quote in quotes for part in re.split("……|，|」|「", "".join(quote)) if part]
+    assert len(parts) > 5
+    assert [part for part in parts if not any(part in text for text in said)] == []
+
+
 def test_chinese_of_taiwan_is_not_that_of_the_mainland() -> None:
     """By characters and terms that only one of them uses."""
     for text in messages("zh-TW").values():

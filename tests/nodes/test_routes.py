@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from safetensors.torch import load_file, save_file
 from sun_pack.conversion import finite_json
 from sun_pack.conversion.rules import RELEASED
-from sun_pack.nodes import routes
+from sun_pack.nodes import routes, settings
 from sun_pack.nodes.adapter_folder import RELEASED_ADAPTER
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -34,6 +34,7 @@ def folders(tmp_path, monkeypatch):
         known = folder_paths.folder_names_and_paths[kind][1]
         monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], known))
     folder_paths.filename_list_cache.clear()
+    monkeypatch.setattr(settings, "_of_last_page", "en")
     yield tmp_path
     folder_paths.filename_list_cache.clear()
 

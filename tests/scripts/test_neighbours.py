@@ -12,7 +12,7 @@ import pytest
 from workshop import REPOSITORY
 from workshop.neighbours.pack_list import PACKS
 from workshop.neighbours.packs import commit_of
-from workshop.neighbours.published import PAGE, SECTIONS, packs_table, table
+from workshop.neighbours.published import PAGE, SECTIONS, packs_table, publish, table
 from workshop.neighbours.rows import Check, Row
 from workshop.neighbours.running import all_ok, lines, run_packs
 
@@ -49,9 +49,12 @@ def test_rows_belong_to_packs_that_are_listed() -> None:
 
 
 def test_a_pack_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = run_packs(tmp_path, ["RES4LYF"], tmp_path / "file.json")
+    """A figure of it from another time stays."""
+    file = tmp_path / "file.json"
+    file.write_text(json.dumps([result("RES4LYF", "0.3.75", "abc", 0.0)]))
+    results = run_packs(tmp_path, ["RES4LYF"], file)
     assert capsys.readouterr().out == "not run  RES4LYF: there is no RES4LYF in --packs\n"
-    assert [result["pack"] for result in json.loads((tmp_path / "file.json").read_text())] == ["RES4LYF"]
+    assert json.loads(file.read_text())[0]["commit"] == "abc"
     assert all_ok(results), "nothing was measured"
 
 
@@ -90,8 +93,27 @@ def test_a_check_knows_its_bounds(check: Check, ok: bool) -> None:
     assert check.ok is ok
 
 
+@pytest.mark.parametrize("versions", [(), ("0.3.75", "0.33.0")])
+def test_a_file_of_no_version_or_of_two_is_not_published(tmp_path: Path, versions: tuple[str, ...]) -> None:
+    (tmp_path / "file.json").write_text(json.dumps([result("RES4LYF", version, "abc", 0.0) for version in versions]))
+    with pytest.raises(SystemExit, match=f"has figures of {len(versions)} versions"):
+        publish([tmp_path / "file.json"])
+
+
+def test_an_error_is_shown_in_place_of_figures() -> None:
+    runs = {"0.3.75": {"RES4LYF": result("RES4LYF", "0.3.75", "abc", 0.0, checks=[], error="KeyError: 'x'")}}
+    assert table("works", runs).splitlines()[2:] == ["| RES4LYF | A node | both | KeyError: 'x' |  |"]
+
+
 @pytest.mark.parametrize(
-    "act", ["import subprocess; subprocess.run(['true'])", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    "act",
+    [
+        "import subprocess; subprocess.run(['true'])",
+        "import socket; socket.create_connection(('127.0.0.1', 9))",
+        "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))",
+        "import socket; socket.gethostbyname('localhost')",
+        "import multiprocessing as m; m.get_context('spawn').Process(target=print).start()",
+    ],
 )
 def test_packs_start_no_program_and_connect_to_nothing(act: str) -> None:
     code = f"from workshop.neighbours.packs import forbid_programs_and_network as f; f(); {act}"

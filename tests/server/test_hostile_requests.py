@@ -75,6 +75,8 @@ def hostile_files(server: ComfyServer) -> Iterator[None]:
     yield
     for file in files:
         file.unlink()
+    english = json.dumps({"workflow": None, "locale": "en"}).encode()
+    answer_to(server, ("POST", "check", english, {}))  # runs speak the language of the last page
     assert not (server.base / "executed").exists()
 
 

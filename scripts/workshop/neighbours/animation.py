@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .pack_list import CORE
 from .packs import call, module_of
-from .rows import ACTS, SAME, Check, Row
+from .rows import ACTS, LAYERS, SAME, Check, Row
 from .small_model import (
     CPU,
     NEGATIVE,
@@ -99,7 +99,7 @@ def _draw(onto: ModelPatcher, images: int, flipped: bool = False) -> Tensor:
 def _moving(way: Way, node: Node) -> Iterator[Check]:
     both = _draw(way.on(node(model())), 4)
     yield Check("findings", len(findings()), most=0)
-    yield Check("layers", reports[-1].acted, 16, 16)
+    yield Check("layers", reports[-1].acted, LAYERS, LAYERS)
     yield Check("orders", difference(_draw(node(way.on(model())), 4), both), most=SAME)
     yield Check("SUN", difference(_draw(way.off(node(model())), 4), both), least=ACTS)
     yield Check("neighbour", difference(_draw(way.on(model()), 4), both), least=ACTS)

@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 
 from .pack_list import CORE
 from .packs import call
-from .rows import SAME, Check, Row, acting, in_both_nodes, on_model
+from .rows import ACTS, LAYERS, SAME, Check, Row, acting, in_both_nodes, on_model
 from .small_model import (
     CPU,
     NEGATIVE,
@@ -21,10 +21,12 @@ from .small_model import (
     Way,
     difference,
     draw,
+    findings,
     inpaint_model,
     model,
     prompt,
     random_weights,
+    reports,
     unet_config,
     vae,
 )
@@ -74,12 +76,14 @@ def _noise_mask(way: Way) -> Iterator[Check]:
     mask[..., 8:] = 1.0
     latent = {"samples": start, "noise_mask": mask}
     drawn = draw(way.on(model()), prompt("pos0"), prompt("neg0"), latent=dict(latent))
+    yield Check("findings", len(findings()), most=0)
+    yield Check("layers", reports[-1].acted, LAYERS, LAYERS)
     yield Check("outside of the mask", difference(drawn[..., :8], start[..., :8]), most=SAME)
     for name, other in (
         ("SUN", draw(way.off(model()), prompt("pos0"), prompt("neg0"), latent=dict(latent))),
         ("negatives", draw(way.on(model()), prompt("pos0"), prompt("neg1"), latent=dict(latent))),
     ):
-        yield Check(name, difference(other[..., 8:], drawn[..., 8:]), least=0.02)
+        yield Check(name, difference(other[..., 8:], drawn[..., 8:]), least=ACTS)
 
 
 def _row(name: str, measure: Callable[[Way], Iterator[Check]], order: str, test: str) -> list[Row]:

@@ -19,7 +19,7 @@ from sun_core.schedule import trailing_sigmas
 
 from .pack_list import CORE
 from .packs import call
-from .rows import ACTS, SAME, Check, Node, Row, both_orders, in_both_nodes, no_effect, on_model
+from .rows import ACTS, LAYERS, SAME, Check, Node, Row, both_orders, in_both_nodes, no_effect, on_model
 from .small_model import (
     SPEED_UP,
     Conditioning,
@@ -131,9 +131,10 @@ def _clip_skip() -> Iterator[Check]:
 
     skipped = drawn("blurry", -2)
     yield Check("findings", len(findings()), most=0)
+    yield Check("layers", reports[-1].acted, LAYERS, LAYERS)
     yield Check("SUN", difference(drawn("blurry", -2, 1e-9), skipped), least=ACTS)
-    yield Check("CLIP skip", difference(drawn("blurry", -1), skipped), least=1e-3)
-    yield Check("negatives", difference(drawn("a blue car at night", -2), skipped), least=1e-3)
+    yield Check("CLIP skip", difference(drawn("blurry", -1), skipped), least=ACTS)
+    yield Check("negatives", difference(drawn("a blue car at night", -2), skipped), least=ACTS)
 
 
 ROWS = {

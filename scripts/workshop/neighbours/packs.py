@@ -1,8 +1,9 @@
-"""Load other packs into this process as ComfyUI does, with no way to the network and to other programs."""
+"""Load other packs into this process as ComfyUI does; Python refuses them the network and other programs."""
 
 import asyncio
 import importlib
 import logging
+import multiprocessing.util
 import subprocess
 import sys
 import types
@@ -11,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
+FORBIDDEN = (
+    "socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname",
+    "socket.gethostbyaddr", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn",
+)  # fmt: skip
 """What packs do to install or download something while they are imported (audit events of Python)."""
-
 
 NEEDS = {"ComfyUI-Inspire-Pack": ("ComfyUI-Impact-Pack",)}
 """Packs that another one calls."""
@@ -57,13 +60,20 @@ def commit_of(folder: Path) -> str:
 
 
 def forbid_programs_and_network() -> None:
-    """Let every later try of this process to connect or to start a program fail with a PermissionError."""
+    """Let Python refuse what is FORBIDDEN, and new processes of multiprocessing, with a PermissionError.
+
+    Libraries of C that ask the system by themselves are not stopped.
+    """
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if event in FORBIDDEN:
             raise PermissionError(f"a pack tried {event} {arguments[:1]}")
 
+    def refuse_process(path: object, args: object, passfds: object) -> int:
+        raise PermissionError(f"a pack tried multiprocessing {args}")
+
     sys.addaudithook(refuse)
+    multiprocessing.util.spawnv_passfds = refuse_process  # it starts Python anew without an event, and without the hook
 
 
 def start_server(packs: Path) -> None:

@@ -1,6 +1,7 @@
 """The tables of docs/compatibility.md, from what scripts/neighbours.py measured on each ComfyUI."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +18,14 @@ Runs = dict[str, dict[str, Result]]
 
 
 def publish(files: list[Path]) -> None:
-    """Write the tables of these JSON files, one for each ComfyUI, into the page."""
+    """Write the tables of these JSON files, one for each ComfyUI, into the page; exit if a file has none or several."""
     runs: Runs = {}
     for file in files:
         results = json.loads(file.read_text(encoding="utf-8"))
-        (version,) = {result["comfyui"] for result in results if "comfyui" in result}
-        runs[version] = {result["pack"]: result for result in results}
+        versions = {result["comfyui"] for result in results if "comfyui" in result}
+        if len(versions) != 1:
+            sys.exit(f"{file} has figures of {len(versions)} versions of ComfyUI; give a file of one version each.")
+        runs[versions.pop()] = {result["pack"]: result for result in results}
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), runs), encoding="utf-8")
 
 
@@ -76,6 +79,8 @@ def _figures(result: Result | None, row: Result) -> str:
         return "not run"
     for other in result["rows"]:
         if (other["name"], other["section"]) == (row["name"], row["section"]) and "missing" not in other:
+            if "error" in other:
+                return other["error"]
             shown = [check for check in other["checks"] if check["what"] not in ALWAYS]
             return ", ".join(f"{check['what']} {figure(check['figure'])}" for check in shown)
     return "no such node"

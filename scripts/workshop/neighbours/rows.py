@@ -11,6 +11,8 @@ from .small_model import NEGATIVE, SPEED_UP, Conditioning, Way, difference, draw
 
 SAME, ACTS = 1e-5, 0.02
 """At most that for two drawings that must be the same; at least that for what must act."""
+LAYERS = 16
+"""Of the small U-Net in which SUN can act."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def acting(way: Way, node: Node, base: Callable[[], ModelPatcher] = model, **opt
     """Measure that SUN, the neighbour and the negative prompt act, with the neighbour first on the line."""
     both = _neighbour_first(way.on, node, base, "neg0", options)
     yield Check("findings", len(findings()), most=0)
-    yield Check("layers", reports[-1].acted, 16, 16)
+    yield Check("layers", reports[-1].acted, LAYERS, LAYERS)
     yield Check("SUN", difference(_neighbour_first(way.off, node, base, "neg0", options), both), least=ACTS)
     alone = draw(way.on(base()), *_without_model(node, base()), **options)
     yield Check("neighbour", difference(alone, both), least=ACTS)

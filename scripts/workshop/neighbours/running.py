@@ -18,7 +18,7 @@ Result = dict[str, Any]
 def run_packs(packs: Path, names: list[str], file: Path | None = None) -> list[Result]:
     """Run the rows of these packs, of which clones lie in the folder `packs`, and print them.
 
-    Each pack's result is put into the JSON `file` at once, in place of an older one.
+    Each pack's result is put into the JSON `file` at once, in place of an older one; a pack without a clone keeps it.
     """
     results = []
     for name in names:
@@ -26,9 +26,9 @@ def run_packs(packs: Path, names: list[str], file: Path | None = None) -> list[R
             results.append({"pack": name, "commit": "", "why": f"there is no {name} in --packs", "rows": []})
         else:
             results.append(_run(name, packs))
+            if file:
+                _keep(results[-1], file)
         print("\n".join(lines(results[-1])), flush=True)
-        if file:
-            _keep(results[-1], file)
     return results
 
 

@@ -14,7 +14,7 @@ from sun_core.schedule import trailing_sigmas
 
 from .control import PICTURE
 from .packs import call
-from .rows import ACTS, SAME, Check, Row
+from .rows import ACTS, LAYERS, SAME, Check, Row
 from .small_model import SPEED_UP, difference, draw, findings, model, prompt, reports, sped_up, start, vae
 
 Sampler = Callable[[ModelPatcher, Any], Tensor]
@@ -64,11 +64,12 @@ def _acting(sampler: Sampler, runs: int = 1) -> Iterator[Check]:
     start()
     drawn = sampler(sped_up(model()), prompt("neg0"))
     yield Check("findings", len(findings()), most=0)
+    yield Check("layers", min((report.acted for report in reports), default=0), LAYERS, LAYERS)
     yield Check("runs", len(reports), runs, runs)
     yield Check("evaluations", sum(report.evaluations for report in reports), 4 * runs, 4 * runs)
     yield Check("rows", sum(report.rows for report in reports), 4 * runs, 4 * runs)
-    yield Check("SUN", difference(sampler(SPEED_UP.off(model()), prompt("neg0")), drawn), least=1e-3)
-    yield Check("negatives", difference(sampler(sped_up(model()), prompt("neg1")), drawn), least=1e-3)
+    yield Check("SUN", difference(sampler(SPEED_UP.off(model()), prompt("neg0")), drawn), least=ACTS)
+    yield Check("negatives", difference(sampler(sped_up(model()), prompt("neg1")), drawn), least=ACTS)
 
 
 def _as_ksampler(sampler: Sampler) -> Iterator[Check]:
@@ -120,7 +121,7 @@ def _dpmpp_2m_stays() -> Iterator[Check]:
     yield Check("sampler changed", sum("dpmpp_2m ->" in change for change in reports[-1].changes), most=0)
     drawn = draw(sped_up(model()), prompt("pos0"), prompt("neg0"), sampler="dpmpp_2m")
     euler = draw(sped_up(model()), prompt("pos0"), prompt("neg0"))
-    yield Check("from euler", difference(drawn, euler), least=1e-3)
+    yield Check("from euler", difference(drawn, euler), least=ACTS)
 
 
 ROWS = {
