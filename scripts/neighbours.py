@@ -6,8 +6,8 @@
 DIR holds clones of the packs, in folders of their repositories' names (git clone --recursive); those that are missing
 are named and left out. Packs are imported as they are, on a CPU; their installers are never run, and Python refuses
 them the network and other programs. COMFYUI_PATH names another ComfyUI. It takes some minutes, and needs Python 3.11 or
-newer. The exit status is 1 if a figure is not as expected. --json keeps what FILE holds of other packs; --markdown
-takes one such file for each version of ComfyUI.
+newer. The exit status is 1 if a pack does not load or a figure is not as expected. --json keeps what FILE holds of
+other packs; --markdown takes one such file for each version of ComfyUI.
 """
 
 import argparse

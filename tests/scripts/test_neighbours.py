@@ -59,7 +59,14 @@ def test_a_pack_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captur
 
 
 def result(pack: str, version: str, commit: str, figure: float, **more: Any) -> dict[str, Any]:
-    check = {"what": "orders", "figure": figure, "least": 0.0, "most": 1e-5, "ok": figure < 1e-5, "expected": "< 1e-05"}
+    check = {
+        "what": "orders",
+        "figure": figure,
+        "least": 0.0,
+        "most": 1e-5,
+        "ok": figure < 1e-5,
+        "expected": "(< 1e-05)",
+    }
     row = {"name": "A node", "order": "both", "test": "", "section": "works", "checks": [check], **more}
     return {"pack": pack, "comfyui": version, "commit": commit, "why": None, "rows": [row]}
 
@@ -73,6 +80,7 @@ def test_a_figure_out_of_its_bounds_and_an_error_are_wrong() -> None:
     missing = result("RES4LYF", "0.3.75", "abc", 0.0, checks=[], missing="ANode")
     assert all_ok([missing]) and lines(missing) == ["not run  RES4LYF abc | SUN | A node | both | no node ANode"]
     assert all_ok([result("RES4LYF", "0.3.75", "abc", 0.0)])
+    assert not all_ok([result("RES4LYF", "0.3.75", "abc", 0.0) | {"why": "it does not load", "rows": []}])
 
 
 def test_what_versions_have_in_common_is_said_once() -> None:

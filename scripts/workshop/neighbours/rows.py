@@ -31,8 +31,10 @@ class Check:
     @property
     def expected(self) -> str:
         if self.least == self.most:
-            return f"= {self.least:g}"
-        return f"< {self.most:g}" if self.least == 0.0 else f"> {self.least:g}"
+            return f"(= {self.least:g})"
+        if self.most < float("inf"):
+            return f"(< {self.most:g})"
+        return f"(> {self.least:g})" if self.least > 0.0 else ""
 
 
 @dataclass(frozen=True)
