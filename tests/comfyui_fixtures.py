@@ -8,6 +8,7 @@ import comfy.model_base
 import comfy.model_patcher
 import comfy.samplers
 import comfy.supported_models
+import folder_paths
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,6 +22,12 @@ class ReferenceFamily(comfy.supported_models.SD15):
     """SD1.5 in all but the number of heads."""
 
     unet_extra_config = {"num_heads": 4, "num_head_channels": -1}  # noqa: RUF012
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let messages be English, and forwards be captured, whatever is set in the page of the ComfyUI that runs."""
+    folder_paths.set_user_directory(str(tmp_path_factory.mktemp("user")))
 
 
 @pytest.fixture(scope="session")
