@@ -240,7 +240,7 @@ def model_file(names: Any) -> ModelFile | None:
             header = _model_header(*_state(folder, name))
             if header is not None:
                 layout = tuple(header.layout.layers.items()) if header.layout else None
-                return ModelFile(name, header.family, layout)
+                return ModelFile(name, translated(header.family), layout)
     return None
 
 
