@@ -8,6 +8,7 @@ with_slider/ instead, which the template browser does not list.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
@@ -34,9 +35,10 @@ async def in_order(request: web.Request, handler: Handler) -> web.StreamResponse
     """Sort this pack's titles in the list of all templates."""
     response = await handler(request)
     is_list = request.path.removeprefix("/api") == "/workflow_templates" and response.status == 200
-    if is_list and isinstance(response, web.Response) and response.text is not None:
-        titles = json.loads(response.text)
-        response.text = json.dumps({**titles, PACK.name: sorted(titles.get(PACK.name, ()))})
+    if is_list and isinstance(response, web.Response):
+        with suppress(ValueError, TypeError, KeyError):  # what another pack answers in ComfyUI's place stays as it is
+            titles = json.loads(response.text or "")
+            response.text = json.dumps({**titles, PACK.name: sorted(titles[PACK.name])})
     return response
 
 
