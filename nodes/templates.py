@@ -46,4 +46,5 @@ def register_templates() -> None:
     """Add a route for that one file, which takes precedence over ComfyUI's own route for its folder, and the order."""
     if server := getattr(PromptServer, "instance", None):  # absent if nodes are loaded without a server
         server.routes.get(f"/workflow_templates/{PACK.name}/{TEMPLATE}")(give_template)
-        server.app.middlewares.append(in_order)
+        if not server.app.frozen:  # as it is for packs that load others anew while the server runs
+            server.app.middlewares.append(in_order)

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from sun_pack.nodes.templates import PACK, in_order
+from server import PromptServer
+from sun_pack.nodes.templates import PACK, in_order, register_templates
 
 
 def listed(body):
@@ -34,3 +36,13 @@ def test_titles_of_this_pack_are_sorted_and_those_of_others_stay():
 def test_a_list_of_another_kind_stays_as_it_is(body):
     """As of a pack that answers in ComfyUI's place."""
     assert listed(body) == (200, body)
+
+
+def test_the_pack_can_be_loaded_anew_while_the_server_runs(monkeypatch):
+    """As packs for developers do; the order is there from the first time."""
+    app = web.Application()
+    monkeypatch.setattr(PromptServer, "instance", SimpleNamespace(app=app, routes=web.RouteTableDef()), raising=False)
+    register_templates()
+    app.freeze()
+    register_templates()
+    assert list(app.middlewares) == [in_order]
