@@ -15,6 +15,9 @@ LANGUAGE = "Comfy.Locale"
 DEFAULT_USER = "default"
 """The one user that most servers have."""
 
+_shown: dict[str, str] = {}
+"""The language that each user's page showed last."""
+
 
 def may_capture() -> bool:
     """Say whether forwards may be captured as CUDA graphs; without a setting they may."""
@@ -22,8 +25,14 @@ def may_capture() -> bool:
 
 
 def page_language(user: str = DEFAULT_USER) -> str:
-    """Return the language of a user's page, such as zh; en without a setting."""
-    return str(_settings(user).get(LANGUAGE, "en"))
+    """Return the language of a user's page, such as zh; en if neither the settings nor the page has told one."""
+    return str(_settings(user).get(LANGUAGE, _shown.get(user, "en")))
+
+
+def remember_language(user: str, language: object) -> None:
+    """Remember what a user's page shows: until a language is chosen, that is the browser's, and no setting says so."""
+    if isinstance(language, str):
+        _shown[user] = language
 
 
 def _settings(user: str) -> dict[str, Any]:

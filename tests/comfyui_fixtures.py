@@ -12,6 +12,7 @@ import folder_paths
 import pytest
 import torch
 from safetensors.torch import load_file
+from sun_pack.nodes import settings
 from sun_pack.sun_core.adapter import load_adapter
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -24,10 +25,11 @@ class ReferenceFamily(comfy.supported_models.SD15):
     unet_extra_config = {"num_heads": 4, "num_head_channels": -1}  # noqa: RUF012
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(autouse=True)
+def no_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let messages be English, and forwards be captured, whatever is set in the page of the ComfyUI that runs."""
-    folder_paths.set_user_directory(str(tmp_path_factory.mktemp("user")))
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path_factory.getbasetemp() / "no user"))
+    monkeypatch.setattr(settings, "_shown", {})
 
 
 @pytest.fixture(scope="session")

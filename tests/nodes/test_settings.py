@@ -60,6 +60,24 @@ def test_language_is_the_one_of_the_page(settings_file):
     assert page_language() == "ja"
 
 
+def test_without_the_setting_language_is_what_the_page_shows(settings_file):
+    """ComfyUI's page shows the browser's language until another is chosen, and stores only that."""
+
+    async def ask(body):
+        app = web.Application()
+        app.router.add_post("/sun/check", routes.post_check)
+        async with TestClient(TestServer(app)) as client:
+            await client.post("/sun/check", json=body)
+
+    asyncio.run(ask({"workflow": {}, "locale": "zh"}))
+    assert page_language() == "zh"
+    asyncio.run(ask({"workflow": {}, "locale": ["ja"]}))
+    asyncio.run(ask({"workflow": {}}))
+    assert page_language() == "zh"
+    settings_file.write_text(json.dumps({"Comfy.Locale": "ja"}))
+    assert page_language() == "ja"
+
+
 def test_a_route_speaks_the_language_of_the_user_who_asks(settings_file, monkeypatch):
     """As with --multi-user. What a body cannot say, since it is unreadable, the user's settings say."""
     monkeypatch.setattr(args, "multi_user", True)
