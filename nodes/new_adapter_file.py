@@ -20,11 +20,7 @@ def new_adapter_file(prefix: str) -> Path:
     """
     name = prefix.strip()
     if len(name.encode(errors="replace")) > LONGEST:
-        raise SunError(
-            "The file's name {name!r}... is too long; choose one of up to {longest} characters.",
-            name=name[:20],
-            longest=LONGEST,
-        )
+        raise SunError("The file's name {name!r}... is too long; choose a shorter one.", name=name[:20])
     if not re.fullmatch(r"\w[\w .()+-]*", name):
         raise SunError(
             "{prefix!r} cannot be a file's name; use letters, digits, spaces and - _ . ( ) +, and start with a letter "

@@ -87,12 +87,13 @@ async def post_plain(request: web.Request) -> web.Response:
 
 async def _answer(request: web.Request, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> web.Response:
     """Receive a body and answer it in a thread, which parses JSON, reads files and writes JSON."""
-    with speaking(page_language(_user_of(request))):  # until the body has said more
+    user = _user_of(request)
+    with speaking(page_language(user)):  # until the body has said more
         try:
             received = await _received(request)
         except ConversionError as error:
             return web.Response(status=400, text=_json({"error": str(error)}), content_type=JSON)
-        status, text = await asyncio.to_thread(_answered, received, answer)
+        status, text = await asyncio.to_thread(_answered, received, answer, user)
     return web.Response(status=status, text=text, content_type=JSON)
 
 
@@ -118,11 +119,11 @@ async def _received(request: web.Request) -> bytes:
     return bytes(received)
 
 
-def _answered(received: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[int, str]:
-    """Return the status and the JSON for a body; every error becomes one sentence."""
+def _answered(received: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]], user: str) -> tuple[int, str]:
+    """Return the status and the JSON for the body of a user; every error becomes one sentence."""
     try:
         body = _parsed(received)
-        remember_language(body.get("locale"))
+        remember_language(user, body.get("locale"))
         with speaking(body.get("locale")):
             try:
                 return 200, _json(answer(body))
@@ -241,7 +242,7 @@ def model_file(names: Any) -> ModelFile | None:
             header = _model_header(*_state(folder, name))
             if header is not None:
                 layout = tuple(header.layout.layers.items()) if header.layout else None
-                return ModelFile(name, header.family, layout)
+                return ModelFile(name, translated(header.family), layout)
     return None
 
 

@@ -14,9 +14,11 @@ REPLAY = "SUN.ReplayForwards"
 LANGUAGE = "Comfy.Locale"
 DEFAULT_USER = "default"
 """The one user that most servers have."""
-_LONGEST = 10
-"""Characters of a language's name."""
-_of_last_page = "en"
+
+LONGEST_LANGUAGE = 10
+"""Characters of a language's name, such as zh-TW."""
+_shown: dict[str, str] = {}
+"""The language that each user's page showed last."""
 
 
 def may_capture() -> bool:
@@ -25,15 +27,14 @@ def may_capture() -> bool:
 
 
 def page_language(user: str = DEFAULT_USER) -> str:
-    """Return the language of a user's page, such as zh; without a setting that of the page that asked last, or en."""
-    return str(_settings(user).get(LANGUAGE, _of_last_page))
+    """Return the language of a user's page, such as zh; en if neither the settings nor the page has told one."""
+    return str(_settings(user).get(LANGUAGE, _shown.get(user, "en")))
 
 
-def remember_language(language: object) -> None:
-    """Keep the language that a page named: it follows the browser, and stores none until its user chooses one."""
-    global _of_last_page
-    if isinstance(language, str) and len(language) <= _LONGEST:
-        _of_last_page = language
+def remember_language(user: str, language: object) -> None:
+    """Remember what a user's page shows: until a language is chosen, that is the browser's, and no setting says so."""
+    if isinstance(language, str) and len(language) <= LONGEST_LANGUAGE:
+        _shown[user] = language
 
 
 def _settings(user: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ with_slider/ instead, which the template browser does not list.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
@@ -34,9 +35,10 @@ async def in_order(request: web.Request, handler: Handler) -> web.StreamResponse
     """Sort this pack's titles in the list of all templates."""
     response = await handler(request)
     is_list = request.path.removeprefix("/api") == "/workflow_templates" and response.status == 200
-    if is_list and isinstance(response, web.Response) and response.text is not None:
-        titles = json.loads(response.text)
-        response.text = json.dumps({**titles, PACK.name: sorted(titles.get(PACK.name, ()))})
+    if is_list and isinstance(response, web.Response):
+        with suppress(ValueError, TypeError, KeyError):  # what another pack answers in ComfyUI's place stays as it is
+            titles = json.loads(response.text or "")
+            response.text = json.dumps({**titles, PACK.name: sorted(titles[PACK.name])})
     return response
 
 
@@ -44,4 +46,5 @@ def register_templates() -> None:
     """Add a route for that one file, which takes precedence over ComfyUI's own route for its folder, and the order."""
     if server := getattr(PromptServer, "instance", None):  # absent if nodes are loaded without a server
         server.routes.get(f"/workflow_templates/{PACK.name}/{TEMPLATE}")(give_template)
-        server.app.middlewares.append(in_order)
+        if not server.app.frozen:  # as it is for packs that load others anew while the server runs
+            server.app.middlewares.append(in_order)

@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from .adapter_file import AdapterLayout
+from .errors import Text
 from .safetensors_file import read_header
 
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.", "")
@@ -61,7 +62,7 @@ def model_header(keys: list[str], shapes: Mapping[str, tuple[int, ...]]) -> Mode
     for pattern, family in _OTHER_FAMILIES:
         if any(re.search(pattern, key) for key in keys):
             return ModelHeader(family, None)
-    return ModelHeader("no U-Net with cross-attention", None)
+    return ModelHeader(Text("no U-Net with cross-attention"), None)
 
 
 def _place(key: str) -> tuple[int, ...] | None:

@@ -8,9 +8,11 @@ import comfy.model_base
 import comfy.model_patcher
 import comfy.samplers
 import comfy.supported_models
+import folder_paths
 import pytest
 import torch
 from safetensors.torch import load_file
+from sun_pack.nodes import settings
 from sun_pack.sun_core.adapter import load_adapter
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -21,6 +23,13 @@ class ReferenceFamily(comfy.supported_models.SD15):
     """SD1.5 in all but the number of heads."""
 
     unet_extra_config = {"num_heads": 4, "num_head_channels": -1}  # noqa: RUF012
+
+
+@pytest.fixture(autouse=True)
+def no_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let messages be English, and forwards be captured, whatever is set in the page of the ComfyUI that runs."""
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path_factory.getbasetemp() / "no user"))
+    monkeypatch.setattr(settings, "_shown", {})
 
 
 @pytest.fixture(scope="session")

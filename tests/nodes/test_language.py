@@ -80,3 +80,9 @@ def test_settings_of_a_training_are_refused_in_it(language):
 
 def test_a_name_with_braces_is_refused_in_it(language):
     assert "'{steps}'" in said_by(lambda: new_adapter_file.new_adapter_file("{steps}"))
+
+
+def test_a_name_that_is_too_long_is_not_told_a_number_of_letters(language):
+    """The limit is in bytes, and each of these letters has three."""
+    said = said_by(lambda: new_adapter_file.new_adapter_file("画" * 70))
+    assert "画" * 20 in said and not any(letter.isdigit() for letter in said)

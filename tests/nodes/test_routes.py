@@ -11,6 +11,7 @@ from pathlib import Path
 import folder_paths
 import pytest
 import tomllib
+import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from safetensors.torch import load_file, save_file
@@ -34,7 +35,7 @@ def folders(tmp_path, monkeypatch):
         known = folder_paths.folder_names_and_paths[kind][1]
         monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], known))
     folder_paths.filename_list_cache.clear()
-    monkeypatch.setattr(settings, "_of_last_page", "en")
+    monkeypatch.setattr(settings, "_shown", {})
     yield tmp_path
     folder_paths.filename_list_cache.clear()
 
@@ -96,6 +97,26 @@ def test_a_replaced_checkpoint_is_looked_into_again(folders):
     shutil.copy(REPOSITORY / "tests" / "reference" / "unet_ldm_fp16.safetensors", folders / "checkpoints" / CHECKPOINT)
     _, answer = plan(workflow=workflow())
     assert answer["edits"] == [] and "no adapter for" in answer["detail"]
+
+
+@pytest.mark.parametrize(
+    ("language", "unknown", "none"),
+    [
+        ("en", "a model with 16 cross-attention layers and text width 48", "no U-Net with cross-attention"),
+        ("zh", "一种模型（16 个交叉注意力层，文本宽度 48）", "没有交叉注意力 U-Net 的模型"),
+        ("zh-TW", "一種模型（16 個交叉注意力層，文字寬度 48）", "沒有交叉注意力 U-Net 的模型"),
+        (
+            "ja",
+            "あるモデル（クロスアテンション 16 レイヤー、テキスト幅 48）",
+            "クロスアテンションを持つ U-Net のないモデル",
+        ),
+    ],
+)
+def test_a_checkpoint_without_a_family_is_described_in_the_language_of_the_page(folders, language, unknown, none):
+    shutil.copy(REPOSITORY / "tests" / "reference" / "unet_ldm_fp16.safetensors", folders / "checkpoints" / CHECKPOINT)
+    assert unknown in plan(workflow=workflow(), locale=language)[1]["detail"]
+    save_file({"encoder.conv_in.weight": torch.zeros(1)}, folders / "checkpoints" / CHECKPOINT)
+    assert none in plan(workflow=workflow(), locale=language)[1]["detail"]
 
 
 def test_check_says_that_the_adapter_fits(folders):

@@ -12,7 +12,7 @@ from app.user_manager import UserManager
 from comfy.cli_args import args
 from comfy_api.latest import io
 from server import PromptServer
-from sun_pack.nodes import routes, settings
+from sun_pack.nodes import routes
 from sun_pack.nodes.apply import SUNApply, SUNSpeedUp
 from sun_pack.nodes.negative import SUNNegative
 from sun_pack.nodes.settings import may_capture, page_language
@@ -22,7 +22,6 @@ from sun_pack.sun_core.hooks import SunHooks
 @pytest.fixture
 def settings_file(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
-    monkeypatch.setattr(settings, "_of_last_page", "en")
     (tmp_path / "default").mkdir()
     return tmp_path / "default" / "comfy.settings.json"
 
@@ -61,20 +60,21 @@ def test_language_is_the_one_of_the_page(settings_file):
     assert page_language() == "ja"
 
 
-def test_language_without_a_setting_is_the_one_of_the_page_that_asked(settings_file):
-    """A page in the browser's language stores none; what a run says follows it."""
+def test_without_the_setting_language_is_what_the_page_shows(settings_file):
+    """ComfyUI's page shows the browser's language until another is chosen, and stores only that."""
 
-    async def ask(locale):
+    async def ask(body):
         app = web.Application()
         app.router.add_post("/sun/check", routes.post_check)
         async with TestClient(TestServer(app)) as client:
-            await client.post("/sun/check", json={"workflow": {"nodes": [], "links": []}, "locale": locale})
+            await client.post("/sun/check", json=body)
 
-    asyncio.run(ask("zh"))
+    asyncio.run(ask({"workflow": {}, "locale": "zh"}))
     assert page_language() == "zh"
-    for malformed in (None, 3, "z" * 1000):
-        asyncio.run(ask(malformed))
-        assert page_language() == "zh"
+    for malformed in (["ja"], "z" * 1000):
+        asyncio.run(ask({"workflow": {}, "locale": malformed}))
+    asyncio.run(ask({"workflow": {}}))
+    assert page_language() == "zh"
     settings_file.write_text(json.dumps({"Comfy.Locale": "ja"}))
     assert page_language() == "ja"
 

@@ -25,6 +25,9 @@ def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     base = tmp_path_factory.mktemp("comfyui")
     fill(base, models)
     link(Path(__file__).parent / "looping_pack.py", base / "custom_nodes" / "looping_pack.py")
+    settings = base / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"Comfy.Locale": "en"}', encoding="utf-8")  # whatever language a test's requests name
     with ComfyServer(Path(os.environ["COMFYUI_PATH"]), base, arguments=("--cpu",)) as running:
         yield running
 
