@@ -147,7 +147,7 @@ def changes_for(wanted: Mapping[Setting, Any]) -> dict[Setting, Change]:
             change = _change(Place(primitive, "value"), new, by_input)
         else:
             change = _change(Place(setting.node, setting.widget), new, by_input)
-        if change.unplug or change.hosts or not _same(change.old, new):
+        if any(part.unplug or not _same(part.node.saved(part.widget), part.new) for part in (change, *change.hosts)):
             changes[setting] = change
     return changes
 

@@ -270,3 +270,11 @@ def test_negative_that_is_off_and_left_no_note_is_told_all_the_same() -> None:
     found = badges(workflow)
     assert len(found) == 2 and all("does not count at CFG 1" in badge["detail"] for badge in found.values())
     assert values(convert("restore", workflow, None, here(SD15))[0]) == values(at_low_cfg())
+
+
+@pytest.mark.parametrize("name", ["subgraph_with_promoted_settings", "subgraph_with_proxies_of_settings"])
+def test_negative_that_found_cfg_1_on_a_subgraph_does_not_keep_what_was_before_an_earlier_sun(name: str) -> None:
+    left = without_inner(convert("speed_up", load(name), None, here(SD15))[0])
+    counts, _ = convert("negative", left, None, here(SD15))
+    assert "SUNNegative" in str(counts)
+    assert same_but_for_ids(convert("restore", counts, None, here(SD15))[0], load(name))
