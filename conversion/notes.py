@@ -24,11 +24,12 @@ NOTES = {SPEED_UP: RECORD, NEGATIVE: "sun_negative_restore"}
 def to_restore(change: Change, of: str, older: Collection[Node] = ()) -> Change:
     """Return a change whose old value and link are those to restore.
 
-    The nodes in `older` still have what a click changed whose own node is gone: what they had before that one counts.
+    The nodes in `older` still have what a click changed whose own node is gone: what they had before that one counts,
+    but not for a widget that was linked since.
     """
     node, widget = change.node, change.widget
     hosts = tuple(to_restore(host, of, older) for host in change.hosts)
-    former = noted(node, widget, of) if node in older else None
+    former = noted(node, widget, of) if node in older and change.unplug is None else None
     if former is not None:
         return replace(change, old=former.value, unplug=former.plug, hosts=hosts)
     return replace(change, old=node.saved(widget), hosts=hosts)

@@ -204,6 +204,20 @@ def test_restore_of_all_brings_back_both_partners_if_the_sun_of_one_was_deleted(
     assert values(restored) == values(before)
 
 
+def test_link_that_was_drawn_after_an_earlier_sun_was_deleted_comes_back() -> None:
+    left = without(convert("speed_up", load("text_to_image"), None, here(SD15))[0], SUN)
+    sampler = node(left, "KSampler")
+    slot = next(index for index, one in enumerate(sampler["inputs"]) if one["name"] == "scheduler")
+    sampler["inputs"][slot]["link"] = 900
+    left["links"].append([900, 50, 0, sampler["id"], slot, "COMBO"])
+    left["nodes"].append({"id": 50, "type": "SomeChoice", "outputs": [{"type": "COMBO", "links": [900]}]})
+    again, _ = convert("speed_up", left, None, here(SD15))
+    for sped_up in (again, without(again, SUN)):
+        restored, _ = convert("restore", sped_up, None, here(SD15))
+        assert [link[1] for link in restored["links"] if link[3:5] == [sampler["id"], slot]] == [50]
+        assert values(restored)[0][2:4] == [25, 7.5]
+
+
 UNPLUGGED = [
     "primitive_shared_with_another_node",
     "steps_from_an_unknown_node",
