@@ -2,7 +2,8 @@
 
 They are for what a record cannot help with, because the SUNSpeedUp or SUNNegative that held it was deleted. A note is a
 property too, and anybody may have written it. A link that a click unplugged is noted with the type of the node it came
-from, because another node can have that id by now.
+from, because another node can have that id by now, and with the id of the node itself, because a copy of it takes the
+note along: the link was never the copy's.
 """
 
 from collections import defaultdict
@@ -59,7 +60,7 @@ def notes_of(changes: Iterable[Change], of: str, older: Collection[Node] = ()) -
 
 def _noted_plug(node: Node, plug: Source) -> list[Any]:
     source = node.graph.nodes.get(plug.node)
-    return [*plug, source.type if source is not None else None]
+    return [*plug, source.type if source is not None else None, node.id]
 
 
 def noted(node: Node, widget: str, of: str) -> Former | None:
@@ -72,7 +73,7 @@ def noted(node: Node, widget: str, of: str) -> Former | None:
 
 
 def _plug(node: Node, plug: Any) -> Source | None:
-    if not isinstance(plug, list) or len(plug) != 3:
+    if not isinstance(plug, list) or len(plug) != 4 or plug[3] != node.id:
         return None
     found = read_plug(node, plug[:2])
     source = node.graph.nodes.get(found.node) if found is not None else None

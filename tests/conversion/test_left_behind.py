@@ -261,8 +261,19 @@ def test_link_does_not_come_back_from_a_node_that_got_the_id_of_its_source() -> 
     assert values(restored)[0][3] == values(load("steps_from_an_unknown_node"))[0][3]
 
 
+def test_copy_of_a_sampler_gets_no_link_from_what_drove_the_first_one() -> None:
+    before = load("steps_from_an_unknown_node")
+    left = without(convert("speed_up", before, None, here(SD15))[0], SUN)
+    node(left, "KSampler")["id"] = 50
+    for link in left["links"]:
+        link[3] = 50 if link[3] == node(before, "KSampler")["id"] else link[3]
+    restored, plan = convert("restore", left, None, here(SD15))
+    assert plan.edits and "connect" not in [edit["op"] for edit in plan.edits]
+    assert values(restored)[0][3] == values(before)[0][3]
+
+
 @pytest.mark.parametrize(
-    "note", [7, {"former": 7, "plugs": 7}, {"plugs": {"steps": [[], {}, 0]}}, {"former": {"steps": []}}]
+    "note", [7, {"former": 7, "plugs": 7}, {"plugs": {"steps": [[], {}, 0, 5]}}, {"former": {"steps": []}}]
 )
 def test_malformed_notes_are_ignored(note: Any) -> None:
     left = without(convert("speed_up", load("text_to_image"), None, here(SD15))[0], SUN)
