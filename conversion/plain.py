@@ -11,7 +11,7 @@ from .left_behind import is_off
 from .models import Installed, Lines
 from .plan import read
 from .restore import after_deletion, read_records, take_out, undo
-from .rules import PLAIN, PRIMITIVES, SUN_ON_MODEL
+from .rules import GET_NODE, PLAIN, PRIMITIVES, SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .surroundings import Surroundings
 from .ui_edits import apply_to_ui
@@ -119,22 +119,34 @@ def _in_force(hosts: list[Node], node: Node, widget: str, workflow: Workflow, pr
 def _giver(hosts: list[Node], graph: Graph, source: Source, workflow: Workflow) -> tuple[list[Node], Node, int] | None:
     """Return the node that gives an output, with those of the subgraphs around it, and its slot; None if nothing does.
 
-    Goes on through the outputs of subgraphs.
+    Goes on through the outputs of subgraphs, and from a Get node to the Set node of that name, which only the page has.
     """
-    seen: set[Graph] = set()
+    seen: set[tuple[str | None, Source]] = set()
     way = list(hosts)
     while (feed := graph.through_reroutes(source)) is not None and feed.node in graph.nodes:
         above = graph.nodes[feed.node]
         inner = workflow.inner(above)
-        if inner is None:
+        if inner is None and above.type != GET_NODE:
             return way, above, feed.slot
-        output = inner.outputs[feed.slot] if feed.slot < len(inner.outputs) else None
-        if output is None or inner in seen:
+        if (graph.id, feed) in seen:
             return None
-        seen.add(inner)
-        way.append(above)
-        graph, source = inner, output
+        seen.add((graph.id, feed))
+        if inner is None:
+            output = _sent(above)
+        else:
+            output = inner.outputs[feed.slot] if feed.slot < len(inner.outputs) else None
+            way.append(above)
+            graph = inner
+        if output is None:
+            return None
+        source = output
     return None
+
+
+def _sent(getter: Node) -> Source | None:
+    """Return what feeds the Set node of the name that a Get node asks for."""
+    senders = getter.graph.senders.get(str(getter.widgets.get("name")), ())
+    return next((slot.source for sender in senders for slot in sender.inputs.values() if slot.source), None)
 
 
 def _past(suns: dict[str, Any], value: Any) -> Any:
