@@ -106,6 +106,20 @@ def test_negative_of_ones_own_that_is_off_says_that_the_prompt_does_not_count(ho
     assert all("the negative prompt of KSampler (#5) does not count at CFG 1" in b["detail"] for b in found.values())
 
 
+def test_sun_of_which_one_strength_comes_by_link_is_not_off() -> None:
+    workflow = load("api_text_to_image")
+    apply = {"model": ["1", 0], "sun_adapter": ["8", 0], "negative_strength": 0, "positive_strength": ["9", 0]}
+    workflow |= {
+        "8": {"class_type": "SUNLoadAdapter", "inputs": {"adapter_name": SD15.name}},
+        "9": {"class_type": "SomeFloat", "inputs": {}},
+        "10": {"class_type": "SUNApply", "inputs": {**apply, "settings": "automatic"}},
+    }
+    workflow["5"]["inputs"] |= {"model": ["10", 0], "steps": 4, "cfg": 1.0}
+    assert badges(workflow) == {}
+    workflow["10"]["inputs"]["positive_strength"] = 0
+    assert {badge["text"] for badge in badges(workflow).values()} == {"SUN is off"}
+
+
 def test_cfg_1_without_a_sign_of_the_node_is_what_was_asked_for() -> None:
     for workflow in (at_low_cfg(1.0), without(by_hand(), NEGATIVE), load("lcm_lora"), load("sdxl_turbo")):
         assert badges(workflow) == {}
