@@ -52,18 +52,19 @@ def _length(partners: list[Sampler], steps: int, wanted: dict[Setting, Any]) -> 
 
 def _remembered(samplers: list[Sampler], changes: dict[Setting, Change], around: Surroundings) -> list[Edit]:
     """Return the edits by which records and notes name what they did not: "Speed up" found 4 steps and left them."""
+    nodes = {part.node for change in changes.values() for part in (change, *change.hosts)}
+    former = {setting: to_restore(change, SPEED_UP, nodes) for setting, change in changes.items()}
     changed: dict[Node, list[Change]] = defaultdict(list)
     for sampler in samplers:
-        made = [changes[setting] for setting in sampler.settings if setting in changes]
+        made = [former[setting] for setting in sampler.settings if setting in former]
         for sun in around.lines.of_sampler(sampler)[0].ours:
             if sun.type in SUN_ON_MODEL and has_record(sun):
-                changed[sun] += [to_restore(change, SPEED_UP) for change in made]
+                changed[sun] += made
     parts = around.parts_behind
     new = {sun: unrecorded(sun, made, parts) for sun, made in changed.items()}
     edits = [edit for sun, made in new.items() for edit in add_to_record(sun, made, parts)]
     if around.workflow.has_modes:
-        noted = [change for made in new.values() for change in made]
-        edits += notes_of(noted, SPEED_UP, {part.node for change in noted for part in (change, *change.hosts)})
+        edits += notes_of([change for made in new.values() for change in made], SPEED_UP, nodes)
     return edits
 
 

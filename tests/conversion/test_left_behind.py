@@ -149,6 +149,14 @@ def test_one_restore_brings_back_what_was_before_an_earlier_sun_that_was_deleted
     assert same_but_for_ids(restored, load("text_to_image"))
 
 
+def test_steps_that_were_set_after_an_earlier_sun_was_deleted_are_no_former_ones() -> None:
+    left = without(convert("speed_up", load("text_to_image"), None, here(SD15))[0], SUN)
+    eight, _ = convert("steps_8", convert("speed_up", left, None, here(SD15))[0], None, here(SD15))
+    for sped_up in (eight, without(eight, SUN)):
+        restored, _ = convert("restore", sped_up, None, here(SD15))
+        assert same_but_for_ids(restored, load("text_to_image"))
+
+
 def test_settings_of_ones_own_after_an_earlier_sun_come_back_as_they_were() -> None:
     left = without(convert("speed_up", load("text_to_image"), None, here(SD15))[0], SUN)
     node(left, "KSampler")["widgets_values"][2:4] = [20, 7.0]

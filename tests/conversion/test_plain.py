@@ -35,6 +35,18 @@ def test_recorded_settings_come_back_with_the_same_seed() -> None:
     assert prompt == prompt_of("5", "8", ["1", 0]) and workflow == sped_up(), "both are copies"
 
 
+@pytest.mark.parametrize("clicks", [["speed_up"], ["speed_up", "steps_8"], ["steps_8", None, "speed_up"]])
+def test_settings_from_before_an_earlier_sun_that_was_deleted_come_back(clicks: list) -> None:
+    workflow = sped_up()
+    for click in clicks if None in clicks else [None, *clicks]:
+        workflow = convert(click, workflow, None, here(SD15))[0] if click else deleted_sun(workflow)
+    sun = str(node(workflow, "SUNSpeedUp")["id"])
+    _, queued, said = without_sun(workflow, prompt_of("5", sun, ["1", 0]), here(SD15))
+    assert {
+        name: queued["5"]["inputs"][name] for name in FORMER
+    } == FORMER and said == "KSampler (#5): 25 steps, CFG 7.5"
+
+
 def test_settings_that_nobody_recorded_are_the_usual_ones() -> None:
     workflow = sped_up()
     node(workflow, "SUNSpeedUp")["properties"] = {}
