@@ -149,6 +149,13 @@ def test_one_restore_brings_back_what_was_before_an_earlier_sun_that_was_deleted
     assert same_but_for_ids(restored, load("text_to_image"))
 
 
+def test_record_has_what_was_before_an_earlier_sun_for_the_badge_of_one_that_is_off() -> None:
+    first, _ = convert("speed_up", load("text_to_image"), None, here(SD15))
+    again, _ = convert("speed_up", without(first, SUN), None, here(SD15))
+    one, other = (node(workflow, SUN)["properties"]["sun_restore"] for workflow in (first, again))
+    assert one["settings"] == other["settings"] and len(one["settings"]) == 4
+
+
 def test_steps_that_were_set_after_an_earlier_sun_was_deleted_are_no_former_ones() -> None:
     left = without(convert("speed_up", load("text_to_image"), None, here(SD15))[0], SUN)
     eight, _ = convert("steps_8", convert("speed_up", left, None, here(SD15))[0], None, here(SD15))
