@@ -129,8 +129,8 @@ def _old_steps(sampler: Sampler) -> int:
     return steps if isinstance(steps, int) and not isinstance(steps, bool) else 0
 
 
-def changes_for(wanted: Mapping[Setting, Any]) -> dict[Setting, Change]:
-    """Return how to bring every setting to its wanted value. Settings that have it already are left out.
+def changes_for(wanted: Mapping[Setting, Any], kept: Collection[Node] = ()) -> dict[Setting, Change]:
+    """Return how to bring every setting to its wanted value. Those that have it already are left out, but on `kept`.
 
     A primitive is set if everything that it drives should get the same value. Otherwise, as with any other node that
     drives a setting, the link is unplugged and the widget is set.
@@ -147,7 +147,10 @@ def changes_for(wanted: Mapping[Setting, Any]) -> dict[Setting, Change]:
             change = _change(Place(primitive, "value"), new, by_input)
         else:
             change = _change(Place(setting.node, setting.widget), new, by_input)
-        if change.unplug or change.hosts or not _same(change.old, new):
+        parts = (change, *change.hosts)
+        if change.node in kept or any(
+            part.unplug or not _same(part.node.saved(part.widget), part.new) for part in parts
+        ):
             changes[setting] = change
     return changes
 

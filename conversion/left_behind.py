@@ -23,8 +23,8 @@ def is_off(node: Node) -> bool:
         neutral = {"scale": 1, "alpha": 0}
         return any(node.widgets.get(name) == value and node.feed(name) is None for name, value in neutral.items())
     names = ("strength", "negative_strength", "positive_strength")
-    strengths = [node.widgets[name] for name in names if name in node.widgets and node.feed(name) is None]
-    return bool(strengths) and all(strength == 0 for strength in strengths)
+    strengths = [node.widgets[name] for name in names if name in node.widgets]
+    return bool(strengths) and all(strength == 0 for strength in strengths) and not any(map(node.feed, names))
 
 
 def left_behind(sampler: Sampler, around: Surroundings) -> list[Finding]:

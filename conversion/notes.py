@@ -2,7 +2,8 @@
 
 They are for what a record cannot help with, because the SUNSpeedUp or SUNNegative that held it was deleted. A note is a
 property too, and anybody may have written it. A link that a click unplugged is noted with the type of the node it came
-from, because another node can have that id by now.
+from, because another node can have that id by now, and with the id of the node itself, because a copy of it takes the
+note along: the link was never the copy's.
 """
 
 from collections import defaultdict
@@ -24,11 +25,12 @@ NOTES = {SPEED_UP: RECORD, NEGATIVE: "sun_negative_restore"}
 def to_restore(change: Change, of: str, older: Collection[Node] = ()) -> Change:
     """Return a change whose old value and link are those to restore.
 
-    The nodes in `older` still have what a click changed whose own node is gone: what they had before that one counts.
+    The nodes in `older` still have what a click changed whose own node is gone: what they had before that one counts,
+    but not for a widget that was linked since.
     """
     node, widget = change.node, change.widget
     hosts = tuple(to_restore(host, of, older) for host in change.hosts)
-    former = noted(node, widget, of) if node in older else None
+    former = noted(node, widget, of) if node in older and change.unplug is None else None
     if former is not None:
         return replace(change, old=former.value, unplug=former.plug, hosts=hosts)
     return replace(change, old=node.saved(widget), hosts=hosts)
@@ -58,7 +60,7 @@ def notes_of(changes: Iterable[Change], of: str, older: Collection[Node] = ()) -
 
 def _noted_plug(node: Node, plug: Source) -> list[Any]:
     source = node.graph.nodes.get(plug.node)
-    return [*plug, source.type if source is not None else None]
+    return [*plug, source.type if source is not None else None, node.id]
 
 
 def noted(node: Node, widget: str, of: str) -> Former | None:
@@ -71,7 +73,7 @@ def noted(node: Node, widget: str, of: str) -> Former | None:
 
 
 def _plug(node: Node, plug: Any) -> Source | None:
-    if not isinstance(plug, list) or len(plug) != 3:
+    if not isinstance(plug, list) or len(plug) != 4 or plug[3] != node.id:
         return None
     found = read_plug(node, plug[:2])
     source = node.graph.nodes.get(found.node) if found is not None else None

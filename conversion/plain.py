@@ -10,8 +10,8 @@ from .graph import ConversionError, Graph, Node, NodeId, Place, Source, Workflow
 from .left_behind import is_off
 from .models import Installed, Lines
 from .plan import read
-from .restore import after_deletion, read_records, take_out, undo
-from .rules import PLAIN, PRIMITIVES, SUN_ON_MODEL
+from .restore import by_notes, read_records, take_out, undo
+from .rules import GET_NODE, PLAIN, PRIMITIVES, SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .surroundings import Surroundings
 from .ui_edits import apply_to_ui
@@ -36,13 +36,15 @@ def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str,
         raise ConversionError(
             say("{node} runs only with SUN; put a KSampler in its place to compare.", node=only.label)
         )
-    records = read_records(Surroundings(workflow, installed))
-    undone = undo([sun for sun in sped_up if sun in records], records)
+    around = Surroundings(workflow, installed)
+    records = read_records(around)
+    recorded = [sun for sun in sped_up if sun in records]
+    samplers = _behind(sped_up, around)
+    behind = {(s.graph.id, s.node.id) for s in samplers}
+    undone = [*undo(recorded, records), *by_notes(recorded, records, [s.node for s in samplers], around)]
     restored = apply_to_ui(data, undone, installed.definitions)
-    left = read(restored, installed.definitions)
-    behind = {(s.graph.id, s.node.id) for s in _behind(workflow, sped_up, installed)}
-    noted = after_deletion(left, [left.graphs[graph].nodes[node] for graph, node in behind], installed)
-    plain = apply_to_ui(restored, [*_take_out_the_rest(left, installed), *noted], installed.definitions)
+    rest = Surroundings(read(restored, installed.definitions), installed)
+    plain = apply_to_ui(restored, _take_out_the_rest(rest), installed.definitions)
     after = read(plain, installed.definitions)
     samplers = [s for s in find_samplers(after) if (s.graph.id, s.node.id) in behind]
     lines = Lines(after, installed)
@@ -50,18 +52,17 @@ def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str,
     return plain, _prompt_without_sun(prompt, after, _widgets(samplers)), said
 
 
-def _behind(workflow: Workflow, suns: list[Node], installed: Installed) -> list[Sampler]:
-    around = Surroundings(workflow, installed)
+def _behind(suns: list[Node], around: Surroundings) -> list[Sampler]:
     chosen = dict.fromkeys(sampler for sun in suns for sampler in around.fed_by(sun))
-    return with_partners(chosen, around.samplers, workflow)
+    return with_partners(chosen, around.samplers, around.workflow)
 
 
-def _take_out_the_rest(workflow: Workflow, installed: Installed) -> list[Edit]:
+def _take_out_the_rest(around: Surroundings) -> list[Edit]:
     """Return the edits for the SUN nodes that have no record of the settings before them."""
-    suns = [node for node in workflow.nodes() if node.type in SUN_ON_MODEL]
-    samplers = _behind(workflow, [sun for sun in suns if sun.is_active], installed)
+    suns = [node for node in around.workflow.nodes() if node.type in SUN_ON_MODEL]
+    samplers = _behind([sun for sun in suns if sun.is_active], around)
     wanted: dict[Setting, Any] = {}
-    for group in grouped([sampler for sampler in samplers if sampler.node.problem is None], workflow):
+    for group in grouped([sampler for sampler in samplers if sampler.node.problem is None], around.workflow):
         for setting, value in wanted_values(group, PLAIN["steps"]).items():
             wanted[setting] = value if setting.role in ("steps", "boundary") else PLAIN[setting.role]
     return [*edits_of(changes_for(wanted).values()), *take_out(suns)]
@@ -119,22 +120,34 @@ def _in_force(hosts: list[Node], node: Node, widget: str, workflow: Workflow, pr
 def _giver(hosts: list[Node], graph: Graph, source: Source, workflow: Workflow) -> tuple[list[Node], Node, int] | None:
     """Return the node that gives an output, with those of the subgraphs around it, and its slot; None if nothing does.
 
-    Goes on through the outputs of subgraphs.
+    Goes on through the outputs of subgraphs, and from a Get node to the Set node of that name, which only the page has.
     """
-    seen: set[Graph] = set()
+    seen: set[tuple[str | None, Source]] = set()
     way = list(hosts)
     while (feed := graph.through_reroutes(source)) is not None and feed.node in graph.nodes:
         above = graph.nodes[feed.node]
         inner = workflow.inner(above)
-        if inner is None:
+        if inner is None and above.type != GET_NODE:
             return way, above, feed.slot
-        output = inner.outputs[feed.slot] if feed.slot < len(inner.outputs) else None
-        if output is None or inner in seen:
+        if (graph.id, feed) in seen:
             return None
-        seen.add(inner)
-        way.append(above)
-        graph, source = inner, output
+        seen.add((graph.id, feed))
+        if inner is None:
+            output = _sent(above)
+        else:
+            output = inner.outputs[feed.slot] if feed.slot < len(inner.outputs) else None
+            way.append(above)
+            graph = inner
+        if output is None:
+            return None
+        source = output
     return None
+
+
+def _sent(getter: Node) -> Source | None:
+    """Return what feeds the Set node of the name that a Get node asks for."""
+    senders = getter.graph.senders.get(str(getter.widgets.get("name")), ())
+    return next((slot.source for sender in senders for slot in sender.inputs.values() if slot.source), None)
 
 
 def _past(suns: dict[str, Any], value: Any) -> Any:

@@ -103,20 +103,23 @@ def read_record(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> list[Form
     return found
 
 
+def unrecorded(sun: Node, changes: Iterable[Change], parts: Callable[[Node], Iterable[Node]]) -> list[Change]:
+    """Return the changes of settings that the record of a node does not name."""
+    known = {(former.node, former.widget) for former in read_record(sun, parts)}
+    return [change for change in changes if (change.node, change.widget) not in known]
+
+
 def add_to_record(sun: Node, changes: Iterable[Change], parts: Callable[[Node], Iterable[Node]]) -> list[Edit]:
-    """Return the edit that adds to a record the changes of settings that it does not name.
+    """Return the edit that adds changes to a record that does not name their settings.
 
     Without it, Restore would leave them at what a later click set.
     """
-    if not has_record(sun):
-        return []
     entries = entries_of(sun)
     ids = {node: number for number, node in _named(sun, entries, _is_own(sun), parts).items()}
-    known = {(former.node, former.widget) for former in read_record(sun, parts)}
     new = {
         (change.node, change.widget): {**_entry(change), "node": ids.get(change.node, change.node.id)}
         for change in changes
-        if change.node.graph is sun.graph and (change.node, change.widget) not in known
+        if change.node.graph is sun.graph
     }
     record = {**sun.properties[RECORD], "settings": [*entries, *new.values()]}
     return [set_property(sun.graph, sun.id, RECORD, record)] if new else []

@@ -61,9 +61,9 @@ def _formers(suns: list[Node], records: Records) -> list[Former]:
     return list(dict.fromkeys(former for sun in suns for former in records[sun]))
 
 
-def after_deletion(workflow: Workflow, targets: list[Node], installed: Installed) -> list[Edit]:
-    """Return the edits for samplers whose SUN node was deleted, by the notes on their own nodes."""
-    return _by_notes(_noted([], {}, targets, Surroundings(workflow, installed)))
+def by_notes(suns: list[Node], records: Records, targets: list[Node], around: Surroundings) -> list[Edit]:
+    """Return the edits for what the notes of the targets' samplers name, and no record of `suns`, which go, does."""
+    return _by_notes(_noted(suns, records, targets, around))
 
 
 def _noted(

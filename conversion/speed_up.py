@@ -10,7 +10,7 @@ from .insertion import Canvas, by_line, insert
 from .left_behind import nodes_with_older_notes
 from .models import Candidate, Installed, Lines, judge, neighbours
 from .negative_prompt import negative_refusal
-from .notes import notes_of, to_restore
+from .notes import noted, notes_of, to_restore
 from .rules import SPEED_UP
 from .samplers import Setting, find_samplers, grouped, partner_groups, with_partners
 from .words import say
@@ -105,7 +105,11 @@ def _plan(workflow: Workflow, ready: list[Candidate], wanted: dict[Setting, Any]
     boxes: dict[Graph, Canvas] = {}
     node_id = workflow.next_id
     older = nodes_with_older_notes(candidate.sampler for candidate in ready)
-    former = {setting: to_restore(change, SPEED_UP, older) for setting, change in changes.items()}
+    former = {
+        setting: to_restore(change, SPEED_UP, older)
+        for setting, change in changes_for(wanted, older).items()
+        if setting in changes or noted(change.node, change.widget, SPEED_UP) is not None
+    }
     for group in by_line(ready):
         made += insert(SPEED_UP, node_id, group, former, boxes)
         node_id += 1

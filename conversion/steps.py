@@ -8,7 +8,7 @@ from .edits import Edit, Plan, sentences
 from .graph import Node, Workflow
 from .models import Installed
 from .notes import notes_of, to_restore
-from .record import add_to_record, has_record
+from .record import add_to_record, has_record, unrecorded
 from .rules import SPEED_UP, SUN_ON_MODEL
 from .samplers import Sampler, Setting, grouped, with_partners
 from .surroundings import Surroundings
@@ -52,16 +52,19 @@ def _length(partners: list[Sampler], steps: int, wanted: dict[Setting, Any]) -> 
 
 def _remembered(samplers: list[Sampler], changes: dict[Setting, Change], around: Surroundings) -> list[Edit]:
     """Return the edits by which records and notes name what they did not: "Speed up" found 4 steps and left them."""
+    nodes = {part.node for change in changes.values() for part in (change, *change.hosts)}
+    former = {setting: to_restore(change, SPEED_UP, nodes) for setting, change in changes.items()}
     changed: dict[Node, list[Change]] = defaultdict(list)
     for sampler in samplers:
-        made = [changes[setting] for setting in sampler.settings if setting in changes]
+        made = [former[setting] for setting in sampler.settings if setting in former]
         for sun in around.lines.of_sampler(sampler)[0].ours:
             if sun.type in SUN_ON_MODEL and has_record(sun):
-                changed[sun] += [to_restore(change, SPEED_UP) for change in made]
-    edits = [edit for sun, made in changed.items() for edit in add_to_record(sun, made, around.parts_behind)]
+                changed[sun] += made
+    parts = around.parts_behind
+    new = {sun: unrecorded(sun, made, parts) for sun, made in changed.items()}
+    edits = [edit for sun, made in new.items() for edit in add_to_record(sun, made, parts)]
     if around.workflow.has_modes:
-        made = [change for made in changed.values() for change in made]
-        edits += notes_of(made, SPEED_UP, {part.node for change in made for part in (change, *change.hosts)})
+        edits += notes_of([change for made in new.values() for change in made], SPEED_UP, nodes)
     return edits
 
 

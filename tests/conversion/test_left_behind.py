@@ -106,6 +106,20 @@ def test_negative_of_ones_own_that_is_off_says_that_the_prompt_does_not_count(ho
     assert all("the negative prompt of KSampler (#5) does not count at CFG 1" in b["detail"] for b in found.values())
 
 
+def test_sun_of_which_one_strength_comes_by_link_is_not_off() -> None:
+    workflow = load("api_text_to_image")
+    apply = {"model": ["1", 0], "sun_adapter": ["8", 0], "negative_strength": 0, "positive_strength": ["9", 0]}
+    workflow |= {
+        "8": {"class_type": "SUNLoadAdapter", "inputs": {"adapter_name": SD15.name}},
+        "9": {"class_type": "SomeFloat", "inputs": {}},
+        "10": {"class_type": "SUNApply", "inputs": {**apply, "settings": "automatic"}},
+    }
+    workflow["5"]["inputs"] |= {"model": ["10", 0], "steps": 4, "cfg": 1.0}
+    assert badges(workflow) == {}
+    workflow["10"]["inputs"]["positive_strength"] = 0
+    assert {badge["text"] for badge in badges(workflow).values()} == {"SUN is off"}
+
+
 def test_cfg_1_without_a_sign_of_the_node_is_what_was_asked_for() -> None:
     for workflow in (at_low_cfg(1.0), without(by_hand(), NEGATIVE), load("lcm_lora"), load("sdxl_turbo")):
         assert badges(workflow) == {}
@@ -133,6 +147,21 @@ def test_one_restore_brings_back_what_was_before_an_earlier_sun_that_was_deleted
     again, _ = convert("speed_up", left, None, here(SD15))
     restored, _ = convert("restore", again, None, here(SD15))
     assert same_but_for_ids(restored, load("text_to_image"))
+
+
+def test_record_has_what_was_before_an_earlier_sun_for_the_badge_of_one_that_is_off() -> None:
+    first, _ = convert("speed_up", load("text_to_image"), None, here(SD15))
+    again, _ = convert("speed_up", without(first, SUN), None, here(SD15))
+    one, other = (node(workflow, SUN)["properties"]["sun_restore"] for workflow in (first, again))
+    assert one["settings"] == other["settings"] and len(one["settings"]) == 4
+
+
+def test_steps_that_were_set_after_an_earlier_sun_was_deleted_are_no_former_ones() -> None:
+    left = without(convert("speed_up", load("text_to_image"), None, here(SD15))[0], SUN)
+    eight, _ = convert("steps_8", convert("speed_up", left, None, here(SD15))[0], None, here(SD15))
+    for sped_up in (eight, without(eight, SUN)):
+        restored, _ = convert("restore", sped_up, None, here(SD15))
+        assert same_but_for_ids(restored, load("text_to_image"))
 
 
 def test_settings_of_ones_own_after_an_earlier_sun_come_back_as_they_were() -> None:
@@ -204,6 +233,20 @@ def test_restore_of_all_brings_back_both_partners_if_the_sun_of_one_was_deleted(
     assert values(restored) == values(before)
 
 
+def test_link_that_was_drawn_after_an_earlier_sun_was_deleted_comes_back() -> None:
+    left = without(convert("speed_up", load("text_to_image"), None, here(SD15))[0], SUN)
+    sampler = node(left, "KSampler")
+    slot = next(index for index, one in enumerate(sampler["inputs"]) if one["name"] == "scheduler")
+    sampler["inputs"][slot]["link"] = 900
+    left["links"].append([900, 50, 0, sampler["id"], slot, "COMBO"])
+    left["nodes"].append({"id": 50, "type": "SomeChoice", "outputs": [{"type": "COMBO", "links": [900]}]})
+    again, _ = convert("speed_up", left, None, here(SD15))
+    for sped_up in (again, without(again, SUN)):
+        restored, _ = convert("restore", sped_up, None, here(SD15))
+        assert [link[1] for link in restored["links"] if link[3:5] == [sampler["id"], slot]] == [50]
+        assert values(restored)[0][2:4] == [25, 7.5]
+
+
 UNPLUGGED = [
     "primitive_shared_with_another_node",
     "steps_from_an_unknown_node",
@@ -247,8 +290,19 @@ def test_link_does_not_come_back_from_a_node_that_got_the_id_of_its_source() -> 
     assert values(restored)[0][3] == values(load("steps_from_an_unknown_node"))[0][3]
 
 
+def test_copy_of_a_sampler_gets_no_link_from_what_drove_the_first_one() -> None:
+    before = load("steps_from_an_unknown_node")
+    left = without(convert("speed_up", before, None, here(SD15))[0], SUN)
+    node(left, "KSampler")["id"] = 50
+    for link in left["links"]:
+        link[3] = 50 if link[3] == node(before, "KSampler")["id"] else link[3]
+    restored, plan = convert("restore", left, None, here(SD15))
+    assert plan.edits and "connect" not in [edit["op"] for edit in plan.edits]
+    assert values(restored)[0][3] == values(before)[0][3]
+
+
 @pytest.mark.parametrize(
-    "note", [7, {"former": 7, "plugs": 7}, {"plugs": {"steps": [[], {}, 0]}}, {"former": {"steps": []}}]
+    "note", [7, {"former": 7, "plugs": 7}, {"plugs": {"steps": [[], {}, 0, 5]}}, {"former": {"steps": []}}]
 )
 def test_malformed_notes_are_ignored(note: Any) -> None:
     left = without(convert("speed_up", load("text_to_image"), None, here(SD15))[0], SUN)
@@ -270,3 +324,11 @@ def test_negative_that_is_off_and_left_no_note_is_told_all_the_same() -> None:
     found = badges(workflow)
     assert len(found) == 2 and all("does not count at CFG 1" in badge["detail"] for badge in found.values())
     assert values(convert("restore", workflow, None, here(SD15))[0]) == values(at_low_cfg())
+
+
+@pytest.mark.parametrize("name", ["subgraph_with_promoted_settings", "subgraph_with_proxies_of_settings"])
+def test_negative_that_found_cfg_1_on_a_subgraph_does_not_keep_what_was_before_an_earlier_sun(name: str) -> None:
+    left = without_inner(convert("speed_up", load(name), None, here(SD15))[0])
+    counts, _ = convert("negative", left, None, here(SD15))
+    assert "SUNNegative" in str(counts)
+    assert same_but_for_ids(convert("restore", counts, None, here(SD15))[0], load(name))

@@ -35,6 +35,18 @@ def test_recorded_settings_come_back_with_the_same_seed() -> None:
     assert prompt == prompt_of("5", "8", ["1", 0]) and workflow == sped_up(), "both are copies"
 
 
+@pytest.mark.parametrize("clicks", [["speed_up"], ["speed_up", "steps_8"], ["steps_8", None, "speed_up"]])
+def test_settings_from_before_an_earlier_sun_that_was_deleted_come_back(clicks: list) -> None:
+    workflow = sped_up()
+    for click in clicks if None in clicks else [None, *clicks]:
+        workflow = convert(click, workflow, None, here(SD15))[0] if click else deleted_sun(workflow)
+    sun = str(node(workflow, "SUNSpeedUp")["id"])
+    _, queued, said = without_sun(workflow, prompt_of("5", sun, ["1", 0]), here(SD15))
+    assert {
+        name: queued["5"]["inputs"][name] for name in FORMER
+    } == FORMER and said == "KSampler (#5): 25 steps, CFG 7.5"
+
+
 def test_settings_that_nobody_recorded_are_the_usual_ones() -> None:
     workflow = sped_up()
     node(workflow, "SUNSpeedUp")["properties"] = {}
@@ -127,6 +139,31 @@ def test_setting_that_a_subgraph_gave_comes_from_the_node_inside_it() -> None:
     workflow, prompt = fed_by_a_subgraph("SomeInt", 30)
     (giver,) = (path for path, entry in prompt.items() if entry["class_type"] == "SomeInt")
     assert ":" in giver and steps_without_sun(workflow, prompt) == [giver, 0]
+
+
+def fed_by_a_get_node(kind: str) -> tuple[Json, Json]:
+    """Return a sped-up graph whose steps came from a Get node, which the prompt does not have, and that prompt."""
+    graph = Graph()
+    number = graph.node(kind, [30])
+    graph.link(number, 0, graph.node("SetNode", ["steps"]), "MODEL")
+    model = graph.node("CheckpointLoaderSimple", [CHECKPOINT])
+    sampler = graph.node("KSampler", KSAMPLER, model=(model, 0), steps=(graph.node("GetNode", ["steps"]), 0))
+    workflow, _ = convert("speed_up", graph.workflow(), None, here(SD15))
+    prompt = prompt_of(str(sampler["id"]), str(node(workflow, "SUNSpeedUp")["id"]), [str(model["id"]), 0])
+    return workflow, {**prompt, str(number["id"]): {"class_type": kind, "inputs": {}}}
+
+
+def test_setting_that_a_get_node_gave_comes_from_what_feeds_its_set_node() -> None:
+    assert steps_without_sun(*fed_by_a_get_node("PrimitiveInt")) == 30
+    assert steps_without_sun(*fed_by_a_get_node("SomeInt")) == ["1", 0]
+
+
+def test_setting_of_get_and_set_nodes_that_run_in_a_circle_is_told() -> None:
+    workflow, prompt = fed_by_a_get_node("SomeInt")
+    into = next(link for link in workflow["links"] if link[3] == node(workflow, "SetNode")["id"])
+    into[1] = node(workflow, "GetNode")["id"]
+    with pytest.raises(ConversionError, match="gets its steps from a node that does not run"):
+        without_sun(workflow, prompt, here(SD15))
 
 
 def test_setting_of_a_node_that_does_not_run_is_told() -> None:

@@ -80,6 +80,14 @@ def test_steps_that_speed_up_left_come_back_after_sun_was_deleted_too() -> None:
     assert values(restored, "KSampler") == values(four_steps(), "KSampler")
 
 
+def test_steps_that_the_record_names_leave_no_note_of_what_sun_set() -> None:
+    """A file's node without properties has no note of what was before."""
+    workflow = sped_up()
+    del node(workflow, "KSampler")["properties"]["sun_restore"]
+    _, plan = convert("steps_8", workflow, None, here(SD15))
+    assert [edit["op"] for edit in plan.edits] == ["set"]
+
+
 def test_steps_behind_a_sun_of_ones_own_leave_no_note() -> None:
     workflow = sped_up()
     for kind in ("SUNSpeedUp", "KSampler"):

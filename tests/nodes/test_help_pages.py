@@ -1,6 +1,7 @@
 """The help pages: each node has one in each language. It names all inputs, and its pictures exist."""
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,18 @@ def test_a_page_says_when_to_use_the_node_and_what_mistakes_look_like(schema: An
         said = {heading: text for heading, _, text in (section.partition("\n") for section in sections)}
         assert len(said[when].strip()) > 20, page
         assert "|---|---|---|" in said[mistakes], page
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-TW", "ja"])
+def test_a_translated_page_quotes_messages_in_its_own_language(language: str) -> None:
+    """A message that the reader sees in their language is not to be found by its English words."""
+    texts = (DOCS.parent.parent / "locales" / language / "messages.json").read_text(encoding="utf-8")
+    english = "\n".join(json.loads(texts))
+    for page in sorted(DOCS.glob(f"*/{language}.md")):
+        for quoted in re.findall("[“「]([^“”「」]+)[”」]", page.read_text(encoding="utf-8")):
+            pattern = ".*".join(re.escape(part) for part in re.split("…+", quoted))
+            is_english = re.search("[a-z] [a-z]+ [a-z]", quoted) and re.search(pattern, english)
+            assert not is_english, f"{page}: {quoted}"
 
 
 @pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.node_id)
