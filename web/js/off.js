@@ -18,9 +18,13 @@ export function badgeOfOff(node) {
   return null;
 }
 
-/** Whether a node is bypassed, muted or at strength 0. */
+/** Whether a node is bypassed, muted or at strength 0. A strength that comes over a link is not known. */
 export function isOff(node) {
   if (node.mode === MUTED || node.mode === BYPASSED) return true;
   const strengths = (node.widgets ?? []).filter(({ name }) => name.endsWith("strength"));
-  return strengths.length > 0 && strengths.every(({ value }) => value === 0);
+  return strengths.length > 0 && strengths.every(({ name, value }) => value === 0 && !isLinked(node, name));
+}
+
+function isLinked(node, widget) {
+  return (node.inputs ?? []).some((slot, index) => slot.widget?.name === widget && node.getInputLink(index));
 }

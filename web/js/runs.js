@@ -60,7 +60,7 @@ function watchQueue() {
   api.queuePrompt = async (...given) => {
     const workflow = openWorkflow();
     const answer = await queuePrompt.apply(api, given);
-    queuedFrom.set(answer.prompt_id, workflow);
+    if (answer?.prompt_id) queuedFrom.set(answer.prompt_id, workflow); // another pack may answer in the page's place
     return answer;
   };
 }
