@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import random
 import tempfile
 import time
@@ -27,6 +28,9 @@ INTERRUPTED, UNLOADED = 0.1, 0.1
 """Shares of the runs."""
 ALLOWED_GROWTH = Resources(memory=32 * 2**20, files=8, threads=2)
 """From the median of the middle third of the runs to that of the last; the first third warms up."""
+LARGE_BLOCK = 2**16
+"""Bytes. Blocks from that size on go back to the system when they are freed (glibc). By itself the allocator keeps them
+for later, and its stock changes by more than a leak would."""
 
 
 @dataclass
@@ -89,6 +93,7 @@ class Soak:
 def soak(runs: int, seed: int) -> Soak:
     """Run that many workflows on one server; raises ServerError if it dies, WorkflowError if a node fails."""
     models, done = mini_family(), Soak()
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(LARGE_BLOCK)  # of the server, which inherits it
     with tempfile.TemporaryDirectory(prefix="sun-soak-") as folder:
         base = Path(folder)
         fill(base, models)
