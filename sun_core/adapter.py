@@ -44,7 +44,8 @@ class SunLayer(nn.Module):
 
     def keys_values(self, branch: str, context: Tensor) -> tuple[Tensor, Tensor]:
         """Project a context for a branch: (rows, tokens, context_dim) -> K and V, each (rows, tokens, hidden_dim)."""
-        return _project(getattr(self, f"to_k_{branch}"), context), _project(getattr(self, f"to_v_{branch}"), context)
+        k, v = (self._modules[f"to_{kv}_{branch}"] for kv in "kv")  # getattr takes long
+        return _project(k, context), _project(v, context)
 
     def per_channel(self, branch: str, which: str) -> Tensor:
         """Return the "alpha" or "beta" of a branch: (hidden_dim,)."""
@@ -79,6 +80,11 @@ class SunAdapter(nn.ModuleDict):
 
     def __getitem__(self, number: str) -> SunLayer:
         return cast(SunLayer, super().__getitem__(number))
+
+    @property
+    def by_number(self) -> dict[str, SunLayer]:
+        """The layers by number; to look one up in a ModuleDict takes long."""
+        return cast(dict[str, SunLayer], self._modules)
 
     def copy(self, dtype: torch.dtype | None = None) -> "SunAdapter":
         """Copy the weights (in `dtype`) and the metadata; ComfyUI's model management does not know the copy yet."""

@@ -191,10 +191,10 @@ def layers_of(adapter: SunAdapter, needed: Needed, strengths: Strengths) -> dict
     negatives, like = needed.negatives, needed.like
     shares = [1.0] * len(negatives) if has_places(negatives, needed.latent_size) else entry_shares(negatives)
     scales, shift = _scales_and_shift(adapter, shares, strengths, like)
-    sizes = [layer.hidden_dim for layer in adapter.values()]
+    sizes = [layer.hidden_dim for layer in adapter.by_number.values()]
     layers = {}
-    for number, scale, beta in zip(adapter, scales.split(sizes, dim=-1), shift.split(sizes), strict=True):
-        layer = adapter[number]
+    split = zip(adapter.by_number.items(), scales.split(sizes, dim=-1), shift.split(sizes), strict=True)
+    for (number, layer), scale, beta in split:
         negative, extra_positive = (partial(layer.keys_values, branch) for branch in (NEGATIVE, EXTRA_POSITIVE))
         branches = needed.of_texts(negatives, number, negative)
         if adapter.layout.extra_positive:
@@ -220,10 +220,10 @@ def _scales_and_shift(
     Returns: (branches, 1, 1, channels of all layers), fp32; (channels of all layers,), in the dtype of `like`.
     """
 
+    layers = adapter.by_number.values()
+
     def side_by_side(branch: str, which: str) -> Tensor:
-        return torch.cat([adapter[number].per_channel(branch, which) for number in adapter]).to(
-            like.device, torch.float
-        )
+        return torch.cat([layer.per_channel(branch, which) for layer in layers]).to(like.device, torch.float)
 
     alpha, beta = (side_by_side(NEGATIVE, which) for which in ("alpha", "beta"))
     scales = [alpha * (-strengths.negative * share) for share in shares]
