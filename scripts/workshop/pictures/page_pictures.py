@@ -95,6 +95,7 @@ def graph(page: Page) -> Path:
     run(page)
     page.locator(".sun-text", has_text="evaluations").wait_for()
     page.locator(".p-toast-message").wait_for(state="hidden")
+    page.wait_for_function("() => app.graph.nodes.some((node) => node.imgs?.length)")
     return cut_out(page, page.evaluate(BOX), 0.8, GRAPH)
 
 
