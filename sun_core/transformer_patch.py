@@ -92,9 +92,8 @@ class TextAttention:
         if skip_reshape:
             q, k, v = (tensor.transpose(1, 2).flatten(2) for tensor in (q, k, v))
 
-        def attend(
-            q: Tensor, k: Tensor, v: Tensor, mask: Any = None
-        ) -> Tensor:  # torch.compile cannot trace a `|` here
+        # `Tensor | None` would be evaluated here, which torch.compile cannot trace
+        def attend(q: Tensor, k: Tensor, v: Tensor, mask: Any = None) -> Tensor:
             return compute(q, k, v, heads, mask=mask, attn_precision=attn_precision, **kwargs)
 
         if self.record is not None:

@@ -158,7 +158,7 @@ def start_image(seed: int) -> dict[str, Any]:
 
 
 def start_and_camera(seed: int) -> dict[str, Any]:
-    """Give a video a start image and the way of the camera, the same for every seed."""
+    """Give a video a start image and a camera motion, equal for every seed."""
     rays = torch.randn(1, 24, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     return start_image(seed) | {"camera_conditions": rays}
 

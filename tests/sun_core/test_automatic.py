@@ -200,6 +200,16 @@ def test_ddim_uniform_begins_below_the_top_and_is_a_whole_run_all_the_same(sun, 
     assert torch.equal(out, sample(explicit, steps=evaluated))
 
 
+def test_a_run_from_the_highest_sigma_is_compared_with_no_ddim_uniform(sun, sample, monkeypatch):
+    """A GPU would wait for each value of these schedules."""
+    made, ddim_scheduler = [], comfy.samplers.ddim_scheduler
+    monkeypatch.setattr(comfy.samplers, "ddim_scheduler", lambda *args: made.append(args) or ddim_scheduler(*args))
+    sample(sun, scheduler="simple")
+    assert made == []
+    sample(sun, scheduler="simple", denoise=0.5)
+    assert made
+
+
 def test_image_to_image_on_ddim_uniform_starts_where_the_sampler_chose(sun, sample, reference):
     ms = sun.get_model_object("model_sampling")
     seen = []
