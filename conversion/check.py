@@ -6,6 +6,7 @@ from typing import Any
 from .edits import Plan, sentences
 from .findings import FROM_SAMPLER, findings
 from .graph import Node, Workflow
+from .left_behind import notes_on_delete
 from .models import Adapter, Installed
 from .rules import DETERMINISTIC, NEGATIVE, OURS_ON_MODEL, SECTIONS, SUN_ON_MODEL
 from .samplers import Sampler
@@ -24,11 +25,12 @@ def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
 
     A sampler that still has the settings of a SUN node that is off or deleted has an entry too: a badge and no face.
     Each entry is {"graph", "node", "face": lines, "badge": {"text", "detail", "fix"} or None, "plain": samplers,
-    "samplers"}. `fix` tells whether the action fix on this node can mend it, `plain` names the samplers beside it that
-    run without SUN, and `samplers` (see served.py) those behind it.
+    "samplers", "on_delete": edits}. `fix` tells whether the action fix on this node can mend it, `plain` names the
+    samplers beside it that run without SUN, and `samplers` (see served.py) those behind it. The page makes the edits of
+    `on_delete` when the artist deletes the node.
     """
     around = Surroundings(workflow, installed)
-    entries = []
+    entries, notes = [], notes_on_delete(around)
     for node in workflow.nodes():
         if not _is_looked_at(node, around):
             continue
@@ -37,10 +39,11 @@ def check(workflow: Workflow, installed: Installed) -> list[dict[str, Any]]:
         if found:
             can_fix = any(finding.can_fix for finding in found)
             badge = {"text": found[0].text, "detail": sentences([f.detail for f in found]), "fix": can_fix}
-        if face or badge:
+        on_delete = notes.get(node, [])
+        if face or badge or on_delete:
             entry = {"graph": node.graph.id, "node": node.id, "face": face, "badge": badge}
             samplers = served(node, around) if node.type in OURS_ON_MODEL else []
-            entries.append({**entry, "plain": _plain(node, around), "samplers": samplers})
+            entries.append({**entry, "plain": _plain(node, around), "samplers": samplers, "on_delete": on_delete})
     return entries
 
 

@@ -1,18 +1,23 @@
 """What is left on samplers when the node before them was turned off or deleted, and how to bring back what they had."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any
 
-from .changes import edits_for
-from .edits import Edit, Finding
-from .graph import Node, Place
+from .changes import Change, changes_for, edits_for, wanted_values
+from .edits import Edit, Finding, set_mode
+from .graph import BYPASSED, MUTED, Node, Place
 from .models import is_set_to_few_steps
 from .negative_prompt import model_refusal, why_it_is_empty
-from .notes import forget, noted
+from .notes import forget, noted, notes_of
 from .record import Former, bring_back, has_record
-from .rules import NEGATIVE, PLAIN, SPEED_UP, SUN_ON_MODEL
-from .samplers import Sampler
+from .rules import NEGATIVE, PLAIN, SPEED_UP, STEPS, SUN_ON_MODEL
+from .samplers import Sampler, Setting
 from .surroundings import Surroundings, once_per_group
 from .words import say
+
+MOST_STEPS = 2 * STEPS
+"""Up to so many steps at any CFG, a sampler is taken for one that was set up for SUN, once a SUN node was there."""
 
 
 def is_off(node: Node) -> bool:
@@ -33,17 +38,15 @@ def left_behind(sampler: Sampler, around: Surroundings) -> list[Finding]:
 
 
 def left_by_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
-    """Return a finding for a sampler that still has SUN's few steps, although SUN is off or gone.
-
-    The page itself says so of a SUN node that has a record, because Restore is the remedy there.
-    """
-    if not _lacks_sun(sampler, around):
+    """Return a finding for a sampler that still has SUN's few steps, although SUN is off or gone."""
+    suns = _suns_before(sampler, around)
+    muted = next((sun for sun in suns if sun.mode == MUTED), None)
+    if muted is None and not _lacks_sun(sampler, around):
         return []
-    suns = [node for node in around.lines.of_sampler(sampler)[0].ours if node.type in SUN_ON_MODEL]
-    former = _edits_of_notes(sampler, around)
-    if not suns and not former:
+    formers = _former_of_partners(sampler, around)
+    if not _is_set_for_sun(sampler) or not (suns or formers) or (formers and all(map(_is_in_force, formers))):
         return []
-    text = say("SUN is gone") if former else say("SUN is off")
+    text = say("SUN is off") if suns else say("SUN is gone")
     steps, cfg = sampler.value("steps"), sampler.value("cfg")
     what = {"node": sampler.node.label, "steps": steps, "cfg": f"{cfg:g}" if isinstance(cfg, (int, float)) else "?"}
     other = _partner_with_sun(sampler, around)
@@ -55,20 +58,55 @@ def left_by_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
             **what,
         )
         return [Finding(text, detail)]
-    if former:
+    edits = _settings_without_sun(sampler, around, is_sun_there=bool(suns))
+    if muted is not None:
         detail = say(
-            "{node} is still set to {steps} steps at CFG {cfg}, and SUN is gone. Fix restores its former settings.",
+            "{sun} is muted, so that {node} gets no MODEL. Fix bypasses it and gives {node} the settings for a run "
+            "without SUN.",
+            sun=muted.label,
+            node=sampler.node.label,
+        )
+        return [Finding(text, detail, [set_mode(muted.graph, muted.id, BYPASSED), *edits])]
+    if suns:
+        detail = say(
+            "{sun} is off, and {node} is still set to {steps} steps at CFG {cfg}. Fix gives it the settings for a run "
+            "without SUN.",
+            sun=suns[0].label,
             **what,
         )
-        return [Finding(text, detail, former)]
-    detail = say(
-        "{sun} is off, and {node} is still set to {steps} steps at CFG {cfg}. Fix sets {plain} steps and what else a "
-        "sampler without SUN needs.",
-        sun=suns[0].label,
-        plain=PLAIN["steps"],
-        **what,
-    )
-    return [Finding(text, detail, _plain_settings(sampler, around))]
+    else:
+        detail = say(
+            "{node} is still set to {steps} steps at CFG {cfg}, and SUN is gone. Fix gives it the settings for a run "
+            "without SUN.",
+            **what,
+        )
+    return [Finding(text, detail, edits)]
+
+
+def notes_on_delete(around: Surroundings) -> dict[Node, list[Edit]]:
+    """Return the notes that each SUN node that was put in by hand leaves on its samplers when it is deleted.
+
+    What they had before is not known, so that they say what a sampler without SUN needs.
+    """
+    suns = [node for node in around.workflow.nodes() if node.type in SUN_ON_MODEL and not has_record(node)]
+    behind = {sun: [sampler for sampler in around.fed_by(sun) if _is_set_for_sun(sampler)] for sun in suns}
+    groups = {id(group): group for samplers in behind.values() for group in map(around.partners_of, samplers)}
+    wanted: dict[Setting, Any] = {}
+    for group in groups.values():
+        if not any(_by_notes(sampler, SPEED_UP) for sampler in group):
+            wanted |= wanted_values(group, PLAIN["steps"], PLAIN)
+    changes = changes_for(wanted)
+    notes = {}
+    for sun, samplers in behind.items():
+        settings = [setting for sampler in samplers for setting in sampler.settings]
+        formers = [_as_former(changes[setting]) for setting in settings if setting in changes]
+        notes[sun] = notes_of(formers, SPEED_UP)
+    return notes
+
+
+def _as_former(change: Change) -> Change:
+    """Return a change whose old value is the new one, so that a note of it brings that back."""
+    return replace(change, old=change.new, unplug=None, hosts=tuple(map(_as_former, change.hosts)))
 
 
 def left_by_negative(sampler: Sampler, around: Surroundings) -> list[Finding]:
@@ -117,6 +155,8 @@ def former_settings(
             found[NEGATIVE] |= {(former.node, former.widget): former for former in _by_notes(sampler, NEGATIVE)}
         if sampler in seen or not _lacks_sun(sampler, around, going):
             continue
+        if any(map(has_record, _suns_before(sampler, around, going))):
+            continue  # its record says more
         partners = around.partners_of(sampler)
         seen.update(partners)
         if not any(_has_sun(partner, around, going) for partner in partners):
@@ -127,16 +167,26 @@ def former_settings(
 
 def nodes_with_older_notes(samplers: Iterable[Sampler]) -> set[Node]:
     """Return the nodes whose notes stay true when samplers without SUN are sped up: SUN was there before."""
-    return {former.node for s in samplers if is_set_to_few_steps(s) for former in _by_notes(s, SPEED_UP)}
+    return {former.node for s in samplers if _is_set_for_sun(s) for former in _by_notes(s, SPEED_UP)}
+
+
+def _is_set_for_sun(sampler: Sampler) -> bool:
+    """Tell whether a sampler has few steps, at whatever CFG: automatic settings make that 1 only for the run."""
+    if sampler.problem is not None or sampler.node.type == "SUNSampler":
+        return False
+    steps = sampler.value("steps")
+    return is_set_to_few_steps(sampler) or (isinstance(steps, int) and steps <= MOST_STEPS)
 
 
 def _lacks_sun(sampler: Sampler, around: Surroundings, going: Collection[Node] = ()) -> bool:
-    """Tell whether a sampler is set to few steps on a model that needs SUN for that, and has none."""
-    if sampler.problem is not None or not is_set_to_few_steps(sampler) or sampler.node.type == "SUNSampler":
-        return False
-    line, model = around.lines.of_sampler(sampler)
-    suns = [node for node in (*line.ours, *line.lost) if node.type in SUN_ON_MODEL and node not in going]
-    return model.refusal is None and not any(has_record(sun) or not is_off(sun) for sun in suns)
+    """Tell whether a sampler is set to few steps on a model that needs SUN for that, and has none that is on."""
+    is_plain = all(map(is_off, _suns_before(sampler, around, going)))
+    return is_plain and _is_set_for_sun(sampler) and around.lines.of_sampler(sampler)[1].refusal is None
+
+
+def _suns_before(sampler: Sampler, around: Surroundings, going: Collection[Node] = ()) -> list[Node]:
+    line, _ = around.lines.of_sampler(sampler)
+    return [node for node in (*line.ours, *line.lost) if node.type in SUN_ON_MODEL and node not in going]
 
 
 def _lacks_negative(sampler: Sampler, around: Surroundings, going: Collection[Node] = ()) -> bool:
@@ -160,13 +210,27 @@ def _partner_with_sun(partners: list[Sampler], around: Surroundings) -> Sampler 
 
 
 @once_per_group
-def _edits_of_notes(partners: list[Sampler], around: Surroundings) -> list[Edit]:
-    return _edits_back([former for partner in partners for former in _by_notes(partner, SPEED_UP)], SPEED_UP)
+def _former_of_partners(partners: list[Sampler], around: Surroundings) -> list[Former]:
+    return [former for partner in partners for former in _by_notes(partner, SPEED_UP)]
 
 
 @once_per_group
-def _plain_settings(partners: list[Sampler], around: Surroundings) -> list[Edit]:
-    return edits_for([partners], PLAIN["steps"], PLAIN, PLAIN)
+def _settings_without_sun(partners: list[Sampler], around: Surroundings, is_sun_there: bool) -> list[Edit]:
+    """Return the edits that give partners what they had before, or plain settings.
+
+    Notes stay as long as the SUN node is there, which may be turned on again, and deleted then.
+    """
+    formers = [former for partner in partners for former in _by_notes(partner, SPEED_UP)]
+    if not formers:
+        return edits_for([partners], PLAIN["steps"], PLAIN, PLAIN)
+    return (
+        [edit for former in formers for edit in bring_back(former)] if is_sun_there else _edits_back(formers, SPEED_UP)
+    )
+
+
+def _is_in_force(former: Former) -> bool:
+    """Tell whether a widget has its former value, with no link that would have to come back."""
+    return former.plug is None and former.node.widgets.get(former.widget) == former.value
 
 
 def _by_notes(sampler: Sampler, of: str) -> list[Former]:

@@ -32,7 +32,7 @@ def test_sampler_shows_that_cfg_is_ignored_and_which_negative_counts(page: Canva
     page.set_value(4, "text", "people")
     page.expect_notes(SAMPLER, "CFG ignored · negative: “people”")
     page.set_value(sped_up, "strength", 0)
-    page.expect_notes(SAMPLER)
+    page.expect_notes(SAMPLER, "SUN is off")
     page.undo()
     page.expect_notes(SAMPLER, "CFG ignored · negative: “people”")
     page.select(sped_up)
@@ -59,6 +59,29 @@ def test_sampler_whose_sun_node_was_deleted_says_so_and_is_fixed(page: CanvasPag
     page.set_value(SAMPLER, "cfg", 7)
     page.expect_notes(SAMPLER)
     assert not any("Restore" in entry for entry in menu(page, SAMPLER)), "there is nothing left to restore"
+
+
+def test_sampler_whose_sun_node_of_ones_own_was_deleted_says_so_and_is_fixed(page: CanvasPage, sped_up: int) -> None:
+    """Nothing says what the sampler had before: the page notes that SUN was there, in the same undo step."""
+    by_hand = page.graph()
+    for node in by_hand["nodes"]:
+        node["properties"].pop("sun_restore", None)
+    page.load(by_hand)
+    page.show_all()
+    page.expect_notes(SAMPLER, NOTE)
+    page.select(sped_up)
+    page.press("Delete")
+    page.expect_notes(SAMPLER, "SUN is gone")
+    page.undo()
+    page.expect_notes(SAMPLER, NOTE)
+    assert "sun_restore" not in json.dumps(page.graph())
+    page.redo()
+    page.expect_notes(SAMPLER, "SUN is gone")
+    page.select(SAMPLER)
+    page.command("SUN.Fix")
+    page.expect_notes(SAMPLER)
+    assert page.values(SAMPLER)["steps"] == 25 and page.values(SAMPLER)["cfg"] == 7
+    assert "sun_restore" not in json.dumps(page.graph())
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)

@@ -154,10 +154,11 @@ def test_bypassed_sun_node_is_not_doubled() -> None:
     assert plan.edits == [] and "bypassed" in plan.detail
 
 
-def test_bypassed_sun_node_shows_nothing() -> None:
+def test_bypassed_sun_node_has_no_face_and_nothing_is_wrong_with_its_adapter() -> None:
     workflow = sped_up(SDXL.name)
     node(workflow, "SUNSpeedUp")["mode"] = 4
-    assert check(read(workflow), here(SDXL)) == []
+    entries = check(read(workflow), here(SDXL))
+    assert {entry["badge"]["text"] for entry in entries} == {"SUN is off"} and not any(e["face"] for e in entries)
 
 
 def test_users_default_adapter_is_used_if_it_fits() -> None:

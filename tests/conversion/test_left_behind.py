@@ -6,16 +6,21 @@ from typing import Any
 import pytest
 from sun_pack.conversion.check import check
 from sun_pack.conversion.plan import convert, make_plan, read
+from sun_pack.conversion.restore import take_out
 from sun_pack.conversion.rules import NEGATIVE
+from sun_pack.conversion.samplers import find_samplers
+from sun_pack.conversion.surroundings import Surroundings
+from sun_pack.conversion.ui_edits import apply_to_ui
 
 from .compare import canonical
 from .test_bad_input import node
-from .test_corpus import load
+from .test_corpus import LEFT, NAMES, load
 from .test_findings import SD15, here
 
 Json = dict[str, Any]
 SUN = "SUNSpeedUp"
 SAMPLER = {"graph": None, "node": 5}
+WITH_SUN = [name for name in NAMES if name not in LEFT and not name.startswith(("api_", "sun_sampler"))]
 
 
 def without(workflow: Json, kind: str, number: int | None = None) -> Json:
@@ -118,6 +123,78 @@ def test_sun_of_which_one_strength_comes_by_link_is_not_off() -> None:
     assert badges(workflow) == {}
     workflow["10"]["inputs"]["positive_strength"] = 0
     assert {badge["text"] for badge in badges(workflow).values()} == {"SUN is off"}
+
+
+def placed_by_hand(name: str = "text_to_image", **settings: Any) -> Json:
+    """A graph with SUN in which nothing says what its samplers had before. Each KSampler gets the settings."""
+    workflow, _ = convert("speed_up", load(name), None, here(SD15))
+    for one in (one for graph in graphs_of(workflow) for one in graph["nodes"]):
+        one.get("properties", {}).pop("sun_restore", None)
+        for setting, value in settings.items() if one["type"] == "KSampler" else ():
+            one["widgets_values"][["steps", "cfg"].index(setting) + 2] = value
+    return workflow
+
+
+def graphs_of(workflow: Json) -> list[Json]:
+    return [workflow, *workflow.get("definitions", {}).get("subgraphs", [])]
+
+
+def deleted(workflow: Json) -> Json:
+    """Delete the SUN nodes as the page does."""
+    here_now = read(workflow)
+    edits = [edit for entry in check(here_now, here(SD15)) for edit in entry["on_delete"]]
+    return apply_to_ui(workflow, [*edits, *take_out([one for one in here_now.nodes() if one.type == SUN])], {})
+
+
+@pytest.mark.parametrize("name", WITH_SUN)
+def test_samplers_whose_sun_of_ones_own_was_deleted_say_so_and_get_plain_settings(name: str) -> None:
+    workflow = placed_by_hand(name)
+    assert badges(workflow) == {}
+    around = Surroundings(read(workflow), here(SD15))
+    behind = {sampler.node.id for sampler in around.samplers if around.has_sun(sampler)}
+    left = deleted(workflow)
+    found = badges(left)
+    assert found.keys() == behind and all(badge["text"] == "SUN is gone" and badge["fix"] for badge in found.values())
+    back, _ = convert("fix", left, None, here(SD15))
+    assert badges(back) == {} and "sun_restore" not in str(back)
+    for sampler in find_samplers(read(back)):
+        if sampler.node.id in behind:
+            assert sampler.value("cfg") == 7.0 and sampler.value("sampler") in ("dpmpp_2m", None)
+            assert sampler.value("steps") == 25 or sampler.all_of("boundary")
+    assert canonical(convert("restore", left, None, here(SD15))[0]) == canonical(back)
+
+
+@pytest.mark.parametrize("cfg", [1.0, 7.0])
+def test_sampler_at_any_cfg_is_told_that_sun_is_gone(cfg: float) -> None:
+    (badge,) = badges(deleted(placed_by_hand(cfg=cfg))).values()
+    assert f"is still set to 4 steps at CFG {cfg:g}, and SUN is gone" in badge["detail"]
+
+
+def test_sun_that_was_placed_by_hand_is_told_when_it_is_off_whatever_the_cfg() -> None:
+    workflow = placed_by_hand(cfg=7.0)
+    assert badges(workflow) == {}
+    found = badges(off(workflow, SUN))
+    assert len(found) == 2 and {badge["text"] for badge in found.values()} == {"SUN is off"}
+
+
+def test_sun_that_was_placed_by_hand_leaves_no_note_that_is_not_needed() -> None:
+    sped_up, _ = convert("speed_up", load("text_to_image"), None, here(SD15))
+    for workflow in (sped_up, placed_by_hand(steps=20)):
+        assert [entry["on_delete"] for entry in check(read(workflow), here(SD15)) if entry["on_delete"]] == []
+
+
+def test_sampler_that_is_sped_up_after_a_sun_of_ones_own_was_deleted_is_restored_to_plain_settings() -> None:
+    again, _ = convert("speed_up", deleted(placed_by_hand()), None, here(SD15))
+    back, _ = convert("restore", again)
+    assert values(back)[0][2:6] == [25, 7.0, "dpmpp_2m", "karras"]
+
+
+def test_sun_that_is_off_is_not_called_gone_because_another_one_was_deleted() -> None:
+    left = deleted(placed_by_hand())
+    off_again = off(placed_by_hand(), SUN)
+    node(off_again, "KSampler")["properties"] = node(left, "KSampler")["properties"]
+    found = badges(off_again)
+    assert {badge["text"] for badge in found.values()} == {"SUN is off"} and all(b["fix"] for b in found.values())
 
 
 def test_cfg_1_without_a_sign_of_the_node_is_what_was_asked_for() -> None:

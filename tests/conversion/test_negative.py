@@ -285,6 +285,7 @@ def test_face_foretells_the_run() -> None:
         "samplers": [
             {"graph": None, "node": "5", "label": "KSampler (#5)", "note": "CFG ignored · negative: “people, text”"}
         ],
+        "on_delete": [],
     }
     from_sampler = with_negative(at_cfg(2.0, steps=6))
     from_sampler["99"]["inputs"]["cfg"] = "from sampler"

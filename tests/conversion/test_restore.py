@@ -120,19 +120,31 @@ def test_sun_placed_by_hand_that_is_off_gets_a_fix_with_plain_settings(off: Any)
         sun["mode"] = off
     here = Installed([Adapter(sun["widgets_values"][0])])
     badges = {entry["node"]: entry["badge"] for entry in check(read(workflow), here)}
-    if off != 2:  # a muted node breaks the line, and ComfyUI says so
-        assert badges[sampler["id"]]["text"] == badges[sun["id"]]["text"] == "SUN is off"
-        for number in (sun["id"], sampler["id"]):
-            fixed, _ = convert("fix", workflow, [{"graph": None, "node": number}], here)
-            assert node(fixed, "KSampler")["widgets_values"][2:6] == [25, 7.0, "dpmpp_2m", "karras"]
+    assert badges[sampler["id"]]["text"] == badges[sun["id"]]["text"] == "SUN is off"
+    for number in (sun["id"], sampler["id"]):
+        fixed, _ = convert("fix", workflow, [{"graph": None, "node": number}], here)
+        assert node(fixed, "KSampler")["widgets_values"][2:6] == [25, 7.0, "dpmpp_2m", "karras"]
+        assert node(fixed, "SUNSpeedUp")["mode"] == (0 if off == "strength" else 4), (
+            "a muted node would break the MODEL line"
+        )
         assert not any(entry["badge"] for entry in check(read(fixed), here))
 
 
 @pytest.mark.parametrize("mode", [2, 4])
-def test_sun_of_the_click_that_is_off_is_left_to_restore(mode: int) -> None:
-    workflow = convert("speed_up", load("text_to_image"))[0]
-    node(workflow, "SUNSpeedUp")["mode"] = mode
-    assert check(read(workflow), Installed()) == []
+def test_sun_of_the_click_that_is_off_is_told_at_its_sampler_and_can_be_turned_on_again(mode: int) -> None:
+    before = load("text_to_image")
+    workflow = convert("speed_up", before)[0]
+    sun, sampler = node(workflow, "SUNSpeedUp"), node(workflow, "KSampler")
+    sun["mode"] = mode
+    badges = {entry["node"]: entry["badge"] for entry in check(read(workflow), Installed())}
+    assert badges[sampler["id"]]["text"] == "SUN is off" and badges[sampler["id"]]["fix"]
+    fixed, _ = convert("fix", workflow, [{"graph": None, "node": sampler["id"]}])
+    assert node(fixed, "KSampler")["widgets_values"] == node(before, "KSampler")["widgets_values"]
+    assert not any(entry["badge"] for entry in check(read(fixed), Installed()))
+    node(fixed, "SUNSpeedUp")["mode"] = 0
+    again, _ = convert("fix", fixed)
+    assert node(again, "KSampler")["widgets_values"][2] == 4, "SUN is on again, so that its few steps are"
+    assert canonical(convert("restore", again)[0]) == canonical(before)
 
 
 @pytest.mark.parametrize("is_below", [False, True], ids=["before SUN", "behind SUN"])

@@ -2,6 +2,7 @@
 
 import { files } from "./adapters.js";
 import { convert } from "./conversion.js";
+import { keepForDeletion } from "./deletion.js";
 import { hasFace, showOn } from "./faces.js";
 import { address, allNodes, rootGraph } from "./graphs.js";
 import { placeNotes, showNotes } from "./notes.js";
@@ -44,6 +45,7 @@ async function check() {
     const entry = entries.get(key(address(node)));
     if (hasFace(node)) {
       showFindings(node, entry, badgesOfOff.get(node));
+      keepForDeletion(node, entry?.on_delete ?? []);
     } else {
       const note = notes.get(key(address(node))) ?? null;
       noteLeftBehind(node, Boolean(entry?.badge?.fix));

@@ -32,6 +32,14 @@ export async function applyEdits(edits) {
   throw failure;
 }
 
+/** Set properties within whatever the page is doing, which makes the undo step. Nodes that are gone are passed over. */
+export function setProperties(edits) {
+  for (const edit of edits) {
+    const graph = graphOf(edit.graph);
+    if (graph?.getNodeById(edit.node)) operations[edit.op](graph, edit);
+  }
+}
+
 /** One function for each kind of edit in conversion/edits.py. */
 const operations = {
   add(graph, { id, type, pos, size, widgets, properties }) {

@@ -4,6 +4,7 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { files, readAdapters } from "./adapters.js";
 import { checkSoon, watchNodes } from "./checks.js";
+import { watchDeletion } from "./deletion.js";
 import { addFace, hasFace } from "./faces.js";
 import { canvasMenu, commands, nodeMenu, toolboxCommands } from "./menu.js";
 import { allNodes } from "./graphs.js";
@@ -38,7 +39,9 @@ app.registerExtension({
     addFace(node);
     namePack(node);
     nameReleasedAdapter(node);
-    if (hasFace(node)) checkSoon(); // the only event if the page reads the API format
+    if (!hasFace(node)) return;
+    watchDeletion(node);
+    checkSoon(); // the only event if the page reads the API format
   },
 
   afterConfigureGraph() {
