@@ -5,7 +5,7 @@ from typing import Any
 
 from .edits import Plan, sentences
 from .findings import FROM_SAMPLER, findings
-from .graph import Node, Workflow
+from .graph import Node, Source, Workflow
 from .left_behind import notes_on_delete
 from .models import Adapter, Installed
 from .rules import DETERMINISTIC, NEGATIVE, OURS_ON_MODEL, SECTIONS, SUN_ON_MODEL
@@ -126,13 +126,19 @@ def _run_lines(node: Node, around: Surroundings) -> list[str]:
     """Describe the run to come: `KSampler: 4 steps, automatic: CFG 7 -> 1`."""
     samplers = around.fed_by(node)
     if not samplers:
-        return []
+        return [] if _is_used(node) or _plug_lines(node) else [say("no sampler is connected")]
     first = samplers[0]
     if first.node.problem is not None:
         line = say("{node}: SUN does not know its settings", node=first.node.label)
     else:
         line = f"{first.node.label}: {_run(first, node)}"
     return [say("{line} (and {count} more)", line=line, count=len(samplers) - 1) if len(samplers) > 1 else line]
+
+
+def _is_used(node: Node) -> bool:
+    """Tell whether a node's MODEL goes to another node, or out of its subgraph."""
+    graph, output = node.graph, Source(node.id, 0)
+    return bool(graph.final_consumers(output)) or output in map(graph.through_reroutes, graph.outputs)
 
 
 def _run(sampler: Sampler, node: Node) -> str:

@@ -154,6 +154,23 @@ def test_bypassed_sun_node_is_not_doubled() -> None:
     assert plan.edits == [] and "bypassed" in plan.detail
 
 
+def test_face_says_that_no_sampler_is_connected() -> None:
+    def face(workflow: dict[str, Any]) -> list[str]:
+        return next(entry["face"] for entry in check(read(workflow), here(SD15)) if entry["node"] in ("9", 9))
+
+    workflow = convert("speed_up", load("api_text_to_image"), None, here(SD15))[0]
+    sun = next(number for number, entry in workflow.items() if entry["class_type"] == "SUNSpeedUp")
+    workflow["9"] = workflow.pop(sun)
+    sampler = next(entry for entry in workflow.values() if entry["class_type"] == "KSampler")
+    sampler["inputs"]["model"] = ["9", 0]
+    assert face(workflow)[-1].startswith("KSampler")
+    sampler["inputs"]["model"] = workflow["9"]["inputs"]["model"]
+    assert face(workflow)[-1] == "no sampler is connected"
+    sampler["class_type"] = "SamplerOfSomePack"
+    sampler["inputs"]["model"] = ["9", 0]
+    assert face(workflow)[-1] != "no sampler is connected", "it may well be one"
+
+
 def test_bypassed_sun_node_has_no_face_and_nothing_is_wrong_with_its_adapter() -> None:
     workflow = sped_up(SDXL.name)
     node(workflow, "SUNSpeedUp")["mode"] = 4
