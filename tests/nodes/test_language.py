@@ -12,6 +12,7 @@ import sun_pack
 import torch
 from safetensors.torch import save
 from sun_pack.nodes import adapter_folder, new_adapter_file
+from sun_pack.nodes.adapters import SUNAdapterInfo
 from sun_pack.sun_core.adapter import check_fit, load_adapter
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.layers import cross_attention_layers
@@ -98,6 +99,14 @@ def test_a_node_without_an_adapters_name_is_told_to_choose_one_in_it(language):
     refusal = adapter_folder.is_there("")
     assert refusal.startswith(said[language])
     assert said_by(lambda: adapter_folder.adapter_named("")) == refusal
+
+
+def test_what_an_adapter_is_for_is_shown_in_it_and_given_on_in_english(language, adapter):
+    output = SUNAdapterInfo.execute(adapter)
+    first = {"zh": "模型家族：未知", "zh-TW": "模型家族：未知", "ja": "系列：不明"}[language]
+    (shown,) = output.ui.as_dict()["text"]
+    assert shown.startswith(f"{first}\n") and shown.count("\n") == output.args[0].count("\n")
+    assert output.args[0].startswith("Family: unknown\n")
 
 
 def test_an_adapter_that_does_not_fit_is_described_in_it(language, adapter, model):
