@@ -136,18 +136,25 @@ def _runs_a_part(sampler: Sampler) -> bool:
     return bool(sampler.all_of("boundary")) or any(member.type == "SplitSigmasDenoise" for member in sampler.members)
 
 
+def _missing_adapter(name: str) -> str:
+    if not name:
+        return say("No SUN adapter is chosen; choose a file from the list.")
+    if name == RELEASED["name"]:
+        return released_text()
+    return say(
+        "{adapter} is not in models/{folder}; put it back, or choose another adapter.",
+        adapter=name[:80],
+        folder=RELEASED["folder"],
+    )
+
+
 def _adapter_findings(sun: Node, model: Model, around: Surroundings) -> list[Finding]:
     name, node = around.adapter_name(sun), around.adapter_node(sun)
     if name is None or node is None:
         return []
     adapter = around.installed.adapter(name)
     if adapter is None:
-        gone = say(
-            "{adapter} is not in models/{folder}; put it back, or choose another adapter.",
-            adapter=name[:80],
-            folder=RELEASED["folder"],
-        )
-        text, detail = say("adapter missing"), released_text() if name == RELEASED["name"] else gone
+        text, detail = say("adapter missing"), _missing_adapter(name)
     elif adapter.error is not None:
         text, detail = say("adapter unusable"), adapter.error
     elif model.fits(adapter) is False:

@@ -49,6 +49,8 @@ def is_there(name: object) -> bool | str:
 
 
 def _missing(name: object) -> Text | None:
+    if name is None or name == "":
+        return Text("No SUN adapter is chosen; choose a file from the list.")
     if not isinstance(name, str) or len(name) > LONGEST_NAME:
         return Text("{name} cannot be the name of a SUN adapter; choose a file from the list.", name=repr(name)[:80])
     if folder_paths.get_full_path(FOLDER, name):
@@ -94,13 +96,11 @@ def _state(path: str) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_size
 
 
-def adapter_named(name: str | None) -> SunAdapter:
+def adapter_named(name: object) -> SunAdapter:
     """Load an adapter by its file name, or return the one already in use.
 
-    Raises SunError if the file is missing or is not a SUN adapter.
+    Raises SunError if no file is named, and if the file is missing or is not a SUN adapter.
     """
-    if name is None:
-        raise SunError("No SUN adapter is chosen; choose a file from the list.")
     if missing := _missing(name):
         raise SunError(missing)
     path = folder_paths.get_full_path_or_raise(FOLDER, name)

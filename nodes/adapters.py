@@ -1,7 +1,9 @@
 from comfy_api.latest import io, ui
 
 from ..sun_core.adapter import SunAdapter
+from ..sun_core.errors import Text
 from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there, shown_metadata
+from .language import in_page_language
 from .schema import ADAPTER_TOOLTIP, SunAdapterType, sun_schema
 
 
@@ -45,22 +47,25 @@ class SUNAdapterInfo(io.ComfyNode):
 
     @classmethod
     def execute(cls, sun_adapter: SunAdapter) -> io.NodeOutput:
-        text = describe(sun_adapter)
-        return io.NodeOutput(text, ui=ui.PreviewText(text))
+        lines = describe(sun_adapter)
+        shown = "\n".join(map(in_page_language, lines))
+        return io.NodeOutput("\n".join(lines), ui=ui.PreviewText(shown))
 
 
-def describe(adapter: SunAdapter) -> str:
+def describe(adapter: SunAdapter) -> list[str]:
+    """Describe an adapter in lines; those that are ours are Texts, the others are from its file."""
     layout = adapter.layout
+    family = adapter.metadata.get("family", "")[:100] or layout.family
     parameters = sum(parameter.numel() for parameter in adapter.parameters())
-    lines = [
-        f"Family: {adapter.metadata.get('family', '')[:100] or layout.family or 'unknown'}",
-        f"Cross-attention layers: {len(layout.layers)}, text width {layout.context_dim}",
-        f"Extra positive branch: {'yes' if layout.extra_positive else 'no'}",
-        f"Parameters: {parameters:,} ({str(adapter.dtype).removeprefix('torch.')})",
+    lines: list[str] = [
+        Text("Family: {family}", family=family) if family else Text("Family: unknown"),
+        Text("Cross-attention layers: {count}, text width {width}", count=len(layout.layers), width=layout.context_dim),
+        Text("Extra positive branch: yes") if layout.extra_positive else Text("Extra positive branch: no"),
+        Text("Parameters: {count:,} ({dtype})", count=parameters, dtype=str(adapter.dtype).removeprefix("torch.")),
     ]
     other = {key: value for key, value in adapter.metadata.items() if key != "family"}
     shown = shown_metadata(other)
     lines += [f"{key}: {value}" for key, value in shown.items()]
     if len(shown) < len(other):
-        lines.append(f"{len(other) - len(shown):,} more entries are in the file.")
-    return "\n".join(lines)
+        lines.append(Text("{count:,} more entries are in the file.", count=len(other) - len(shown)))
+    return lines

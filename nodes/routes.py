@@ -51,11 +51,15 @@ async def get_adapters(request: web.Request) -> web.Response:
         adapters = [describe(name) for name in folder_paths.get_filename_list(FOLDER)]
         return _json({"version": VERSION, "adapters": adapters, "released": released})
 
-    return web.Response(text=await asyncio.to_thread(answer), content_type=JSON)
+    with speaking(page_language(_user_of(request))):
+        return web.Response(text=await asyncio.to_thread(answer), content_type=JSON)
 
 
 async def post_check(request: web.Request) -> web.Response:
-    """POST /sun/check {"workflow", "locale"}: list what each SUN node shows on its face."""
+    """POST /sun/check {"workflow", "locale"}: list what each SUN node shows on its face.
+
+    Here and below, "locale" may be left out: the answer is then in the language that the user's page showed last.
+    """
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
         here = installed(None)
@@ -124,7 +128,7 @@ def _answered(received: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]
     try:
         body = _parsed(received)
         remember_language(user, body.get("locale"))
-        with speaking(body.get("locale")):
+        with speaking(body.get("locale", page_language(user))):
             try:
                 return 200, _json(answer(body))
             except ConversionError:
@@ -187,13 +191,13 @@ class AdapterHeader:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Describe an adapter file for the page."""
+    """Describe an adapter file for the page, in the language that is spoken."""
     header = adapter_header(name)
     if isinstance(header, str):
-        return {"name": name, "error": header}
+        return {"name": name, "error": translated(header)}
     return {
         "name": name,
-        "family": header.family or header.layout.family or header.layout.describe(),
+        "family": header.family or header.layout.family or translated(header.layout.describe()),
         "layers": len(header.layout.layers),
         "context_dim": header.layout.context_dim,
         "steps": header.steps,

@@ -88,8 +88,9 @@ def _saved_if_ended_early(trainer: Trainer, report: Callable[[str], None]) -> It
                 learned = Text("Ended after {steps} steps; what was learned is in {name}.", steps=steps, name=path.name)
                 report(learned)
             except (OSError, SunError) as error:  # what ended the training is still to be told
+                why = error.sentence if isinstance(error, SunError) else error.strerror
                 lost = Text(
-                    "Ended after {steps} steps; what was learned could not be saved ({why}).", steps=steps, why=error
+                    "Ended after {steps} steps; what was learned could not be saved ({why}).", steps=steps, why=why
                 )
                 report(lost)
         raise

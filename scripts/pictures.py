@@ -10,6 +10,7 @@ Without a name all are made. Names:
     `icon` or `banner`, for the registry's docs/<name>.svg
 """
 
+import argparse
 import sys
 
 from workshop import environment
@@ -17,14 +18,21 @@ from workshop import environment
 FRONTEND = "1.32.9"
 
 
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="what to make (default: all)")
+    return parser.parse_args()
+
+
 def main() -> int:
+    chosen = arguments()
     # These need ComfyUI's own packages.
     from workshop.pictures.drawn_pictures import DRAWN, make_drawn
     from workshop.pictures.page_pictures import PICTURES, take_screenshots
     from workshop.pictures.registry_pictures import REGISTRY_PICTURES, write_registry_pictures
 
     known = (*DRAWN, *PICTURES, *REGISTRY_PICTURES)
-    names = sys.argv[1:] or known
+    names = chosen.names or known
     if unknown := [name for name in names if name not in known]:
         sys.exit(f"There is no picture {unknown[0]}: choose from {', '.join(known)}.")
     if drawn := [name for name in names if name in DRAWN]:

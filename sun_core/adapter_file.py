@@ -239,7 +239,7 @@ def _layer_dims(name: str, number: int, shapes: Mapping[str, tuple[int, ...]], e
     return hidden_dim, context_dim
 
 
-def _what_it_is_instead(path: str | Path, error: Exception) -> Text:
+def _what_it_is_instead(path: str | Path, error: SafetensorError | OSError) -> Text:
     """Say what a file is that safetensors cannot read, from its first bytes."""
     try:
         with open(path, "rb") as file:
@@ -257,8 +257,13 @@ def _what_it_is_instead(path: str | Path, error: Exception) -> Text:
             return Text(
                 "a damaged safetensors file, probably a download that was cut short ({size} bytes)", size=f"{size:,}"
             )
-        return Text("a safetensors file with an unreadable header ({why})", why=error)
-    return Text("not a safetensors file ({why})", why=error)
+        return Text("a safetensors file with an unreadable header ({why})", why=_why(error))
+    return Text("not a safetensors file ({why})", why=_why(error))
+
+
+def _why(error: SafetensorError | OSError) -> object:
+    """Return why `read_header` failed: a Text, or the words of the operating system."""
+    return error.strerror if isinstance(error, OSError) else error.args[0]
 
 
 def _other_model(keys: Iterable[str]) -> Text:

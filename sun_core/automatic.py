@@ -60,8 +60,8 @@ def findings_of_part(guider: Any, sigmas: Tensor) -> list[str]:
         return []
     return [
         Text(
-            "This run ends before the picture is done, at a noise level that is not one of SUN's; for sharper pictures "
-            'set "simple" in all samplers that share the steps.'
+            "This run ends before the picture is done, at a noise level that is not one of SUN's; for sharper "
+            "pictures set the scheduler to simple in all samplers that share the steps."
         )
     ]
 

@@ -166,15 +166,15 @@ def _words(model_conds: dict[str, Any]) -> Tensor:
     mask = model_conds["attention_mask"].cond.bool()
     if mask.shape[-1] != context.shape[1]:  # ComfyUI itself cannot evaluate it either
         raise SunError(
-            "The negative conditioning has {tokens} tokens and the mask of {masked}, as behind Conditioning (Concat), "
-            "which this MODEL cannot read; encode the whole negative prompt in one node.",
+            "The negative prompt has {tokens} tokens but a mask for {masked}, as after Conditioning (Concat), and "
+            "this MODEL cannot read that; encode the whole negative prompt in one node.",
             tokens=context.shape[1],
             masked=mask.shape[-1],
         )
     if not (mask == mask[:1]).all():
         raise SunError(
-            "The negative conditioning holds texts of several lengths for the images of the batch, which this MODEL "
-            "masks; use one negative prompt for all images."
+            "The images of this batch have negative prompts of different lengths, which this MODEL cannot read; use "
+            "one negative prompt for all images."
         )
     return context[:, mask[0]]
 

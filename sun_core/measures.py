@@ -104,8 +104,8 @@ class Measures:
         if not self.foreign_keys:
             return None
         return Text(
-            "The sampler gives cross-attention a negative prompt of its own, as KSamplerWithNAG does; SUN left that "
-            "one out, because it reads the sampler's negative itself; use KSampler."
+            "This sampler applies the negative prompt in a way of its own, as KSamplerWithNAG does; SUN, which reads "
+            "it already, left that out; use KSampler."
         )
 
     def _layers(self) -> str | None:
@@ -137,14 +137,12 @@ class Measures:
         how = how if automatic else Text("set CFG above 1")
         if len(self.uncond_readers) > 1:
             return Text(
-                "{names} have no effect, because they read the prediction for the negative prompt, which is not made "
-                "at CFG 1; remove the node, or {how}.",
+                "{names} have no effect at CFG 1, because they change what CFG does; remove them, or {how}.",
                 names=names,
                 how=how,
             )
         return Text(
-            "{names} has no effect, because it reads the prediction for the negative prompt, which is not made at CFG "
-            "1; remove the node, or {how}.",
+            "{names} has no effect at CFG 1, because it changes what CFG does; remove it, or {how}.",
             names=names,
             how=how,
         )
@@ -171,13 +169,11 @@ class Measures:
         cache = Text(" ({names})", names=caches) if caches else ""
         if self.skipped == 1:
             return Text(
-                "1 step was not evaluated, because a cache on the MODEL{cache} answered instead; remove it, because so "
-                "few steps leave nothing to skip.",
+                "A cache on the MODEL{cache} skipped 1 step; remove it, because so few steps leave none to skip.",
                 cache=cache,
             )
         return Text(
-            "{count} steps were not evaluated, because a cache on the MODEL{cache} answered instead; remove it, "
-            "because so few steps leave nothing to skip.",
+            "A cache on the MODEL{cache} skipped {count} steps; remove it, because so few steps leave none to skip.",
             count=self.skipped,
             cache=cache,
         )

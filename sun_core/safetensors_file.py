@@ -12,6 +12,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from .errors import Text
+
 LARGEST_HEADER = 16 * 2**20
 """Bytes; parsing takes up to 25 times as much memory."""
 MOST_DIMENSIONS = 16
@@ -48,15 +50,16 @@ class Header:
 def read_header(path: str | Path) -> Header:
     """Read the header of a file whose tensors fill the rest of it, which is not read.
 
-    Raises SafetensorError for any other file, and OSError if it cannot be read.
+    Raises SafetensorError for any other file, with a Text that says why, and OSError if it cannot be read.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if length > size - 8:
-            raise CutShortError("it ends within its header")
+            raise CutShortError(Text("it ends within its header"))
         if length > LARGEST_HEADER:
-            raise SafetensorError(f"it has {length // 2**20} MB, and {LARGEST_HEADER // 2**20} MB are the most")
+            found, most = length // 2**20, LARGEST_HEADER // 2**20
+            raise SafetensorError(Text("it has {found} MB, and {most} MB are the most", found=found, most=most))
         text = file.read(length)
     header = _parsed(text)
     _check_spans(header, size - 8 - length)
@@ -67,13 +70,13 @@ def _parsed(text: bytes) -> Header:
     try:
         values = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise SafetensorError("it is not JSON") from None
+        raise SafetensorError(Text("it is not JSON")) from None
     if not isinstance(values, dict):
-        raise SafetensorError("it is not a JSON object")
+        raise SafetensorError(Text("it is not a JSON object"))
     metadata = values.pop("__metadata__", None)
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise SafetensorError("its metadata are not texts")
+        raise SafetensorError(Text("its metadata are not texts"))
     return Header({key: _entry(key, value) for key, value in values.items()}, metadata)
 
 
@@ -86,7 +89,7 @@ def _entry(key: str, value: Any) -> TensorEntry:
             and 0 <= start <= end
         ):
             return TensorEntry(dtype, tuple(shape), (start, end))
-    raise SafetensorError(f"it does not describe the tensor {json.dumps(key[:80])}")
+    raise SafetensorError(Text("it does not describe the tensor {key}", key=json.dumps(key[:80])))
 
 
 def _check_spans(header: Header, size: int) -> None:
@@ -94,9 +97,9 @@ def _check_spans(header: Header, size: int) -> None:
     end = 0
     for start, stop in sorted(tensor.span for tensor in header.tensors.values()):
         if start != end:
-            raise SafetensorError("its tensors overlap, or leave gaps")
+            raise SafetensorError(Text("its tensors overlap, or leave gaps"))
         end = stop
     if end > size:
-        raise CutShortError("it ends within its tensors")
+        raise CutShortError(Text("it ends within its tensors"))
     if end < size:
-        raise SafetensorError(f"{size - end:,} bytes follow its last tensor")
+        raise SafetensorError(Text("{count} bytes follow its last tensor", count=f"{size - end:,}"))

@@ -75,7 +75,7 @@ def with_weights_that_stay(model: ModelPatcher) -> ModelPatcher:
         whole = model.clone(disable_dynamic=True)
     except RuntimeError as error:
         raise SunError(
-            "This MODEL comes from a loader that cannot load it without dynamic VRAM, which training needs; use Load "
+            "Training cannot use dynamic VRAM, and the loader of this MODEL loads it in no other way; use Load "
             "Checkpoint or Load Diffusion Model, or start ComfyUI with --disable-dynamic-vram."
         ) from error
     whole.model.diffusion_model.to(whole.model_dtype())  # ComfyUI left linear layers in the dtype of their file

@@ -93,23 +93,25 @@ class Trainer:
         )
         if broken:
             return Text(
-                "{begun}, because the adapter's weights are not ({weight}); lower learning_rate.",
+                "{begun}, because weights of the adapter are not numbers ({weight}); lower learning_rate.",
                 begun=begun,
                 weight=broken[0],
             )
         if not all(torch.isfinite(p).all() for p in self.distillation.unet.parameters()):
             return Text(
-                "{begun}, because the MODEL itself has weights that are not; choose another checkpoint.", begun=begun
+                "{begun}, because the MODEL has weights that are not numbers; choose another checkpoint.", begun=begun
             )
         of_step = self.loop.batches_per_step
         if not all(self.data.batch(self.done, number, of_step)[0].is_finite() for number in range(of_step)):
             return Text(
-                "{begun}, because the data has values that are not; delete the cached latents and texts.", begun=begun
+                "{begun}, because the data has values that are not numbers; connect other images, or delete the cached "
+                "latents and texts.",
+                begun=begun,
             )
         precision = {"no": "full"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
         return Text(
-            "{begun}, though weights and data are: the U-Net overflows in {precision} precision; lower learning_rate, "
-            "or set precision to bf16 or no.",
+            "{begun}, although weights and data are fine: the U-Net overflows in {precision} precision; lower "
+            "learning_rate, or set precision to bf16 or no.",
             begun=begun,
             precision=precision,
         )

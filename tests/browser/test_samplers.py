@@ -107,7 +107,7 @@ def test_commands_are_for_what_is_selected(page: CanvasPage, sped_up: int) -> No
     page.select(4)
     for count, command in enumerate(("SUN.Fix", "SUN.Steps6", "SUN.Restore", "SUN.SpeedUp"), 1):
         page.command(command)
-        expect(page.messages("Nothing that is selected is for this command")).to_have_count(count)
+        expect(page.messages("This command does not apply to what is selected")).to_have_count(count)
     assert page.values(SAMPLER)["steps"] == 30
     page.select(SAMPLER)
     page.command("SUN.Steps6")

@@ -53,6 +53,11 @@ def test_face_shows_the_adapter_the_model_and_the_run_to_come() -> None:
     assert found["badge"] is None, "what automatic settings put right is no warning"
 
 
+def test_a_node_without_an_adapters_name_is_told_to_choose_one() -> None:
+    detail = entry(sped_up(adapter=""), here(SD15))["badge"]["detail"]
+    assert detail == "No SUN adapter is chosen; choose a file from the list."
+
+
 def test_sun_sampler_shows_which_adapter_it_uses() -> None:
     workflow = load("sun_sampler_without_sun.expected")
     (sun,) = (one for one in workflow["nodes"] if one["type"] == "SUNSpeedUp")

@@ -10,6 +10,7 @@ import pytest
 import sun_pack
 
 DOCS = Path(sun_pack.__file__).parent / "web" / "docs"
+TRANSLATIONS = ("zh", "zh-TW", "ja")
 
 
 def schemas() -> list[Any]:
@@ -20,8 +21,8 @@ def schemas() -> list[Any]:
 
 
 def pages(node_id: str) -> list[Path]:
-    """Return the files where ComfyUI's page looks: English, which is the default, and both kinds of Chinese."""
-    return [DOCS / f"{node_id}.md", DOCS / node_id / "zh.md", DOCS / node_id / "zh-TW.md"]
+    """Return the files where ComfyUI's page looks: English, which is the default, and one for each translation."""
+    return [DOCS / f"{node_id}.md", *(DOCS / node_id / f"{language}.md" for language in TRANSLATIONS)]
 
 
 def pictures(page: Path) -> list[Path]:
@@ -39,8 +40,8 @@ def test_every_input_is_explained_in_every_language(schema: Any) -> None:
 
 @pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.node_id)
 def test_a_page_says_when_to_use_the_node_and_what_mistakes_look_like(schema: Any) -> None:
-    english, chinese = ("When to use it", "Mistakes and what they look like"), ("什么时候用", "常见问题")
-    headings = english, chinese, ("什麼時候用", "常見問題")
+    english, japanese = ("When to use it", "Mistakes and what they look like"), ("いつ使うか", "うまくいかないとき")
+    headings = english, ("什么时候用", "常见问题"), ("什麼時候用", "常見問題"), japanese
     for page, (when, mistakes) in zip(pages(schema.node_id), headings, strict=True):
         sections = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
         said = {heading: text for heading, _, text in (section.partition("\n") for section in sections)}
@@ -48,7 +49,16 @@ def test_a_page_says_when_to_use_the_node_and_what_mistakes_look_like(schema: An
         assert "|---|---|---|" in said[mistakes], page
 
 
-@pytest.mark.parametrize("language", ["zh", "zh-TW", "ja"])
+@pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.node_id)
+def test_a_translated_page_has_every_section_row_and_point(schema: Any) -> None:
+    english, *others = (page.read_text(encoding="utf-8") for page in pages(schema.node_id))
+    for other in others:
+        for start in ("## ", "|", "- "):
+            pattern = re.compile(f"^{re.escape(start)}", re.MULTILINE)
+            assert len(pattern.findall(other)) == len(pattern.findall(english)), f"{start}: {other[:40]}"
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
 def test_a_translated_page_quotes_messages_in_its_own_language(language: str) -> None:
     """A message that the reader sees in their language is not to be found by its English words."""
     texts = (DOCS.parent.parent / "locales" / language / "messages.json").read_text(encoding="utf-8")

@@ -2,15 +2,59 @@
 
 import asyncio
 import json
+import pickle
+import re
+import struct
 
 import folder_paths
 import pytest
 import sun_pack
+import torch
+from safetensors.torch import save
 from sun_pack.nodes import adapter_folder, new_adapter_file
-from sun_pack.sun_core.adapter import check_fit
+from sun_pack.nodes.adapters import SUNAdapterInfo
+from sun_pack.sun_core.adapter import check_fit, load_adapter
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.layers import cross_attention_layers
 from sun_pack.sun_core.training.config import TrainingConfig
+
+
+def with_header(text, body=b""):
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def header_of(start, end, **more):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [start, end]}
+    return json.dumps({"1.to_k_neg.weight": entry, **more}).encode()
+
+
+BROKEN = {
+    "empty": b"",
+    "words": b"some words that are no header",
+    "web page": b"<html>",
+    "LFS": b"version https://git-lfs.github.com/spec/v1",
+    "GGUF": b"GGUF\x03",
+    "pickle": pickle.dumps([]),
+    "zip": b"PK\x03\x04",
+    "ends in its header": struct.pack("<Q", 1000) + b"{",
+    "ends in its tensors": with_header(header_of(0, 400)),
+    "header too long": with_header(b"{" + b" " * (17 * 2**20)),
+    "no JSON": with_header(b"{"),
+    "no JSON and no brace": with_header(b"words"),
+    "no object": with_header(b"[]"),
+    "metadata": with_header(header_of(0, 4, __metadata__={"steps": 4}), bytes(4)),
+    "no tensor": with_header(b'{"a": 1}'),
+    "overlap": with_header(header_of(4, 8), bytes(8)),
+    "bytes behind": with_header(header_of(0, 4), bytes(8)),
+    "no tensors": with_header(b"{}"),
+    "a LoRA": save({"lora_unet.lora_up.weight": torch.zeros(2)}),
+    "a VAE": save({"decoder.conv_in.weight": torch.zeros(2)}),
+    "another key": save({"something": torch.zeros(2)}),
+    "no matrix": save({"1.to_k_neg.weight": torch.zeros(2)}),
+    "integers": save({"1.to_k_neg.weight": torch.zeros(2, 2, dtype=torch.int8)}),
+    "a layer too few": save({"3.to_k_neg.weight": torch.zeros(2, 2)}),
+}
+"""Files that are not SUN adapters, by what is wrong with them."""
 
 
 @pytest.fixture(params=["zh", "zh-TW", "ja"])
@@ -40,6 +84,29 @@ def test_a_missing_file_is_refused_in_it_before_and_during_a_run(language):
     refusal = adapter_folder.is_there(released)
     assert refusal.startswith(said[language])
     assert said_by(lambda: adapter_folder.adapter_named(released)) == refusal
+
+
+def test_everything_about_a_broken_file_is_said_in_it(language, tmp_path):
+    path = tmp_path / "file.safetensors"
+    for kind, content in BROKEN.items():
+        path.write_bytes(content)
+        said = said_by(lambda: load_adapter(path))
+        assert not re.search(r"\b(?!Git LFS)[A-Za-z]{2,} [A-Za-z]{2,}", said), f"{kind}: {said}"
+
+
+def test_a_node_without_an_adapters_name_is_told_to_choose_one_in_it(language):
+    said = {"zh": "没有选择 SUN 适配器", "zh-TW": "沒有選擇 SUN 適配器", "ja": "SUN アダプターが選ばれていません"}
+    refusal = adapter_folder.is_there("")
+    assert refusal.startswith(said[language])
+    assert said_by(lambda: adapter_folder.adapter_named("")) == refusal
+
+
+def test_what_an_adapter_is_for_is_shown_in_it_and_given_on_in_english(language, adapter):
+    output = SUNAdapterInfo.execute(adapter)
+    first = {"zh": "模型家族：未知", "zh-TW": "模型家族：未知", "ja": "系列：不明"}[language]
+    (shown,) = output.ui.as_dict()["text"]
+    assert shown.startswith(f"{first}\n") and shown.count("\n") == output.args[0].count("\n")
+    assert output.args[0].startswith("Family: unknown\n")
 
 
 def test_an_adapter_that_does_not_fit_is_described_in_it(language, adapter, model):

@@ -410,7 +410,7 @@ def test_what_a_run_found_reaches_the_page_in_its_language(told_by, sample, monk
 
     monkeypatch.setattr(language, "page_language", lambda: "zh")
     ((_, told, _),) = told_by(lambda sun: sample(APG.execute(sun, 1.0, 5.0, 0.0).args[0], sampler="lcm"))
-    assert told["findings"][0].startswith("APG 不起作用") and "APG has no effect" in told["text"]
+    assert told["findings"][0].startswith("APG 在 CFG 1 下不起作用") and "APG has no effect" in told["text"]
     assert told["changes"] == "采样器 lcm -> euler" and "sampler lcm -> euler" in told["text"]
 
 

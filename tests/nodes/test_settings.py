@@ -99,3 +99,24 @@ def test_a_route_speaks_the_language_of_the_user_who_asks(settings_file, monkeyp
 
     anna, nobody = asyncio.run(said_to("anna_1", "../anna_1"))
     assert (anna, nobody) == ("請求不是有效的 JSON。", "リクエストが有効な JSON ではありません。")
+
+
+def test_a_request_that_names_no_language_is_answered_in_that_of_the_page(settings_file, tmp_path, monkeypatch):
+    settings_file.write_text(json.dumps({"Comfy.Locale": "ja"}))
+    extensions = folder_paths.folder_names_and_paths["sun"][1]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "sun", ([str(tmp_path)], extensions))
+    folder_paths.filename_list_cache.clear()
+    (tmp_path / "empty.safetensors").touch()
+
+    async def said():
+        app = web.Application()
+        app.router.add_get("/sun/adapters", routes.get_adapters)
+        app.router.add_post("/sun/check", routes.post_check)
+        async with TestClient(TestServer(app)) as client:
+            checked = await client.post("/sun/check", json={"workflow": {}})
+            (adapter,) = (await (await client.get("/sun/adapters")).json())["adapters"]
+            return (await checked.json())["error"], adapter["error"]
+
+    checked, adapter = asyncio.run(said())
+    assert checked == "ComfyUI のワークフローではありません：ノードのリストがありません。"
+    assert adapter.startswith("empty.safetensors は空のファイルです。")

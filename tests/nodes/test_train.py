@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import folder_paths
 import pytest
 import torch
 from comfy_api.latest import io
+from sun_pack.nodes import language
 from sun_pack.nodes.train import SUNSaveAdapter, SUNTrain
 from sun_pack.sun_core.adapter import SunAdapter, load_adapter
 from sun_pack.sun_core.apply import SunSettings, apply_sun
@@ -253,6 +255,29 @@ def test_an_interrupt_stays_an_interrupt_if_nothing_can_be_saved(mini, no_folder
     )
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         train(mini, steps=50, batch_size=1, vae=None)
+
+
+def test_what_could_not_be_saved_is_english_in_the_log_and_the_pages_language_on_the_node(mini, folder, monkeypatch):
+    monkeypatch.setattr(language, "page_language", lambda: "zh")
+    monkeypatch.setattr(SunError, "translate", staticmethod(language.in_page_language))
+    loss = Trainer._loss
+
+    def failing(trainer, step, number):
+        if step == 1:
+            trainer.loop.average["1.to_k_neg_alpha"].fill_(1e6)  # more than fp16 has, which files are written in
+            raise SunError("The second step fails.")
+        return loss(trainer, step, number)
+
+    monkeypatch.setattr(Trainer, "_loss", failing)
+    told = []
+    monkeypatch.setattr("sun_pack.nodes.train.node_report", lambda _: told.append)
+    with pytest.raises(SunError, match="The second step fails"):
+        train(mini, batch_size=1, vae=None)
+    assert told == [
+        "Ended after 1 steps; what was learned could not be saved (The adapter was not saved: it has weights that are "
+        "not numbers in float16 (NaN or too large); train it again with a lower learning rate.)."
+    ]
+    assert re.search("已学到的内容无法保存（适配器没有保存：.*学习率重新训练。）", language.in_page_language(told[0]))
 
 
 @pytest.mark.parametrize(

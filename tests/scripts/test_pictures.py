@@ -1,10 +1,23 @@
 """Pictures that the repository's own code draws, without a model."""
 
+import os
+import subprocess
+import sys
+
 import pytest
+from workshop.environment.process import INSIDE
 from workshop.pictures.registry_pictures import REGISTRY_PICTURES, file_of
+
+from .conftest import SCRIPTS
 
 
 @pytest.mark.parametrize("name", REGISTRY_PICTURES)
 def test_registrys_picture_is_what_the_script_writes(name: str) -> None:
     """`python3 scripts/pictures.py icon banner` writes both."""
     assert file_of(name).read_text(encoding="utf-8") == REGISTRY_PICTURES[name]()
+
+
+def test_help_names_the_pictures() -> None:
+    command = [sys.executable, str(SCRIPTS / "pictures.py"), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, env=os.environ | {INSIDE: "1"})
+    assert shown.returncode == 0 and "what a help page shows" in shown.stdout, shown.stderr

@@ -1,5 +1,6 @@
 """The curves and the picture grid of the evidence."""
 
+import io
 import json
 import re
 import textwrap
@@ -11,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
 from torch import Tensor
@@ -43,7 +45,7 @@ def training_curve(results: dict[str, Any]) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(FOLDER / "training.png", dpi=110)
+    _write(figure, "training.png")
 
 
 def steps_of(name: str) -> int:
@@ -70,7 +72,14 @@ def strength_curve(results: dict[str, Any]) -> None:
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(FOLDER / "strength.png", dpi=110)
+    _write(figure, "strength.png")
+
+
+def _write(figure: Figure, name: str) -> None:
+    written = io.BytesIO()
+    figure.savefig(written, dpi=110)
+    picture = Image.open(written).convert("RGB").quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
+    picture.save(FOLDER / name, optimize=True)
 
 
 @torch.inference_mode()

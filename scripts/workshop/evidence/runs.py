@@ -29,7 +29,6 @@ from ..mini import adapter, base, dataset, loop
 from ..mini.files import BASE, LCM_LORA
 from ..mini.networks import MiniModel
 from ..mini.stages import PICTURES_PER_SCENE
-from . import lcm
 
 WORK = REPOSITORY / "build" / "evidence"
 WEIGHTS = WORK / "weights"
@@ -111,6 +110,8 @@ class LcmLora(Budgeted):
 
     def train(self, schedule: TrainingConfig, checkpoint: Path) -> None:
         """Train from the start, or from `checkpoint`."""
+        from . import lcm  # needs peft, which measuring does not
+
         model = base_model()
         draw = adapter.batches(model, torch.load(LATENTS, weights_only=True))
         with torch.no_grad():
@@ -126,6 +127,8 @@ class LcmLora(Budgeted):
 
     def export(self, checkpoint: Path, out: Path) -> None:
         """Write the averaged LoRA."""
+        from . import lcm
+
         lcm.save(loop.averaged(checkpoint), out)
 
 
