@@ -90,6 +90,9 @@ def test_commands_are_for_what_is_selected(page: CanvasPage, sped_up: int) -> No
     page.command("SUN.Steps6")
     expect(page.messages("KSampler (#5): 6 steps")).to_have_count(1)
     assert page.values(SAMPLER)["steps"] == 6
+    page.command("Comfy.Graph.ConvertToSubgraph")  # it stays selected
+    page.command("SUN.Steps8")
+    expect(page.messages("KSampler (#5): 8 steps")).to_have_count(1)
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
