@@ -90,6 +90,7 @@ function placeOfRun(path) {
     return node ? placeOf(node) : null;
   }
   const saved = queuedFrom.get(prompt).activeState;
+  if (saved?.id === rootGraph().id) return null; // older pages give a duplicate the id of its original
   const place = saved && placeAtPath(saved, path);
   return place ? { root: saved.id, ...place } : null;
 }
