@@ -90,6 +90,18 @@ def test_commands_are_for_what_is_selected(page: CanvasPage, sped_up: int) -> No
     page.command("SUN.Steps6")
     expect(page.messages("KSampler (#5): 6 steps")).to_have_count(1)
     assert page.values(SAMPLER)["steps"] == 6
+    script = """(id) => {
+        const group = new LiteGraph.LGraphGroup('Draw')
+        app.graph.add(group)
+        group.resizeTo([app.graph.getNodeById(id)])
+        group.recomputeInsideNodes()
+        app.canvas.deselectAll()
+        app.canvas.select(group)
+    }"""
+    page.page.evaluate(script, SAMPLER)
+    page.command("SUN.Steps2")
+    expect(page.messages("KSampler (#5): 2 steps")).to_have_count(1)
+    page.select(SAMPLER)
     page.command("Comfy.Graph.ConvertToSubgraph")  # it stays selected
     page.command("SUN.Steps8")
     expect(page.messages("KSampler (#5): 8 steps")).to_have_count(1)

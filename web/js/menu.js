@@ -67,11 +67,16 @@ export function toolboxCommands(item) {
 
 /** Convert what `points` finds in the selection; if nothing is selected, the whole graph. */
 function convertSelected(action, points) {
-  const items = [...(app.canvas.selectedItems ?? [])];
+  const items = [...new Set([...(app.canvas.selectedItems ?? [])].flatMap(inside))];
   if (!items.length) return convert(action, null);
   const nodes = items.filter((item) => "inputs" in item && item.inputs).flatMap(points);
   if (nodes.length) return convert(action, nodes.map(address));
   return tell("info", word("sun.failed"), word("sun.notSelected"));
+}
+
+/** Return what a group holds, or the item itself. */
+function inside(item) {
+  return item.children ? [...item.children].flatMap(inside) : [item];
 }
 
 /** Return the samplers, parts of samplers and loaders that a node stands for: itself, or those inside a subgraph. */
