@@ -38,8 +38,13 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
         )
     made = [*undo(suns, records), *_by_notes(noted), *(edit for node in bypassed for edit in wake(node))]
     back = [*formers, *(former for by_type in noted.values() for former in by_type)]
-    said = [f"{former.node.label}: {former.widget} {former.value}." for former in back if former.value is not None]
-    if any(len(records[sun]) < len(entries_of(sun)) for sun in suns):
+    values: dict[Node, list[str]] = defaultdict(list)
+    for former in back:
+        if former.value is not None:
+            values[former.node].append(f"{former.widget} {former.value}")
+    said = [f"{node.label}: {', '.join(of_node)}." for node, of_node in values.items()]
+    from_notes = sum(map(len, noted.values()))  # of nodes that are no longer where a record says
+    if any(len(records[sun]) + from_notes < len(entries_of(sun)) for sun in suns):
         said.append(say("Some of the changed nodes are gone, so their settings could not be restored."))
     said += [say("{node} is active again.", node=node.label) for node in bypassed]
     return Plan(_summary(suns, bool(back)), sentences(said), "success", made)

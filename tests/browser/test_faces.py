@@ -179,6 +179,8 @@ def test_node_does_not_grow_with_what_it_says(page: CanvasPage, sped_up: int) ->
     assert page.page.evaluate(shape, sped_up) == before
     assert face.bounding_box()["height"] == height
     assert before[0] >= 300
+    page.page.evaluate("(id) => app.graph.getNodeById(id).collapse()", sped_up)
+    page.expect_notes(sped_up, "30 steps")
 
 
 def test_text_that_is_longer_than_its_node_is_shown_whole(page: CanvasPage, sped_up: int) -> None:

@@ -113,6 +113,21 @@ def test_commands_are_for_what_is_selected(page: CanvasPage, sped_up: int) -> No
     page.command("SUN.Steps6")
     expect(page.messages("KSampler (#5): 6 steps")).to_have_count(1)
     assert page.values(SAMPLER)["steps"] == 6
+    script = """(id) => {
+        const group = new LiteGraph.LGraphGroup('Draw')
+        app.graph.add(group)
+        group.resizeTo([app.graph.getNodeById(id)])
+        group.recomputeInsideNodes()
+        app.canvas.deselectAll()
+        app.canvas.select(group)
+    }"""
+    page.page.evaluate(script, SAMPLER)
+    page.command("SUN.Steps2")
+    expect(page.messages("KSampler (#5): 2 steps")).to_have_count(1)
+    page.select(SAMPLER)
+    page.command("Comfy.Graph.ConvertToSubgraph")  # it stays selected
+    page.command("SUN.Steps8")
+    expect(page.messages("KSampler (#5): 8 steps")).to_have_count(1)
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
@@ -134,6 +149,11 @@ def test_menu_sets_the_steps_in_one_undo_step(page: CanvasPage, sped_up: int, fr
     assert page.values(SAMPLER)["steps"] == 6
     page.undo()
     assert page.values(SAMPLER)["steps"] == 4
+    expect(page.face(sped_up)).to_contain_text("4 steps, automatic")
+    page.undo()
+    page.redo()
+    page.redo()  # at once, so that Nodes 2.0 keeps the element of the node between
+    expect(page.face(sped_up)).to_contain_text("6 steps, automatic")
 
 
 def menu(page: CanvasPage, node: int, mode: int = 0) -> list[str]:
@@ -181,26 +201,35 @@ def test_comparison_draws_both_with_one_seed_and_leaves_the_graph(
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_run_of_a_workflow_in_another_tab_shows_on_no_node_with_the_same_id(page: CanvasPage, sped_up: int) -> None:
-    page.set_value(SAMPLER, "steps", 60)  # so that it still runs when the other tab is open
+def test_run_shows_in_the_tab_that_it_came_from_and_in_its_copy(page: CanvasPage, sped_up: int) -> None:
+    """Never on a node of another workflow with the same id."""
+    start_run(page, steps=60)  # so that it still runs when the other tab is open
     graph = page.graph()
+    next(node for node in graph["nodes"] if node["id"] == 4)["widgets_values"] = ["people"]
+    page.load({**graph, "id": "00000000-0000-4000-8000-000000000001"}, "another")
+    page.page.evaluate("async () => { await window.told; await window.ended }")
+    page.frames(10)
+    expect(page.face(sped_up)).to_contain_text("60 steps")
+    expect(page.face(sped_up)).not_to_contain_text("evaluations")
+    page.page.get_by_text("loaded", exact=True).first.click()
+    expect(page.face(sped_up)).to_contain_text("60 evaluations")
+
+    start_run(page, steps=61)
+    page.load({**page.graph(), "id": "00000000-0000-4000-8000-000000000002"}, "copy")  # as "Save as" leaves it
+    expect(page.face(sped_up)).to_contain_text("61 evaluations")
+    page.page.evaluate("async () => { await window.ended }")
+
+
+def start_run(page: CanvasPage, steps: int) -> None:
+    """Queue the graph; `window.told` and `window.ended` say how far it is."""
+    page.set_value(SAMPLER, "steps", steps)
     page.page.evaluate("""async () => {
         window.told = new Promise((resolve) => app.api.addEventListener('sun.run', resolve, { once: true }))
         window.ended = new Promise((resolve) => {
             for (const event of ['execution_success', 'execution_error']) app.api.addEventListener(event, resolve)
         })
         await app.queuePrompt(0, 1)
-        window.first = app.extensionManager.workflow.activeWorkflow
     }""")
-    page.load({**graph, "id": "00000000-0000-4000-8000-000000000001"}, "another")
-    assert page.page.evaluate("app.extensionManager.workflow.activeWorkflow !== window.first")
-    page.page.evaluate("async () => { await window.told; await window.ended }")
-    page.frames(10)
-    expect(page.face(sped_up)).to_contain_text("60 steps")
-    expect(page.face(sped_up)).not_to_contain_text("evaluations")
-    page.set_value(SAMPLER, "steps", 4)
-    page.run_workflow()
-    expect(page.face(sped_up)).to_contain_text("4 evaluations")
 
 
 def drawn_with(picture: Path) -> dict:

@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 
 from .conftest import SAMPLER, content, corpus
 from .page import CanvasPage
+from .test_samplers import menu
 
 SPED_UP = {"steps": 4, "cfg": 1, "sampler_name": "ddim", "scheduler": "simple"}
 PLAIN = {"steps": 25, "cfg": 7.5, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
@@ -63,6 +64,11 @@ def test_key_speeds_up_what_is_selected(page: CanvasPage) -> None:
     assert sampler_settings(page, chosen) == SPED_UP
     assert sampler_settings(page, other) == before
     assert page.undo_steps() == 1
+    page.expect_notes(chosen, "CFG ignored · negative: “people, text”")
+    offered = {
+        node: {"Speed up with SUN", "Restore what SUN changed"} & set(menu(page, node)) for node in (chosen, other)
+    }
+    assert offered == {chosen: {"Restore what SUN changed"}, other: {"Speed up with SUN"}}
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)

@@ -409,3 +409,21 @@ def test_negative_that_found_cfg_1_on_a_subgraph_does_not_keep_what_was_before_a
     counts, _ = convert("negative", left, None, here(SD15))
     assert "SUNNegative" in str(counts)
     assert same_but_for_ids(convert("restore", counts, None, here(SD15))[0], load(name))
+
+
+def test_restore_misses_no_setting_of_a_sampler_that_was_moved_into_a_subgraph() -> None:
+    """The record beside it names a sampler of its own graph; the note on the sampler went along."""
+    alone, _ = convert("speed_up", load("text_to_image"), None, here(SD15))
+    record = node(alone, SUN)["properties"]["sun_restore"]
+    workflow = without_inner(convert("speed_up", load("subgraph_with_the_sampler"), None, here(SD15))[0])
+    model = next(link for link in workflow["links"] if link[5] == "MODEL")
+    sun = {**node(alone, SUN), "id": record["sun"]}
+    sun["inputs"] = [{"name": "model", "type": "MODEL", "link": 900}]
+    sun["outputs"] = [{"name": "MODEL", "type": "MODEL", "links": [model[0]]}]
+    workflow["nodes"].append(sun)
+    workflow["links"].append([900, *model[1:3], sun["id"], 0, "MODEL"])
+    model[1:3] = sun["id"], 0
+    restored, plan = convert("restore", workflow, None, here(SD15))
+    before, after = (one["definitions"]["subgraphs"][0] for one in (load("subgraph_with_the_sampler"), restored))
+    assert node(after, "KSampler")["widgets_values"] == node(before, "KSampler")["widgets_values"]
+    assert plan.detail == "KSampler (#100): steps 25, cfg 7.5, sampler_name dpmpp_2m, scheduler karras."

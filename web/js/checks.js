@@ -5,6 +5,7 @@ import { convert } from "./conversion.js";
 import { keepForDeletion } from "./deletion.js";
 import { hasFace, showOn } from "./faces.js";
 import { address, allNodes, rootGraph } from "./graphs.js";
+import { noteServed } from "./lines.js";
 import { placeNotes, showNotes } from "./notes.js";
 import { badgeOfOff, isOff } from "./off.js";
 import { hasNote, noteLeftBehind } from "./restorable.js";
@@ -41,8 +42,11 @@ async function check() {
   if (turn !== latest) return; // the graph changed meanwhile, so a newer answer will come
   const served = [...entries.values()].flatMap(({ samplers = [] }) => samplers);
   const notes = new Map(served.map((sampler) => [key(sampler), sampler.note]));
-  for (const node of nodes.filter(({ graph }) => graph)) {
+  const here = nodes.filter(({ graph }) => graph);
+  const suns = here.filter((node) => entries.get(key(address(node)))?.samplers?.length);
+  for (const node of here) {
     const entry = entries.get(key(address(node)));
+    noteServed(node, suns.filter((sun) => entries.get(key(address(sun))).samplers.some(isOf(node))));
     if (hasFace(node)) {
       showFindings(node, entry, badgesOfOff.get(node));
       keepForDeletion(node, entry?.on_delete ?? []);
@@ -94,6 +98,10 @@ function isMissing(node) {
   const { names, released } = files;
   const chosen = node.widgets.find((widget) => widget.name === "adapter_name");
   return chosen && released && chosen.value === released.name && !names.includes(released.name);
+}
+
+function isOf(node) {
+  return (sampler) => key(sampler) === key(address(node));
 }
 
 function key({ graph, node }) {

@@ -102,13 +102,12 @@ export function showOn(node, changed) {
   app.canvas.setDirty(true, true);
 }
 
-/** After an undo, Nodes 2.0 still shows the element of the former node: replace it with ours. */
+/** After undo and redo, Nodes 2.0 still shows the element of a former node with this id: replace it with ours. */
 function takePlace(node, element) {
   const { graph, node: id } = address(node);
-  const place = `${graph ?? "root"}:${id}`;
-  const before = document.querySelector(`.sun-face[data-place="${CSS.escape(place)}"]`);
-  if (before && !element.isConnected) before.replaceWith(element);
-  element.dataset.place = place;
+  element.dataset.place = `${graph ?? "root"}:${id}`;
+  if (element.isConnected || node.graph !== app.canvas.graph) return;
+  document.querySelector(`.lg-node[data-node-id="${CSS.escape(id)}"] .sun-face`)?.replaceWith(element);
 }
 
 function remedy(badge, onFix, missing) {

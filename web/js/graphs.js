@@ -36,10 +36,22 @@ export function allNodes() {
   return [root, ...(root.subgraphs?.values() ?? [])].flatMap((graph) => graph.nodes);
 }
 
-/** What the open workflow does, as a text to compare: where its nodes stand is left out. */
-export function contentOfWorkflow() {
-  const workflow = rootGraph().serialize();
+/** What a workflow does, as a text to compare: where its nodes stand is left out. */
+export function contentOf(workflow) {
   const graphs = [workflow, ...(workflow.definitions?.subgraphs ?? [])];
   const nodes = graphs.map((graph) => graph.nodes.map(({ id, type, mode, widgets_values }) => [id, type, mode, widgets_values]));
   return JSON.stringify([nodes, graphs.map(({ links }) => links)]);
+}
+
+/** The address and the type of the node that the server runs as `path` in a workflow as saved, or null. */
+export function placeAtPath(workflow, path) {
+  const [last, ...outer] = String(path).split(":").reverse();
+  const nodeOf = (graph, id) => graph?.nodes.find((node) => String(node.id) === id);
+  let [graph, inside] = [null, workflow];
+  for (const id of outer.reverse()) {
+    graph = nodeOf(inside, id)?.type;
+    inside = workflow.definitions?.subgraphs?.find((subgraph) => subgraph.id === graph);
+  }
+  const found = nodeOf(inside, last);
+  return found ? { graph, node: asSaved(found.id), type: found.type } : null;
 }

@@ -5,6 +5,7 @@ import { compare } from "./compare.js";
 import { convert, tell } from "./conversion.js";
 import { badgeOf, hasFace } from "./faces.js";
 import { address, allNodes } from "./graphs.js";
+import { lineBefore, mayShareLine, sunsServing } from "./lines.js";
 import { badgeAbove } from "./notes.js";
 import { hasNote, isRestorable } from "./restorable.js";
 import { word } from "./words.js";
@@ -23,7 +24,7 @@ export const commands = [
   command("SUN.Fix", "pi pi-wrench", () => convertSelected("fix", fixable)),
   command("SUN.Compare", "pi pi-clone", compare),
   ...STEPS.map((steps) =>
-    command(`SUN.Steps${steps}`, "pi pi-forward", () => convertSelected(`steps_${steps}`, samplersAtSteps)),
+    command(`SUN.Steps${steps}`, "pi pi-forward", () => convertSelected(`steps_${steps}`, pointsAtSteps)),
   ),
 ];
 
@@ -34,7 +35,7 @@ export function nodeMenu(node) {
   };
   const badge = badgeIn(node);
   if (badge?.fix) offer(`${word("sun.fixMenu")}: ${withoutTags(badge.text)}`, "fix", [node]);
-  offer(word("sun.speedUp"), "speed_up", startingPoints(node));
+  offer(word("sun.speedUp"), "speed_up", slowPoints(node));
   offer(word("sun.negative"), "negative", unheardPoints(node));
   for (const steps of STEPS) offer(word("sun.setSteps", { steps }), `steps_${steps}`, stepsPoints(node));
   if (isSunOnModel(node)) items.push({ content: word("sun.compare"), callback: compare });
@@ -47,7 +48,7 @@ export function canvasMenu() {
   if (allNodes().some(isUnheard)) {
     items.push({ content: word("sun.negativeAll"), callback: () => convert("negative", null) });
   }
-  if (hasRestorable()) items.push({ content: word("sun.restoreAll"), callback: () => convert("restore", null) });
+  if (allNodes().some(isRestorable)) items.push({ content: word("sun.restoreAll"), callback: () => convert("restore", null) });
   if (allNodes().some(isSunOnModel)) items.push({ content: word("sun.compare"), callback: compare });
   return items;
 }
@@ -56,7 +57,7 @@ export function canvasMenu() {
 export function toolboxCommands(item) {
   if (!item.inputs) return [];
   const ids = [];
-  if (startingPoints(item).length) ids.push("SUN.SpeedUp");
+  if (slowPoints(item).length) ids.push("SUN.SpeedUp");
   if (unheardPoints(item).length) ids.push("SUN.Negative");
   if (restorablePoints(item).length) ids.push("SUN.Restore");
   if (fixable(item).length) ids.push("SUN.Fix");
@@ -66,11 +67,16 @@ export function toolboxCommands(item) {
 
 /** Convert what `points` finds in the selection; if nothing is selected, the whole graph. */
 function convertSelected(action, points) {
-  const items = [...(app.canvas.selectedItems ?? [])];
+  const items = [...new Set([...(app.canvas.selectedItems ?? [])].flatMap(inside))];
   if (!items.length) return convert(action, null);
   const nodes = items.filter((item) => "inputs" in item && item.inputs).flatMap(points);
   if (nodes.length) return convert(action, nodes.map(address));
   return tell("info", word("sun.failed"), word("sun.notSelected"));
+}
+
+/** Return what a group holds, or the item itself. */
+function inside(item) {
+  return item.children ? [...item.children].flatMap(inside) : [item];
 }
 
 /** Return the samplers, parts of samplers and loaders that a node stands for: itself, or those inside a subgraph. */
@@ -92,12 +98,14 @@ function isUnheard(node) {
   return cfg <= LOW_CFG || valueOf(node, "steps") <= FEW_STEPS;
 }
 
-/** Whether a SUN node comes before a node on its MODEL line, as far as the node's own graph shows the line. */
-function isBehindOurs(node, seen = new Set()) {
-  if (seen.has(node)) return false;
-  seen.add(node);
-  const feeders = node.inputs.map((slot, index) => isA("MODEL", "*")(slot) && node.getInputNode(index)).filter(Boolean);
-  return feeders.some((feeder) => isOurs(feeder) || isBehindOurs(feeder, seen));
+/** Return the starting points at which SUN does not work yet. */
+function slowPoints(node) {
+  return startingPoints(node).filter((point) => !sunsServing(point).some(isSunOnModel));
+}
+
+/** Whether a SUN node comes before a node on its MODEL line, also one that is off in the node's own graph. */
+function isBehindOurs(node) {
+  return sunsServing(node).length > 0 || [...lineBefore(node)].some(isOurs);
 }
 
 function valueOf(node, name) {
@@ -107,8 +115,10 @@ function valueOf(node, name) {
 function restorablePoints(node) {
   if (node.subgraph) return node.subgraph.nodes.flatMap(restorablePoints);
   if (isRestorable(node)) return [node];
-  if (!hasRestorable()) return [];
-  return hasNote(node) ? [node] : startingPoints(node);
+  const restorable = allNodes().filter(isRestorable);
+  if (!startingPoints(node).length) return restorable.length && hasNote(node) ? [node] : [];
+  const isNear = (one) => isPartOfSampler(node) || isPartOfSampler(one) || mayShareLine(one, node);
+  return restorable.some(isNear) ? [node] : [];
 }
 
 function fixable(node) {
@@ -125,10 +135,10 @@ function stepsPoints(node) {
   return isSunOnModel(node) || node.type === "SUNSampler" ? [node] : [];
 }
 
-/** Return the same, or the samplers behind SUN that a node stands for. */
-function samplersAtSteps(node) {
-  if (node.subgraph) return node.subgraph.nodes.flatMap(samplersAtSteps);
-  return [...stepsPoints(node), ...startingPoints(node).filter((point) => isBehindOurs(point))];
+/** Return the same, and the starting points, of which the server knows which are behind SUN. */
+function pointsAtSteps(node) {
+  if (node.subgraph) return node.subgraph.nodes.flatMap(pointsAtSteps);
+  return [...stepsPoints(node), ...startingPoints(node)];
 }
 
 /** Whether a node puts SUN on a MODEL, and is neither muted nor bypassed. */
@@ -158,10 +168,6 @@ function isLoader(node) {
 
 function isA(...types) {
   return (slot) => types.includes(slot.type);
-}
-
-function hasRestorable() {
-  return allNodes().some(isRestorable);
 }
 
 /** Remove tags: older pages insert menu texts as HTML, and a badge can quote text of a workflow. */

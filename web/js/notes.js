@@ -1,7 +1,8 @@
-/** What SUN says above the title of nodes that have no face, such as the samplers behind SUN. Nothing of it is saved. */
+/** What SUN says above titles: of nodes that have no face, such as the samplers behind SUN. Nothing of it is saved. */
 
 import { app } from "../../../scripts/app.js";
 import { tell } from "./conversion.js";
+import { badgeOf, hasFace } from "./faces.js";
 import { box, styles } from "./text.js";
 
 const COLORS = { note: { fgColor: "#fff", bgColor: "#3d4654" }, badge: { fgColor: "#000", bgColor: "#e8b339" } };
@@ -28,12 +29,16 @@ function drawn(node, kind) {
 }
 
 function textOf(node, kind) {
-  const { note, badge } = notes.get(node);
-  return (kind === "badge" ? badge?.text : note) ?? "";
+  return (kind === "badge" ? badgeShown(node)?.text : notes.get(node)?.note) ?? "";
+}
+
+/** The badge of a face is above the title too while the node is collapsed: Nodes 2.0 hides the face. */
+function badgeShown(node) {
+  return hasFace(node) && node.flags.collapsed ? badgeOf(node) : badgeAbove(node);
 }
 
 function explain(node) {
-  const badge = badgeAbove(node);
+  const badge = badgeShown(node);
   if (badge) tell("warn", badge.text, badge.detail);
 }
 
@@ -41,7 +46,7 @@ function explain(node) {
 export function placeNotes() {
   for (const element of document.querySelectorAll(".lg-node")) {
     const node = app.canvas.graph?.getNodeById(element.getAttribute("data-node-id"));
-    const texts = node && notes.has(node) ? Object.keys(COLORS).map((kind) => textOf(node, kind)) : [];
+    const texts = node ? Object.keys(COLORS).map((kind) => textOf(node, kind)) : [];
     const place = element.querySelector(":scope > .sun-notes");
     if ((place?.getAttribute("data-texts") ?? "") === texts.join("\n").trim()) continue;
     place?.remove();

@@ -4,7 +4,7 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { tell } from "./conversion.js";
 import { foretellsChanges, showOn } from "./faces.js";
-import { address, contentOfWorkflow, nodeAtPath, rootGraph } from "./graphs.js";
+import { address, contentOf, nodeAtPath, placeAtPath, rootGraph } from "./graphs.js";
 import { announcesAutomatic } from "./settings.js";
 import { word } from "./words.js";
 
@@ -21,13 +21,15 @@ let running = null; // the node that is running, and since when
 export function listenToRuns(onEnd) {
   watchQueue();
   api.addEventListener("sun.run", ({ detail: run }) => {
-    const node = nodeOfRun(run.node);
-    if (!node) return;
-    const before = told.get(runKey(node));
+    const place = placeOfRun(run.node);
+    if (!place) return;
+    const before = told.get(runKey(place));
     const found = [...(before?.prompt === prompt ? before.found : []), ...(run.findings ?? [])]; // of all its samplers
-    told.set(runKey(node), { ...run, prompt, found: [...new Set(found)] });
+    told.set(runKey(place), { ...run, prompt, found: [...new Set(found)] });
+    const node = nodeOfRun(run.node);
+    if (!node) return; // it shows what it did when its tab is open again
     showRun(node);
-    announce(node, run.changes);
+    announce(place, run.changes);
   });
   api.addEventListener("execution_start", ({ detail }) => {
     prompt = detail.prompt_id;
@@ -35,12 +37,12 @@ export function listenToRuns(onEnd) {
   api.addEventListener("executing", ({ detail: path }) => {
     const now = performance.now() / 1000;
     if (running) (withoutSun.has(prompt) ? lastedWithoutSun : lasted).set(running.key, now - running.since);
-    const node = path && nodeOfRun(path);
-    running = node ? { key: key(address(node)), since: now } : null;
+    const place = path && placeOfRun(path);
+    running = place ? { key: key(place), since: now } : null;
     if (path) return;
-    queuedFrom.delete(prompt);
     const found = [...told.values()].filter((run) => run.prompt === prompt && run.found.length);
-    for (const run of found) run.content = contentOfWorkflow(); // at the end, when nodes have taken in what they show
+    for (const run of found) run.content = contentOfRun(); // at the end, when nodes have taken in what they show
+    queuedFrom.delete(prompt);
     onEnd();
   });
   for (const ended of ["execution_error", "execution_interrupted"]) {
@@ -63,20 +65,51 @@ function watchQueue() {
     if (answer?.prompt_id) queuedFrom.set(answer.prompt_id, workflow); // another pack may answer in the page's place
     return answer;
   };
+  api.addEventListener("status", ({ detail }) => {
+    if (detail?.exec_info?.queue_remaining !== 0) return;
+    const left = [...queuedFrom.keys()].slice(0, -1); // the latest may have been queued after the server counted
+    for (const id of left.filter((id) => id !== prompt)) queuedFrom.delete(id); // they were removed from the queue
+  });
 }
 
-/** Return the node that runs as `path`, unless the prompt comes from a workflow in another tab. */
+/** Whether the prompt that runs comes from the open workflow, or from one of which that is a copy: "Save as" makes one. */
+function isOfOpenWorkflow() {
+  const [from, open] = [queuedFrom.get(prompt), openWorkflow()];
+  if (!from || from === open) return true;
+  return Boolean(from.activeState && open.activeState) && contentOf(from.activeState) === contentOf(open.activeState);
+}
+
 function nodeOfRun(path) {
-  const workflow = queuedFrom.get(prompt);
-  return workflow && workflow !== openWorkflow() ? null : nodeAtPath(path);
+  return isOfOpenWorkflow() ? nodeAtPath(path) : null;
+}
+
+/** Return {root, graph, node, type} of what runs as `path`, also in another tab; null if that was closed. */
+function placeOfRun(path) {
+  if (isOfOpenWorkflow()) {
+    const node = nodeAtPath(path);
+    return node ? placeOf(node) : null;
+  }
+  const saved = queuedFrom.get(prompt).activeState;
+  if (saved?.id === rootGraph().id) return null; // older pages give a duplicate the id of its original
+  const place = saved && placeAtPath(saved, path);
+  return place ? { root: saved.id, ...place } : null;
+}
+
+function placeOf(node) {
+  return { root: rootGraph().id, ...address(node), type: node.type };
+}
+
+function contentOfRun() {
+  const saved = isOfOpenWorkflow() ? rootGraph().serialize() : queuedFrom.get(prompt).activeState;
+  return saved && contentOf(saved);
 }
 
 function openWorkflow() {
   return app.extensionManager.workflow.activeWorkflow;
 }
 
-function announce(node, changes) {
-  const news = `${runKey(node)}: ${changes}`;
+function announce(place, changes) {
+  const news = `${runKey(place)}: ${changes}`;
   if (!changes || announced.has(news) || !announcesAutomatic()) return;
   announced.add(news);
   tell("info", word("sun.automatic"), changes);
@@ -84,14 +117,14 @@ function announce(node, changes) {
 
 /** Show the last run of a node, even if the node was recreated since. */
 export function showRun(node) {
-  const run = told.get(runKey(node));
+  const run = told.get(runKey(placeOf(node)));
   if (run) showOn(node, { run: inWords(run, !foretellsChanges(node)) });
 }
 
 /** Return what the last run of a node found wrong, until the workflow changes. */
 export function findingsOfRun(node) {
-  const run = told.get(runKey(node));
-  return run?.found.length && run.content === contentOfWorkflow() ? run.found : [];
+  const run = told.get(runKey(placeOf(node)));
+  return run?.found.length && run.content === contentOf(rootGraph().serialize()) ? run.found : [];
 }
 
 /** Keep apart the times of a prompt that runs the graph without SUN. */
@@ -122,10 +155,10 @@ function inWords({ steps, evaluations, seconds, changes, idle }, withChanges) {
 }
 
 /** Include the type, since a new node can reuse the id of a deleted one. */
-function runKey(node) {
-  return `${key(address(node))} ${node.type}`;
+function runKey(place) {
+  return `${key(place)} ${place.type}`;
 }
 
-function key({ graph, node }) {
-  return `${rootGraph().id}/${graph}/${node}`;
+function key({ root = rootGraph().id, graph, node }) {
+  return `${root}/${graph}/${node}`;
 }

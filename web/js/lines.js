@@ -1,0 +1,34 @@
+/** What the page knows of MODEL lines: its own graphs node by node, and from the server which samplers SUN serves. */
+
+const served = new WeakMap(); // sampler or guider -> the SUN nodes that are on and that the server found before it
+
+/** Keep what the server's check found of a node. */
+export function noteServed(node, suns) {
+  served.set(node, suns);
+}
+
+/** The SUN nodes that serve a sampler or its guider, also from outside of their subgraph. */
+export function sunsServing(node) {
+  return [node, ...lineBefore(node)].flatMap((one) => served.get(one) ?? []);
+}
+
+/** Return the nodes before one on its MODEL line, as far as the node's own graph shows the line. */
+export function lineBefore(node, line = new Set()) {
+  for (const [index, slot] of node.inputs.entries()) {
+    const feeder = isOfModel(slot) && node.getInputNode(index);
+    if (!feeder || line.has(feeder)) continue;
+    line.add(feeder);
+    lineBefore(feeder, line);
+  }
+  return line;
+}
+
+/** Whether a line goes through two nodes, or may: the page does not follow one into subgraphs. */
+export function mayShareLine(one, other) {
+  if (one.graph !== other.graph) return true;
+  return lineBefore(one).has(other) || lineBefore(other).has(one) || sunsServing(other).includes(one);
+}
+
+function isOfModel({ type }) {
+  return ["MODEL", "GUIDER", "*"].includes(type);
+}
