@@ -40,13 +40,18 @@ async function check() {
   const badgesOfOff = new Map(nodes.filter(hasFace).map((node) => [node, badgeOfOff(node)]));
   const entries = nodes.some(hasToDoWithSun) ? await findings() : new Map();
   if (turn !== latest) return; // the graph changed meanwhile, so a newer answer will come
-  const served = [...entries.values()].flatMap(({ samplers = [] }) => samplers);
-  const notes = new Map(served.map((sampler) => [key(sampler), sampler.note]));
   const here = nodes.filter(({ graph }) => graph);
-  const suns = here.filter((node) => entries.get(key(address(node)))?.samplers?.length);
+  const notes = new Map(); // by sampler: what it shows
+  const suns = new Map(); // by sampler: the SUN nodes that serve it
+  for (const node of here) {
+    for (const sampler of entries.get(key(address(node)))?.samplers ?? []) {
+      notes.set(key(sampler), sampler.note);
+      suns.set(key(sampler), [...(suns.get(key(sampler)) ?? []), node]);
+    }
+  }
   for (const node of here) {
     const entry = entries.get(key(address(node)));
-    noteServed(node, suns.filter((sun) => entries.get(key(address(sun))).samplers.some(isOf(node))));
+    noteServed(node, suns.get(key(address(node))) ?? []);
     if (hasFace(node)) {
       showFindings(node, entry, badgesOfOff.get(node));
       keepForDeletion(node, entry?.on_delete ?? []);
@@ -98,10 +103,6 @@ function isMissing(node) {
   const { names, released } = files;
   const chosen = node.widgets.find((widget) => widget.name === "adapter_name");
   return chosen && released && chosen.value === released.name && !names.includes(released.name);
-}
-
-function isOf(node) {
-  return (sampler) => key(sampler) === key(address(node));
 }
 
 function key({ graph, node }) {
