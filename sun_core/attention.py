@@ -54,5 +54,5 @@ def add_offsets(attended: Tensor, scales: Tensor, shift: Tensor, weights: Tensor
         branches = [weight * branch for weight, branch in zip(weights.unbind(), branches, strict=True)]
     out = text + shift
     for branch, factor in zip(branches, factors, strict=True):
-        out = torch.addcmul(out, branch, factor)
+        out.addcmul_(branch, factor)  # on a CPU, memory for another tensor costs as much as the arithmetic
     return out

@@ -14,6 +14,10 @@ from .fused_offsets import add_offsets_fused, can_fuse
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: q (rows, tokens, channels), k and v (rows, context tokens, channels) -> as q."""
 
+LARGE = 2**16
+"""Numbers in the queries above which a CPU takes longer for one call of the attention than for one call per branch: one
+call copies the queries, keys and values, and needs the memory of all branches at once."""
+
 Pieces = Sequence[Tensor]
 """Keys or values of one branch, one piece for each chunk of rows: (1 or chunk_rows, tokens, channels)."""
 
@@ -75,10 +79,11 @@ class LayerBranches:
     def attend_with_text(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
         """Attend to the text and all branches: (rows, tokens, channels) -> (1 + branches, rows, tokens, channels).
 
-        One call does it if all contexts have the same number of tokens.
+        One call does it if all contexts have the same number of tokens and it takes no longer; bits are the same.
         """
         rows = len(q)
-        if any(pieces[0].shape[1] != k.shape[1] for pieces in self.keys):
+        is_large = q.is_cpu and q.numel() > LARGE
+        if is_large or any(pieces[0].shape[1] != k.shape[1] for pieces in self.keys):
             return self.attend_beside(attend(q, k, v), q, attend)
         count = (1 + len(self.keys)) * rows
         together = torch.cat([k, *self._pieces(self.keys), v, *self._pieces(self.values)])
