@@ -226,6 +226,12 @@ def check_device(device: torch.device) -> None:
         raise CannotCapture("the cudaMallocAsync allocator is on; start ComfyUI with --disable-cuda-malloc")
 
 
+def _check_no_capture_failed() -> None:
+    """Raise CannotCapture if a capture failed in this process."""
+    if _failed:
+        raise CannotCapture("a capture failed before; restart ComfyUI to try again")
+
+
 class Replays:
     """What one run does with the captures of its MODEL."""
 
@@ -266,8 +272,7 @@ class Replays:
             raise CannotCapture("capture is off in the settings")
         if model.get_additional_models_with_key("multigpu"):
             raise CannotCapture("several GPUs share the run")
-        if _failed:
-            raise CannotCapture("a capture failed before; restart ComfyUI to try again")
+        _check_no_capture_failed()
         unet = model.model.diffusion_model
         now = [getattr(owner, name, None) for owner, name in _CORE]
         if type(unet) is not openaimodel.UNetModel or any(
@@ -359,6 +364,7 @@ class Replays:
         if self._have_moved:  # the next run captures, if its weights stay
             return eager
         try:
+            _check_no_capture_failed()  # in an earlier step of this run
             if self._free_memory() < 2 * self._memory(evaluation.inputs) + SPARE_MEMORY:
                 raise CannotCapture("there is little memory")
             self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)

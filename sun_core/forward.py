@@ -14,14 +14,23 @@ from .fused_offsets import add_offsets_fused, can_fuse
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: q (rows, tokens, channels), k and v (rows, context tokens, channels) -> as q."""
 
+LARGE = 2**16
+"""Numbers in a layer's queries above which memory costs a CPU more than operations do: one call of the attention for
+all branches copies their queries, keys and values, and one tensor for all copies what they attended to.
+"""
+
 Pieces = Sequence[Tensor]
 """Keys or values of one branch, one piece for each chunk of rows: (1 or chunk_rows, tokens, channels)."""
+
+
+Attended = Tensor | Sequence[Tensor]
+"""What text and branches attended to, text first: (rows, tokens, channels) each, in one tensor or one by one."""
 
 
 class Combine(Protocol):
     """Makes the layer's result, before `to_out`, of what the text and all branches attended to."""
 
-    def __call__(self, attended: Tensor, weights: Tensor | None) -> Tensor:
+    def __call__(self, attended: Attended, weights: Tensor | None) -> Tensor:
         """(1 + branches, rows, tokens, channels), text first -> (rows, tokens, channels).
 
         weights: where each branch counts, (branches, rows, tokens, 1) in the dtype of `attended`; None for everywhere.
@@ -46,11 +55,11 @@ class Offsets:
     shift: Tensor
     """Sum of signed strength * beta: (channels,)."""
 
-    def __call__(self, attended: Tensor, weights: Tensor | None) -> Tensor:
+    def __call__(self, attended: Attended, weights: Tensor | None) -> Tensor:
         """Combine as `attention.add_offsets` does; shapes as in Combine."""
-        if weights is None and can_fuse(attended, self.scales):
+        if weights is None and isinstance(attended, Tensor) and can_fuse(attended, self.scales):
             return add_offsets_fused(attended, self.scales, self.shift)
-        return add_offsets(attended, self.scales, self.shift.to(attended.dtype), weights)
+        return add_offsets(attended, self.scales, self.shift.to(attended[0].dtype), weights)
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors in the order that `with_tensors` takes."""
@@ -72,23 +81,24 @@ class LayerBranches:
     project_text: Project | None = None
     """What makes K and V of the last branch, if that branch attends to the text."""
 
-    def attend_with_text(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
+    def attend_with_text(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Attended:
         """Attend to the text and all branches: (rows, tokens, channels) -> (1 + branches, rows, tokens, channels).
 
-        One call does it if all contexts have the same number of tokens.
+        One call does it if all contexts have the same number of tokens and it takes no longer; bits are the same.
         """
         rows = len(q)
-        if any(pieces[0].shape[1] != k.shape[1] for pieces in self.keys):
+        if _is_large(q) or any(pieces[0].shape[1] != k.shape[1] for pieces in self.keys):
             return self.attend_beside(attend(q, k, v), q, attend)
         count = (1 + len(self.keys)) * rows
         together = torch.cat([k, *self._pieces(self.keys), v, *self._pieces(self.values)])
         queries = q.expand(count, -1, -1) if rows == 1 else q.repeat(1 + len(self.keys), 1, 1)
         return attend(queries, together[:count], together[count:]).reshape(-1, *q.shape)
 
-    def attend_beside(self, text: Tensor, q: Tensor, attend: Attend) -> Tensor:
+    def attend_beside(self, text: Tensor, q: Tensor, attend: Attend) -> Attended:
         """Attend to the branches alone and put the text attention before them; shapes as in `attend_with_text`."""
         pairs = zip(self.keys, self.values, strict=True)
-        return torch.stack([text, *(attend(q, self._joined(keys), self._joined(values)) for keys, values in pairs)])
+        attended = [text, *(attend(q, self._joined(keys), self._joined(values)) for keys, values in pairs)]
+        return attended if _is_large(text) else torch.stack(attended)
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors in the order that `with_tensors` takes."""
@@ -163,22 +173,27 @@ class SunForward:
         layers = {number: layer.with_tensors(tensors) for number, layer in self.layers.items()}
         return replace(self, layers=layers, _weights={})
 
-    def _combined(self, layer: LayerBranches, attended: Tensor, grid: Sequence[int]) -> Tensor:
+    def _combined(self, layer: LayerBranches, attended: Attended, grid: Sequence[int]) -> Tensor:
         return layer.combine(attended, self._branch_weights(attended, grid) if self.masked else None)
 
-    def _branch_weights(self, attended: Tensor, grid: Sequence[int]) -> Tensor | None:
+    def _branch_weights(self, attended: Attended, grid: Sequence[int]) -> Tensor | None:
         """Where each branch counts: (branches, rows, tokens, 1); the extra positive counts everywhere.
 
         The tokens of a video are those of its frames, one after the other; None for everywhere, if there are others.
         """
-        frames, rest = divmod(attended.shape[2], grid[0] * grid[1])
+        text = attended[0]
+        frames, rest = divmod(text.shape[1], grid[0] * grid[1])
         if rest:
             return None
-        key = (*grid, *attended.shape[:3], attended.dtype)
+        key = (*grid, len(attended), *text.shape[:2], text.dtype)
         if key not in self._weights:
             chunk_rows = next(iter(self.layers.values())).chunk_rows
             weights = entry_weights(self.masked, self.latent_size, grid, chunk_rows)
-            weights = weights.repeat(1, attended.shape[1] // chunk_rows, frames, 1)
-            others = attended.shape[0] - 1 - len(weights)
-            self._weights[key] = torch.cat([weights, torch.ones_like(weights[:1]).repeat(others, 1, 1, 1)]).to(attended)
+            weights = weights.repeat(1, len(text) // chunk_rows, frames, 1)
+            others = len(attended) - 1 - len(weights)
+            self._weights[key] = torch.cat([weights, torch.ones_like(weights[:1]).repeat(others, 1, 1, 1)]).to(text)
         return self._weights[key]
+
+
+def _is_large(q: Tensor) -> bool:
+    return q.is_cpu and q.numel() > LARGE

@@ -10,7 +10,7 @@ Per cross-attention layer, with q the layer's own queries and its own frozen K a
 s is `scale`: at 1 the negative plays no part. The paper and some packs count from 0 instead: their phi is s - 1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,12 +66,13 @@ class Guidance:
     shares: Tensor
     """Each negative's share of the average, summing to 1: (branches, 1, 1, 1), in the dtype of the attention."""
 
-    def __call__(self, attended: Tensor, weights: Tensor | None) -> Tensor:
+    def __call__(self, attended: Tensor | Sequence[Tensor], weights: Tensor | None) -> Tensor:
         """Combine (1 + branches, rows, tokens, channels), text first -> (rows, tokens, channels); overwrite the first
         branch.
 
         weights: each negative's share at each token, (branches, rows, tokens, 1); None for `shares` everywhere.
         """
+        attended = attended if isinstance(attended, Tensor) else torch.stack(tuple(attended))
         if attended.requires_grad:  # a sampler that follows gradients needs what the attention gave
             attended = attended.clone()
         if len(attended) > 2:

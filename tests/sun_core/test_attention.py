@@ -141,3 +141,9 @@ def test_gradient_of_a_branch_of_zeros_is_finite():
     attended = torch.stack([torch.randn(1, 4, 8), torch.zeros(1, 4, 8)]).requires_grad_()
     add_offsets(attended, torch.ones(1, 1, 1, 8), torch.zeros(8)).sum().backward()
     assert torch.isfinite(attended.grad).all()
+
+
+def test_offsets_of_branches_one_by_one_have_the_bits_of_those_in_one_tensor():
+    attended = torch.randn(3, 2, 300, 320)
+    scales, shift = torch.randn(2, 1, 1, 320), torch.randn(320)
+    assert torch.equal(add_offsets(list(attended), scales, shift), add_offsets(attended, scales, shift))

@@ -195,3 +195,19 @@ def test_switch_frees_graphs(model, adapter, draw):
     switch[0] = False
     draw(patched)
     assert not alive
+
+
+def test_capture_that_ran_out_of_memory_is_not_tried_again_in_its_run(sun, draw, monkeypatch):
+    tried = []
+
+    def out_of_memory(*args, **kwargs):
+        tried.append(args)
+        raise torch.cuda.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(capture, "_failed", [])
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
+    monkeypatch.setattr(torch.cuda, "graph", out_of_memory)
+    patched = sun()
+    for _ in range(2):
+        draw(patched.model)
+    assert len(tried) == 1
