@@ -147,7 +147,7 @@ class SunHooks:
             run.measures.unused_prompts = _unused_prompts(guider, run)
             if run.measures.dropped and not any("CFG" in change for change in report.changes):
                 report.changes = ["CFG -> 1", *report.changes]
-            names = caches(transformer_options)
+            names = caches(model_options)
             found = run.measures.findings(automatic=self.settings.automatic, caches=names)
             report.findings = [*report.findings, *found]
             replays.end()
