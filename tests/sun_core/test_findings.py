@@ -5,7 +5,7 @@ from unittest import mock
 import pytest
 import torch
 from sun_pack.sun_core.apply import SunSettings, apply_sun
-from sun_pack.sun_core.errors import Text
+from sun_pack.sun_core.errors import SunError, Text
 from sun_pack.sun_core.schedule import trailing_sigmas
 
 
@@ -107,6 +107,23 @@ def test_node_that_evaluates_the_unet_without_sun_is_found(sun, model, sample, r
     assert torch.equal(sample(patched), sample(model))
     (finding,) = reports[0].findings
     assert finding.startswith("SUN had no effect, because another node (test_node_that") and "remove" in finding
+
+
+def test_node_that_removes_wrappers_is_refused_behind_sun_and_works_before_it(model, adapter, sample):
+    """As BrushNet does it: it puts dicts of its own in the place of all wrappers of two kinds."""
+
+    def remove(onto):
+        patched = onto.clone()
+        own = {None: [lambda executor, *args, **kwargs: executor(*args, **kwargs)]}
+        patched.wrappers.update({"outer_sample": own, "apply_model": dict(own)})
+        return patched
+
+    def sped_up(onto):
+        return apply_sun(onto, adapter, SunSettings(), report=lambda report: None)
+
+    with pytest.raises(SunError, match="put the SUN node behind that node"):
+        sample(remove(sped_up(model)))
+    assert torch.equal(sample(sped_up(remove(model))), sample(sped_up(model)))
 
 
 @pytest.mark.parametrize("batch", [1, 2])
