@@ -28,6 +28,7 @@ PACKS = {
     "sd-perturbed-attention": Pack("pamparamm", ("attention",)),
     "ComfyUI-NAG": Pack("ChenDarYen", ("attention",)),
     "ComfyUI-Advanced-ControlNet": Pack("Kosinkadink", ("control",)),
+    "ComfyUI-IC-Light": Pack("kijai", ("control",)),
     "ComfyUI-TiledDiffusion": Pack("shiimizu", ("control",)),
     "ComfyUI-AnimateDiff-Evolved": Pack("Kosinkadink", ("animation",)),
     "efficiency-nodes-comfyui": Pack("jags111", ("samplers",)),
