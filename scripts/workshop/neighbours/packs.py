@@ -78,10 +78,8 @@ def forbid_programs_and_network() -> None:
 
 def start_server(packs: Path) -> None:
     """Make the server object that packs register their routes at; it listens nowhere. `packs` is custom_nodes."""
-    import comfy
     import server  # ComfyUI's
 
-    sys.path.insert(0, str(Path(comfy.__path__[0])))  # as ComfyUI does before it loads packs
     server.PromptServer(asyncio.new_event_loop())
     custom_nodes = types.ModuleType("custom_nodes")
     custom_nodes.__path__ = [str(packs)]
