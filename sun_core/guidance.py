@@ -36,6 +36,8 @@ class Guidance:
     """Names of the guider's conditioning entries."""
     automatic: bool
     readers: list["Reader"] = field(default_factory=list)
+    had_uncond: bool = False
+    """Whether the last batch of several conditionings evaluated its second one, the negative."""
 
     def __deepcopy__(self, memo: dict) -> "Guidance":
         """Stay the same in copies of a run's options."""
@@ -64,8 +66,11 @@ class Guidance:
         """Predict for each conditioning; the positive's prediction stands in for those that are not evaluated."""
         positive = self._positive(conds)
         if positive is None:
+            self.had_uncond = True
             return executor(model, conds, *args, **kwargs)
         kept = [None if self._is_dropped(cond) else cond for cond in conds]
+        if len(kept) > 1:
+            self.had_uncond = kept[1] is not None
         self.measures.dropped += any(old is not new for old, new in zip(conds, kept, strict=True))
         predictions = executor(model, kept, *args, **kwargs)
         stand_ins = self._stand_ins(predictions[positive])
@@ -147,7 +152,8 @@ class CfgReader(Reader):
     def __call__(self, args: dict[str, Any]) -> Tensor:
         """Combine: the result has the form of the argument `cond`."""
         instead = {}
-        if not self.guidance.is_evaluated(args["input_uncond"]):
+        is_told = "input_uncond" in args  # by ComfyUI, not by Automatic CFG, which has a sampling function of its own
+        if not (self.guidance.is_evaluated(args["input_uncond"]) if is_told else self.guidance.had_uncond):
             instead = {"uncond": args["cond"].clone(), "uncond_denoised": args["cond_denoised"].clone()}
         result = self.function(WatchedArgs({**args, **instead}, self, ("uncond", "uncond_denoised")))
         self.compare(args["cond"], result)
@@ -176,7 +182,8 @@ class PreCfgReader(Reader):
         stand_in = given[0].clone()
         if len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1]):
             given[1] = stand_in
-        result = list.copy(self.function({**args, "conds_out": WatchedPredictions(given, self)}))
+        watched = {"conds": WatchedList(args["conds"], self), "conds_out": WatchedList(given, self)}
+        result = list.copy(self.function({**args, **watched}))
         self.compare(_combined(given, args["cond_scale"]), _combined(result, args["cond_scale"]))
         return [args["conds_out"][1] if prediction is stand_in else prediction for prediction in result]
 
@@ -203,18 +210,18 @@ class WatchedArgs(dict):
         return self[key] if key in self else default  # noqa: SIM401 (this is get itself)
 
 
-class WatchedPredictions(list):
-    """Predictions, positive first, that tell a Reader when another one is read."""
+class WatchedList(list):
+    """Predictions or conditionings, positive first, that tell a Reader when another one is read."""
 
-    def __init__(self, predictions: Sequence[Tensor], reader: Reader):
-        super().__init__(predictions)
+    def __init__(self, values: Sequence[Any], reader: Reader):
+        super().__init__(values)
         self.reader = reader
 
     def __getitem__(self, index: Any) -> Any:
         self.reader.has_read |= index != 0
         return super().__getitem__(index)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
         self.reader.has_read |= len(self) > 1
         return super().__iter__()
 

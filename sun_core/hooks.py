@@ -117,6 +117,11 @@ class SunHooks:
         rest = (guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args)
         if self.settings.is_off:
             return executor(*rest, **kwargs)
+        if self.running is None:  # OUTER_SAMPLE runs around SAMPLER_SAMPLE, if it is still there
+            raise SunError(
+                "A node behind the SUN node on the MODEL line has removed a part of SUN, as BrushNet does; put the SUN "
+                "node behind that node."
+            )
         model_options = extra_args["model_options"]
         transformer_options = model_options["transformer_options"]
         install(transformer_options, self.layers)
@@ -129,7 +134,6 @@ class SunHooks:
         run = transformer_options[RUN_KEY] = self._new_run(guider, conds, noise, model_options)
         replays = transformer_options[REPLAYS_KEY] = Replays(self.captures, guider.model_patcher, self.may_capture())
         report = self.running
-        assert report is not None, "OUTER_SAMPLE runs around SAMPLER_SAMPLE"
         guidance = Guidance(run.measures, _names(guider, "positive"), run.plain_names, self.settings.automatic)
         guidance.install(model_options, SUN)
         move_to_end(transformer_options, WrappersMP.DIFFUSION_MODEL)
@@ -147,7 +151,7 @@ class SunHooks:
             run.measures.unused_prompts = _unused_prompts(guider, run)
             if run.measures.dropped and not any("CFG" in change for change in report.changes):
                 report.changes = ["CFG -> 1", *report.changes]
-            names = caches(transformer_options)
+            names = caches(model_options)
             found = run.measures.findings(automatic=self.settings.automatic, caches=names)
             report.findings = [*report.findings, *found]
             replays.end()

@@ -67,6 +67,8 @@ class Measures:
     """Evaluations in which SUN was to act and which were recorded."""
     acted: set[int] = field(default_factory=set)
     """Layers in which SUN acted."""
+    layers_run: list[int] = field(default_factory=list)
+    """How many layers each of these evaluations ran."""
 
     def add(self, record: ForwardRecord, is_sun: bool) -> None:
         """Count what happened in an evaluation; `is_sun` says whether SUN was to act in it."""
@@ -74,7 +76,9 @@ class Measures:
         self.foreign_keys |= record.foreign_keys
         if record.unplaced:
             self.unplaced.add(record.unplaced)
-        self.sun_forwards += is_sun and record.entered
+        if is_sun and record.entered:
+            self.sun_forwards += 1
+            self.layers_run.append(len(record.called))
 
     def findings(self, *, automatic: bool, caches: str = "") -> list[str]:
         """Return the sentences for the artist; `caches` names what may have answered for the U-Net."""
@@ -85,7 +89,7 @@ class Measures:
             self._guidance() if automatic else None,
             self._uncond_readers(automatic),
             self._unused_prompts(),
-            self._skipped(caches),
+            self._bypassed(caches) or self._skipped(caches) or self._partly_run(caches),
         )
         return [sentence for sentence in found if sentence]
 
@@ -161,6 +165,28 @@ class Measures:
             "The sampler's prompt {names} has no effect, because it would count by CFG alone; join it to the positive "
             "with Conditioning (Combine) or Conditioning (Concat).",
             names=names,
+        )
+
+    def _bypassed(self, caches: str) -> str | None:
+        if not self.skipped or self.evaluations:
+            return None
+        return Text(
+            "SUN had no effect, because another node{names} evaluates the model in a way of its own; remove that node "
+            "from the MODEL line.",
+            names=Text(" ({names})", names=caches) if caches else "",
+        )
+
+    def _partly_run(self, caches: str) -> str | None:
+        most = max(self.layers_run, default=0)
+        parts = sum(count < most for count in self.layers_run)
+        if not parts:
+            return None
+        return Text(
+            "A cache on the MODEL{cache} answered for a part of the model in {count} of {evaluations} evaluations; "
+            "remove it, because so few steps leave none to skip.",
+            count=parts,
+            evaluations=self.evaluations,
+            cache=Text(" ({names})", names=caches) if caches else "",
         )
 
     def _skipped(self, caches: str) -> str | None:

@@ -10,6 +10,7 @@ from comfy.patcher_extension import WrappersMP
 
 from .branches import SUN
 from .capture import COMPILE_KEY
+from .guidance import name_of
 
 IDLE = "sun_idle"
 """The key of the wrapper of a node that does nothing."""
@@ -73,9 +74,11 @@ def with_first_wrapper(model_options: dict[str, Any], kind: str, wrapper: Callab
     return {**model_options, "transformer_options": {**transformer_options, "wrappers": changed}}
 
 
-def caches(transformer_options: dict[str, Any]) -> str:
-    """Name the wrappers of other packs that may answer for the U-Net."""
-    wrappers = transformer_options["wrappers"]
+def caches(model_options: dict[str, Any]) -> str:
+    """Name what other packs put around the U-Net and may answer for it: wrappers, or a function of the old kind."""
+    wrappers = model_options["transformer_options"]["wrappers"]
     kinds = (WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
     keys = {key: None for kind in kinds for key in wrappers.get(kind, {})}
-    return ", ".join(str(key) for key in keys if key not in (None, SUN, IDLE, COMPILE_KEY))
+    names = [str(key) for key in keys if key not in (None, SUN, IDLE, COMPILE_KEY)]
+    function = model_options.get("model_function_wrapper")
+    return ", ".join(names or ([name_of(function)] if function is not None else []))

@@ -50,6 +50,14 @@ def test_bypassed_neighbour_is_not_named() -> None:
     assert "RescaleCFG" not in make_plan("speed_up", workflow).detail
 
 
+@pytest.mark.parametrize("kind", ["FreSca", "GuidanceTimestepping+", "Automatic CFG", "Automatic CFG - Warp Drive"])
+def test_node_that_works_on_cfg_is_named(kind: str) -> None:
+    workflow = load("free_u_and_rescale")
+    rescale = next(node for node in workflow["nodes"] if node["type"] == "RescaleCFG")
+    rescale["type"] = kind
+    assert f"{kind} (#4) has no effect" in make_plan("speed_up", workflow).detail
+
+
 def test_cfg_of_its_own_has_no_effect_and_is_no_warning() -> None:
     assert (
         "CFGOverride (#3) has no effect"

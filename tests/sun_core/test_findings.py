@@ -1,9 +1,11 @@
 """A run measures itself: what makes the picture another one than asked for is found in every run."""
 
+from unittest import mock
+
 import pytest
 import torch
 from sun_pack.sun_core.apply import SunSettings, apply_sun
-from sun_pack.sun_core.errors import Text
+from sun_pack.sun_core.errors import SunError, Text
 from sun_pack.sun_core.schedule import trailing_sigmas
 
 
@@ -69,6 +71,59 @@ def test_layers_that_a_neighbour_takes_while_sampling_are_found(sun, sample, rep
     taken.add_wrapper_with_key("apply_model", "taker", take)
     sample(taken)
     assert "SUN acted in 15 of 16 layers" in reports[0].findings[0]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_evaluations_that_a_cache_cuts_short_are_found(sun, sample, reports, count):
+    """As First Block Cache does it: the U-Net is entered, and most of its layers do not run."""
+
+    unet = sun.model.diffusion_model
+    middles = iter([*[unet.middle_block] * (4 - count), *[None] * count])
+
+    def cut(apply_model, args):
+        with mock.patch.object(unet, "middle_block", next(middles)):
+            return apply_model(args["input"], args["timestep"], **args["c"])
+
+    patched = sun.clone()
+    patched.set_model_unet_function_wrapper(cut)
+    sample(patched)
+    (finding,) = reports[0].findings
+    assert f"answered for a part of the model in {count} of 4 evaluations" in finding
+    assert "on the MODEL (test_evaluations_that" in finding
+
+
+def test_node_that_evaluates_the_unet_without_sun_is_found(sun, model, sample, reports):
+    """As DeepCache does it: the blocks are called in a function around the model, and nothing of ours is."""
+
+    def evaluate(apply_model, args):
+        base, sigma = model.model, args["timestep"]
+        x = base.model_sampling.calculate_input(sigma, args["input"])
+        timesteps = base.model_sampling.timestep(sigma).float()
+        out = base.diffusion_model._forward(x, timesteps, args["c"]["c_crossattn"], transformer_options={})
+        return base.model_sampling.calculate_denoised(sigma, out, args["input"])
+
+    patched = sun.clone()
+    patched.set_model_unet_function_wrapper(evaluate)
+    assert torch.equal(sample(patched), sample(model))
+    (finding,) = reports[0].findings
+    assert finding.startswith("SUN had no effect, because another node (test_node_that") and "remove" in finding
+
+
+def test_node_that_removes_wrappers_is_refused_behind_sun_and_works_before_it(model, adapter, sample):
+    """As BrushNet does it: it puts dicts of its own in the place of all wrappers of two kinds."""
+
+    def remove(onto):
+        patched = onto.clone()
+        own = {None: [lambda executor, *args, **kwargs: executor(*args, **kwargs)]}
+        patched.wrappers.update({"outer_sample": own, "apply_model": dict(own)})
+        return patched
+
+    def sped_up(onto):
+        return apply_sun(onto, adapter, SunSettings(), report=lambda report: None)
+
+    with pytest.raises(SunError, match="put the SUN node behind that node"):
+        sample(remove(sped_up(model)))
+    assert torch.equal(sample(sped_up(remove(model))), sample(sped_up(model)))
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -161,7 +161,22 @@ def mahiro(model):
     return Mahiro.execute(model).args[0]
 
 
-@pytest.mark.parametrize(("guided", "name"), [(apg, "APG"), (rescale_cfg, "RescaleCFG"), (mahiro, "Mahiro")])
+def tcfg(model):
+    from comfy_extras.nodes_tcfg import TCFG
+
+    return TCFG.execute(model).args[0]
+
+
+def fresca(model):
+    from comfy_extras.nodes_fresca import FreSca
+
+    return FreSca.execute(model, 1.0, 1.25, 20).args[0]
+
+
+@pytest.mark.parametrize(
+    ("guided", "name"),
+    [(apg, "APG"), (rescale_cfg, "RescaleCFG"), (mahiro, "Mahiro"), (tcfg, "TCFG"), (fresca, "FreSca")],
+)
 def test_function_that_needs_an_uncond_has_no_effect_and_is_named_in_every_run(
     sun, sample, reports, difference, guided, name
 ):
@@ -170,6 +185,26 @@ def test_function_that_needs_an_uncond_has_no_effect_and_is_named_in_every_run(
         assert difference(sample(guided(sun), cfg=7.0), plain) < 1e-5
         (finding,) = reports.pop().findings
         assert finding.startswith(f"{name} has no effect") and "remove it" in finding
+
+
+@pytest.mark.parametrize("cfg", [1.0, 7.0])
+def test_function_that_is_not_told_the_negative_still_gets_a_stand_in(sun, sample, monkeypatch, reports, cfg):
+    """Automatic CFG has a sampling function of its own, which gives functions other arguments than ComfyUI's."""
+
+    def sampling_function(model, x, timestep, uncond, cond, cond_scale, model_options={}, seed=None):  # noqa: B006
+        conds = [cond, uncond if cond_scale != 1.0 else None]
+        cond_pred, uncond_pred = comfy.samplers.calc_cond_batch(model, conds, x, timestep, model_options)
+        args = {"cond": x - cond_pred, "uncond": x - uncond_pred, "cond_denoised": cond_pred}
+        args |= {"uncond_denoised": uncond_pred, "cond_scale": cond_scale, "sigma": timestep, "input": x}
+        return x - model_options["sampler_cfg_function"](args)
+
+    monkeypatch.setattr(comfy.samplers, "sampling_function", sampling_function)
+    patched = sun.clone()
+    patched.set_model_sampler_cfg_function(lambda args: args["uncond"] + 7.0 * (args["cond"] - args["uncond"]))
+    drawn = sample(cfg_override(patched, cfg))
+    monkeypatch.undo()
+    assert torch.equal(drawn, sample(sun))
+    assert "has no effect" in reports[0].findings[0]
 
 
 def test_function_that_needs_an_uncond_works_with_cfg_from_the_sampler(from_sampler, sample, reports):

@@ -117,7 +117,7 @@ ROWS = {
     ],
     "sd-perturbed-attention": [
         Row("Normalized Attention Guidance at scale 0", "both", _nag_counts_sun_once, "test_neighbours.py"),
-        Row("Frequency-Decoupled Guidance", "after SUN", _frequency_guidance, "test_guidance.py", "no effect"),
+        Row("Frequency-Decoupled Guidance", "both", _frequency_guidance, "test_guidance.py", "no effect"),
     ],
     "ComfyUI-NAG": [
         Row(

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.ops
+import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
+from safetensors.torch import save_file
 
 from .pack_list import CORE
 from .packs import call
@@ -61,6 +64,23 @@ def _control_net(node_id: str, strength: float = 1.0) -> Callable[..., Any]:
 
 def _tiled(method: str) -> Callable[[ModelPatcher], ModelPatcher]:
     return lambda onto: call("TiledDiffusion", onto, method, 96, 96, 32, 4)[0]
+
+
+@cache
+def _ic_light_file() -> str:
+    """Write the file of an IC-Light for the small U-Net: random weights that its first layer gets beside its own."""
+    folder = Path(folder_paths.models_dir) / "unet"
+    folder.mkdir(parents=True, exist_ok=True)
+    weight = model().model.diffusion_model.state_dict()["input_blocks.0.0.weight"]
+    more = torch.randn(len(weight), 8, *weight.shape[2:], generator=torch.Generator().manual_seed(0))
+    save_file({"input_blocks.0.0.weight": more * weight.std() / 2}, folder / "ic_light.safetensors")
+    return "ic_light.safetensors"
+
+
+def _ic_light(onto: ModelPatcher, positive: Conditioning, negative: Conditioning) -> Any:
+    foreground = {"samples": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))}
+    prompts = call("ICLightConditioning", positive, negative, vae(), foreground, 0.18215)[:2]
+    return call("LoadAndApplyICLightUnet", onto, _ic_light_file())[0], *prompts
 
 
 def _inpaint(onto: ModelPatcher, positive: Conditioning, negative: Conditioning) -> Any:
@@ -117,6 +137,7 @@ ROWS = {
         *_row("Noise mask", _noise_mask, "", "test_core_nodes.py"),
     ],
     "ComfyUI-Advanced-ControlNet": _row("Advanced ControlNet", _advanced, ON_PROMPT, "test_core_nodes.py"),
+    "ComfyUI-IC-Light": in_both_nodes("IC-Light", _ic_light, "test_core_nodes.py"),
     "ComfyUI-TiledDiffusion": [
         row
         for method in ("MultiDiffusion", "Mixture of Diffusers")

@@ -19,7 +19,7 @@ from sun_core.schedule import trailing_sigmas
 
 from .pack_list import CORE
 from .packs import call
-from .rows import ACTS, LAYERS, SAME, Check, Node, Row, both_orders, in_both_nodes, no_effect, on_model
+from .rows import ACTS, LAYERS, SAME, Check, Node, Row, both_orders, in_both_nodes, in_each_order, no_effect, on_model
 from .small_model import (
     SPEED_UP,
     Conditioning,
@@ -61,13 +61,19 @@ def _cfg_is_one() -> Iterator[Check]:
 
 
 def _guided(node: Node, evaluations: int, rows: int) -> Iterator[Check]:
-    """Nodes that ask for more predictions get them."""
-    drawn = draw(*node(sped_up(model()), prompt("pos0"), prompt("neg0")), cfg=7.0)
-    yield Check("findings", len(findings()), most=0)
-    yield Check("evaluations", reports[-1].evaluations, evaluations, evaluations)
-    yield Check("rows", reports[-1].rows, rows, rows)
+    """Nodes that ask for more predictions get them, in either order."""
+    drawn, counted = [], set()
+    for placed in in_each_order(SPEED_UP, node):
+        drawn.append(draw(*placed, cfg=7.0))
+        yield Check("findings", len(findings()), most=0)
+        yield Check("layers", reports[-1].acted, LAYERS, LAYERS)
+        counted.add((reports[-1].evaluations, reports[-1].rows))
+    ((evaluations_made, rows_made),) = counted
+    yield Check("evaluations", evaluations_made, evaluations, evaluations)
+    yield Check("rows", rows_made, rows, rows)
+    yield Check("orders", difference(*drawn), most=SAME)
     alone = draw(sped_up(model()), prompt("pos0"), prompt("neg0"))
-    yield Check("from SUN alone", difference(alone, drawn), least=ACTS)
+    yield Check("from SUN alone", difference(alone, drawn[0]), least=ACTS)
 
 
 def _dual_cfg() -> Iterator[Check]:
@@ -83,11 +89,16 @@ def _dual_cfg() -> Iterator[Check]:
 
 
 def _cached(node_id: str, *inputs: Any) -> Iterator[Check]:
-    drawn = draw(*_node(node_id, *inputs)(sped_up(model()), prompt("pos0"), prompt("neg0")))
-    skipped = 4 - reports[-1].evaluations
+    drawn, counted = [], set()
+    for placed in in_each_order(SPEED_UP, _node(node_id, *inputs)):
+        drawn.append(draw(*placed))
+        skipped = 4 - reports[-1].evaluations
+        counted.add(skipped)
+        yield Check("named", sum("not" in finding and "step" in finding for finding in findings()), int(skipped > 0), 1)
+    (skipped,) = counted
     yield Check("steps skipped", skipped)
-    yield Check("named", sum("not" in finding and "step" in finding for finding in findings()), int(skipped > 0), 1)
-    yield Check("from SUN alone", difference(drawn, draw(sped_up(model()), prompt("pos0"), prompt("neg0"))))
+    yield Check("orders", difference(*drawn), most=SAME)
+    yield Check("from SUN alone", difference(drawn[0], draw(sped_up(model()), prompt("pos0"), prompt("neg0"))))
 
 
 def _previews() -> Iterator[Check]:
@@ -147,32 +158,38 @@ ROWS = {
             _node("PatchModelAddDownscale", 3, 2.0, 0.0, 0.35, True, "bicubic", "bicubic"),
             "test_core_nodes.py",
         ),
+        *in_both_nodes("Epsilon Scaling", _node("Epsilon Scaling", 1.05)),
+        *in_both_nodes("UNetCrossAttentionMultiply", _node("UNetCrossAttentionMultiply", 1.1, 1.0, 1.2, 1.0)),
+        *in_both_nodes("ModelSamplingDiscrete, v_prediction", _node("ModelSamplingDiscrete", "v_prediction", False)),
         *in_both_nodes("ModelMergeSimple with SUN on model1", on_model(_merge), "test_core_nodes.py"),
         Row(
-            "Self-Attention Guidance", "after SUN",
+            "Self-Attention Guidance", "both",
             lambda: _guided(_node("SelfAttentionGuidance", 0.5, 2.0), 8, 12), "test_guidance.py",
         ),
         Row(
-            "Perturbed-Attention Guidance", "after SUN",
+            "Perturbed-Attention Guidance", "both",
             lambda: _guided(_node("PerturbedAttentionGuidance", 3.0), 8, 8), "test_guidance.py",
         ),
         Row("CLIP skip", "on the prompts", _clip_skip, "test_core_nodes.py"),
         Row("Latent previews", "", _previews, "test_core_nodes.py"),
         *(
             Row(
-                name, "after SUN", partial(no_effect, SPEED_UP, node, named, cfg=7.0),
+                name, "both", partial(no_effect, SPEED_UP, node, named, cfg=7.0),
                 "test_guidance.py", "no effect",
             )
             for name, named, node in (
                 ("APG", "APG has no effect", _node("APG", 1.0, 5.0, 0.0)),
                 ("RescaleCFG", "RescaleCFG has no effect", _node("RescaleCFG", 0.7)),
                 ("Mahiro", "Mahiro has no effect", _node("Mahiro")),
+                ("TCFG", "TCFG has no effect", _node("TCFG")),
+                ("FreSca", "FreSca has no effect", _node("FreSca", 1.0, 1.25, 20)),
+                ("PerpNeg", "PerpNeg has no effect", _node("PerpNeg", prompt("neg1"), 1.0)),
             )
         ),
         Row("the second prompt of DualCFGGuider", "", _dual_cfg, "test_findings.py", "no effect"),
         *(
             Row(
-                f"{name} at {where}", "after SUN",
+                f"{name} at {where}", "both",
                 partial(_cached, node_id, *inputs), "test_findings.py", "changed",
             )
             for name, node_id, where, inputs in (

@@ -43,7 +43,8 @@ def packs_table(runs: Runs) -> str:
     """Return the Markdown table of the packs that were run."""
     lines = ["| pack | commit |", "|---|---|"]
     for pack, (owner, _) in PACKS.items():
-        commits = {version: results[pack]["commit"] for version, results in runs.items() if pack in results}
+        found = {version: results[pack]["commit"] for version, results in runs.items() if pack in results}
+        commits = {version: commit for version, commit in found.items() if commit}  # none if it could not be loaded
         if pack != CORE:
             lines.append(f"| [{pack}](https://github.com/{owner}/{pack}) | {_by_version(commits)} |")
     return "\n".join(lines)

@@ -63,6 +63,13 @@ def _dense_diffusion(onto: ModelPatcher, positive: Conditioning, negative: Condi
     return placed, regional, negative
 
 
+def _regions_attention_mask(onto: ModelPatcher, positive: Conditioning, negative: Conditioning) -> Any:
+    regions = None
+    for name, side in (("pos0", "left"), ("pos1", "right")):
+        (regions,) = call("ETN_DefineRegion", half(side), prompt(name), regions)
+    return call("ETN_AttentionMask", onto, regions)[0], positive, negative
+
+
 def _in_conditioning(way: Way) -> Iterator[Check]:
     yield from acting(way, _prompt_control)
 
@@ -76,5 +83,6 @@ ROWS = {
         Row("COUPLE", "on the prompt", lambda: _in_conditioning(SPEED_UP), "test_regions.py"),
         Row("COUPLE", "on the prompt", lambda: _in_conditioning(NEGATIVE), "test_regions.py", "negative"),
     ],
+    "comfyui-tooling-nodes": in_both_nodes("Regions Attention Mask", _regions_attention_mask, "test_regions.py"),
     "ComfyUI_densediffusion": in_both_nodes("DenseDiffusion", _dense_diffusion, "test_neighbours.py"),
 }

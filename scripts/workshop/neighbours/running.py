@@ -44,7 +44,8 @@ def _keep(result: Result, file: Path) -> None:
 def _run(name: str, packs: Path) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         result, log = Path(folder) / "result.json", Path(folder) / "log"
-        path = os.pathsep.join([str(REPOSITORY / "scripts"), os.environ.get("PYTHONPATH", "")])
+        comfy = Path(os.environ["COMFYUI_PATH"]) / "comfy"  # ComfyUI lets packs import its modules by their bare names
+        path = os.pathsep.join([str(REPOSITORY / "scripts"), os.environ.get("PYTHONPATH", ""), str(comfy)])
         command = [sys.executable, "-m", "workshop.neighbours.one_pack", name, str(packs), str(result)]
         with log.open("wb") as output:
             subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": path})

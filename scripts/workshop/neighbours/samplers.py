@@ -60,16 +60,49 @@ def _detailer(onto: ModelPatcher, negative: Any) -> Tensor:
     )[0]  # fmt: skip
 
 
-def _acting(sampler: Sampler, runs: int = 1) -> Iterator[Check]:
+def _acting(sampler: Sampler, runs: int = 1, evaluations: int = 4) -> Iterator[Check]:
+    """Measure a node that samples `runs` times, each with so many evaluations of one row."""
     start()
     drawn = sampler(sped_up(model()), prompt("neg0"))
     yield Check("findings", len(findings()), most=0)
     yield Check("layers", min((report.acted for report in reports), default=0), LAYERS, LAYERS)
     yield Check("runs", len(reports), runs, runs)
-    yield Check("evaluations", sum(report.evaluations for report in reports), 4 * runs, 4 * runs)
-    yield Check("rows", sum(report.rows for report in reports), 4 * runs, 4 * runs)
+    count = evaluations * runs
+    yield Check("evaluations", sum(report.evaluations for report in reports), count, count)
+    yield Check("rows", sum(report.rows for report in reports), count, count)
     yield Check("SUN", difference(sampler(SPEED_UP.off(model()), prompt("neg0")), drawn), least=ACTS)
     yield Check("negatives", difference(sampler(sped_up(model()), prompt("neg1")), drawn), least=ACTS)
+
+
+def _tiled(strategy: str) -> Sampler:
+    def sample(onto: ModelPatcher, negative: Any) -> Tensor:
+        start()
+        return call(
+            "BNK_TiledKSampler", onto, **COMMON, tile_width=256, tile_height=256, tiling_strategy=strategy,
+            positive=prompt("pos0"), negative=negative, latent_image={"samples": torch.zeros(1, 4, 48, 48)},
+            denoise=1.0,
+        )[0]["samples"]  # fmt: skip
+
+    return sample
+
+
+def _tiny(onto: ModelPatcher, negative: Any) -> Tensor:
+    start()
+    return call(
+        "ttN KSampler_v2", onto, prompt("pos0"), negative, _empty(), None, lora_name="None", lora_strength=1.0,
+        upscale_method="None", **COMMON, image_output="Disabled", save_prefix="", file_type="png",
+        embed_workflow=False, my_unique_id="1",
+    )[3]["samples"]  # fmt: skip
+
+
+def _easy(onto: ModelPatcher, negative: Any) -> Tensor:
+    pipe = {"model": onto, "positive": prompt("pos0"), "negative": negative, "vae": vae(), "clip": None}
+    pipe |= {"samples": _empty(), "images": None, "seed": 0, "loader_settings": {}}
+    start()
+    return call(
+        "easy fullkSampler", pipe, **COMMON, denoise=1.0, image_output="None", link_id=0, save_prefix="",
+        prompt={}, my_unique_id="1",
+    )["result"][5]["samples"]  # fmt: skip
 
 
 def _as_ksampler(sampler: Sampler) -> Iterator[Check]:
@@ -83,6 +116,15 @@ def _guided(guider: comfy.samplers.CFGGuider, onto: ModelPatcher) -> Tensor:
     noise = comfy.sample.prepare_noise(torch.zeros(1, 4, 16, 16), 0)
     start()
     return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, seed=0)
+
+
+def _scheduled_cfg() -> Iterator[Check]:
+    onto = sped_up(model())
+    (guider,) = call("ScheduledCFGGuidance", onto, 6.0, prompt("pos0"), prompt("neg0"), 0.0, 1.0)
+    drawn = _guided(guider, onto)
+    yield Check("rows", reports[-1].rows, 4, 4)
+    alone = draw(sped_up(model()), prompt("pos0"), prompt("neg0"))
+    yield Check("from SUN alone", difference(drawn, alone), most=SAME)
 
 
 def _scheduled_guider(node_id: str, most: float, **inputs: Any) -> Iterator[Check]:
@@ -142,6 +184,13 @@ ROWS = {
     ],
     "ComfyUI-Impact-Pack": [Row("DetailerForEach", "", lambda: _acting(_detailer))],
     "ComfyUI_UltimateSDUpscale": [Row("Ultimate SD Upscale, 4 tiles", "", lambda: _acting(_ultimate_upscale, 4))],
+    "ComfyUI_tinyterraNodes": [Row("tinyKSampler", "", lambda: _as_ksampler(_tiny))],
+    "ComfyUI-Easy-Use": [Row("EasyKSampler (Full)", "", lambda: _as_ksampler(_easy))],
+    "ComfyUI_TiledKSampler": [
+        Row("Tiled KSampler, random", "", lambda: _acting(_tiled("random"), 24, 1)),
+        Row("Tiled KSampler, padded", "", lambda: _acting(_tiled("padded"), 9)),
+    ],
+    "ComfyUI-KJNodes": [Row("ScheduledCFGGuidance", "", _scheduled_cfg, "test_guidance.py")],
     "RES4LYF": [
         Row("ClownsharKSampler at CFG 5.5", "", _clownshark_acts, "test_guidance.py"),
         Row("dpmpp_2m, with this pack loaded", "", _dpmpp_2m_stays, "test_automatic.py"),

@@ -28,8 +28,8 @@ reports: list[Any] = []
 """What SUN reported of the last run; `draw` empties it."""
 
 
-class ReferenceFamily(comfy.supported_models.SD15):
-    """SD1.5 in all but the number of heads."""
+class SD15Reference(comfy.supported_models.SD15):
+    """SD1.5 in all but the number of heads; IC-Light knows the family by this name."""
 
     unet_extra_config = {"num_heads": 4, "num_head_channels": -1}  # noqa: RUF012
 
@@ -53,7 +53,7 @@ def random_weights(module: torch.nn.Module, scale: float = 1.0) -> dict[str, Ten
 
 
 def _patcher(config: dict[str, Any], weights: dict[str, Tensor]) -> ModelPatcher:
-    made = comfy.model_base.BaseModel(ReferenceFamily({**config, "dtype": torch.float32}), device=CPU)
+    made = comfy.model_base.BaseModel(SD15Reference({**config, "dtype": torch.float32}), device=CPU)
     made.diffusion_model.load_state_dict(weights)
     return ModelPatcher(made.eval().requires_grad_(False), CPU, CPU)
 

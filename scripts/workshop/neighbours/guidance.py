@@ -1,0 +1,47 @@
+"""Packs whose functions stand around CFG."""
+
+from functools import partial
+from typing import Any
+
+from .packs import call
+from .rows import Node, Row, in_both_nodes, no_effect, on_model
+from .small_model import NEGATIVE, SPEED_UP
+
+
+def _node(node_id: str, *inputs: Any) -> Node:
+    return on_model(lambda onto: call(node_id, onto, *inputs)[0])
+
+
+def _in_vain(name: str, named: str, node: Node) -> list[Row]:
+    return [
+        Row(
+            f"{name} (SUNNegative)" if way is NEGATIVE else name, "both",
+            partial(no_effect, way, node, f"{named} has no effect", cfg=7.0), "test_guidance.py", "no effect",
+        )
+        for way in (SPEED_UP, NEGATIVE)
+    ]  # fmt: skip
+
+
+FULL = (7.0, 0.95, "Half Cosine Up", 3.0, "Half Cosine Up", 3.0, 4.0, "enable", "MEAN", "AD", 1.0)
+RESCALE = (True, 1000, 7.5, True, "hard", 8, 1000, 5)
+
+ROWS = {
+    "sd-dynamic-thresholding": [
+        *_in_vain(
+            "DynamicThresholdingSimple", "DynamicThresholdingSimpleComfyNode",
+            _node("DynamicThresholdingSimple", 7.0, 1.0),
+        ),
+        *_in_vain("DynamicThresholdingFull", "DynamicThresholdingComfyNode", _node("DynamicThresholdingFull", *FULL)),
+    ],
+    "ComfyUI-AutomaticCFG": [
+        *_in_vain("Automatic CFG", "advancedDynamicCFG", _node("Automatic CFG", True, True)),
+        *_in_vain("Automatic CFG - Negative", "advancedDynamicCFG", _node("Automatic CFG - Negative", True, 1.0)),
+        *_in_vain(
+            "Automatic CFG - Warp Drive", "advancedDynamicCFG", _node("Automatic CFG - Warp Drive", 5.5, 1.0, 1.0)
+        ),
+        *in_both_nodes("Automatic CFG - Post rescale only", _node("Automatic CFG - Post rescale only", *RESCALE)),
+    ],
+    "ComfyUI_essentials": _in_vain(
+        "Guidance Timestepping", "GuidanceTimestepping", _node("GuidanceTimestepping+", 2.0, 0.2, 0.8)
+    ),
+}  # fmt: skip
