@@ -105,7 +105,7 @@ def grid() -> None:
     for y, i in enumerate(rows):
         text = f"{pairs.positives[i]}\n\nnot: {pairs.negatives[i]}"
         draw.multiline_text((GAP, HEADER + y * (SIZE + GAP) + SIZE // 2), wrapped(text), INK, font, anchor="lm")
-    sheet.save(FOLDER / "grid.jpg", quality=85, optimize=True)
+    sheet.save(FOLDER / "grid.jpg", quality=85, optimize=True, progressive=True)
 
 
 def wrapped(text: str, width: int = 34) -> str:

@@ -31,5 +31,5 @@ def make_drawn(names: Iterable[str]) -> None:
             else:
                 picture = comparison(server, models)
             file.parent.mkdir(exist_ok=True)
-            picture.save(file, quality=88, optimize=True)
+            picture.save(file, quality=88, optimize=True, progressive=True)
             print(f"  made: {file.name}")
