@@ -29,7 +29,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packs", type=Path, metavar="DIR", help="folder of clones of the packs")
     parser.add_argument(
-        "--only", action="append", default=[], choices=list(PACKS), help="run this pack; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        choices=list(PACKS),
+        metavar="PACK",
+        help="run this pack alone, by its name in docs/compatibility.md; may be repeated",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--markdown", type=Path, nargs="+", metavar="FILE", help="write the tables of these files")

@@ -4,7 +4,7 @@
 
 The mini family draws with changing workflows, prompts, seeds, sizes and adapters. Some runs are interrupted; before
 others all models are unloaded and the adapters' files written anew. A drawing that comes again must be bit-identical,
-and the server's memory, open files and threads must not grow. The exit status is 1 if one of this fails.
+and the server's memory, open files and threads must not grow. The exit status is 1 if any of this fails.
 """
 
 import argparse
