@@ -68,8 +68,8 @@ def left_by_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
             sun=muted.label,
             node=sampler.node.label,
         )
-        remedies = [set_mode(muted.graph, muted.id, BYPASSED)], edits  # partners share the list of the second
-        return [Finding(text, detail, remedy) for remedy in remedies if remedy]
+        bypassed = Finding(text, detail, [set_mode(muted.graph, muted.id, BYPASSED)])
+        return [bypassed, Finding(text, detail, edits)] if edits else [bypassed]  # apart, since partners share `edits`
     if suns:
         detail = say(
             "{sun} is off, and {node} is still set to {steps} steps at CFG {cfg}. Fix gives it the settings for a run "
