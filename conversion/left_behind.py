@@ -6,10 +6,10 @@ from typing import Any
 
 from .changes import Change, changes_for, edits_for, wanted_values
 from .edits import Edit, Finding, set_mode
-from .graph import BYPASSED, MUTED, Node, Place
-from .models import is_set_to_few_steps
+from .graph import BYPASSED, MUTED, Node, Place, as_dict
+from .models import few_step_nodes, is_set_to_few_steps
 from .negative_prompt import model_refusal, why_it_is_empty
-from .notes import forget, noted, notes_of
+from .notes import NOTES, forget, noted, notes_of
 from .record import Former, bring_back, has_record
 from .rules import NEGATIVE, PLAIN, SPEED_UP, STEPS, SUN_ON_MODEL
 from .samplers import Sampler, Setting
@@ -41,10 +41,12 @@ def left_by_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
     """Return a finding for a sampler that still has SUN's few steps, although SUN is off or gone."""
     suns = _suns_before(sampler, around)
     muted = next((sun for sun in suns if sun.mode == MUTED), None)
-    if muted is None and not _lacks_sun(sampler, around):
+    if not (_lacks_sun(sampler, around) if muted is None else _would_lack_sun(sampler, muted, around)):
         return []
     formers = _former_of_partners(sampler, around)
-    if not _is_set_for_sun(sampler) or not (suns or formers) or (formers and all(map(_is_in_force, formers))):
+    if formers and _are_in_force(sampler, around):
+        return []
+    if not formers and (not suns or _may_need_few_steps(sampler, around)):
         return []
     text = say("SUN is off") if suns else say("SUN is gone")
     steps, cfg = sampler.value("steps"), sampler.value("cfg")
@@ -66,7 +68,8 @@ def left_by_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
             sun=muted.label,
             node=sampler.node.label,
         )
-        return [Finding(text, detail, [set_mode(muted.graph, muted.id, BYPASSED), *edits])]
+        bypassed = Finding(text, detail, [set_mode(muted.graph, muted.id, BYPASSED)])
+        return [bypassed, Finding(text, detail, edits)] if edits else [bypassed]  # apart, since partners share `edits`
     if suns:
         detail = say(
             "{sun} is off, and {node} is still set to {steps} steps at CFG {cfg}. Fix gives it the settings for a run "
@@ -86,22 +89,33 @@ def left_by_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
 def notes_on_delete(around: Surroundings) -> dict[Node, list[Edit]]:
     """Return the notes that each SUN node that was put in by hand leaves on its samplers when it is deleted.
 
-    What they had before is not known, so that they say what a sampler without SUN needs.
+    What they had before is not known, so that they say what a sampler without SUN needs. A node that has a note keeps
+    it: it may say what was there before.
     """
     suns = [node for node in around.workflow.nodes() if node.type in SUN_ON_MODEL and not has_record(node)]
-    behind = {sun: [sampler for sampler in around.fed_by(sun) if _is_set_for_sun(sampler)] for sun in suns}
+    behind = {sun: [sampler for sampler in around.fed_by(sun) if _was_set_for_sun(sampler, around)] for sun in suns}
     groups = {id(group): group for samplers in behind.values() for group in map(around.partners_of, samplers)}
     wanted: dict[Setting, Any] = {}
     for group in groups.values():
-        if not any(_by_notes(sampler, SPEED_UP) for sampler in group):
-            wanted |= wanted_values(group, PLAIN["steps"], PLAIN)
-    changes = changes_for(wanted)
+        wanted |= wanted_values(group, PLAIN["steps"], PLAIN)
+    changes = {setting: change for setting, change in changes_for(wanted).items() if not _has_note(change.node)}
+    hosts = {host.node for change in changes.values() for host in change.hosts}
     notes = {}
     for sun, samplers in behind.items():
         settings = [setting for sampler in samplers for setting in sampler.settings]
         formers = [_as_former(changes[setting]) for setting in settings if setting in changes]
-        notes[sun] = notes_of(formers, SPEED_UP)
+        notes[sun] = notes_of(formers, SPEED_UP, hosts)
     return notes
+
+
+def _was_set_for_sun(sampler: Sampler, around: Surroundings) -> bool:
+    """Tell whether a sampler has few steps, and its model does not need few steps without SUN too."""
+    is_slow = around.lines.of_sampler(sampler)[1].refusal is None and not _may_need_few_steps(sampler, around)
+    return is_slow and _is_set_for_sun(sampler)
+
+
+def _has_note(node: Node) -> bool:
+    return bool(as_dict(node.properties.get(NOTES[SPEED_UP])))
 
 
 def _as_former(change: Change) -> Change:
@@ -184,6 +198,21 @@ def _lacks_sun(sampler: Sampler, around: Surroundings, going: Collection[Node] =
     return is_plain and _is_set_for_sun(sampler) and around.lines.of_sampler(sampler)[1].refusal is None
 
 
+def _would_lack_sun(sampler: Sampler, muted: Node, around: Surroundings) -> bool:
+    """Tell whether a sampler that gets no MODEL from a muted SUN node lacks SUN once that node is bypassed."""
+    line, _ = around.lines.of_sampler(sampler)
+    if line.loaders:
+        return _lacks_sun(sampler, around)
+    above = around.lines.into(muted)[1]
+    needs_none = above.others or above.few_step or few_step_nodes(line)
+    return _is_set_for_sun(sampler) and not needs_none and all(map(is_off, _suns_before(sampler, around)))
+
+
+def _may_need_few_steps(sampler: Sampler, around: Surroundings) -> bool:
+    """Tell whether few steps may be meant for a LoRA on the line, as "Speed up" assumes too."""
+    return around.lines.of_sampler(sampler)[1].suspicion is not None and is_set_to_few_steps(sampler)
+
+
 def _suns_before(sampler: Sampler, around: Surroundings, going: Collection[Node] = ()) -> list[Node]:
     line, _ = around.lines.of_sampler(sampler)
     return [node for node in (*line.ours, *line.lost) if node.type in SUN_ON_MODEL and node not in going]
@@ -228,9 +257,11 @@ def _settings_without_sun(partners: list[Sampler], around: Surroundings, is_sun_
     )
 
 
-def _is_in_force(former: Former) -> bool:
-    """Tell whether a widget has its former value, with no link that would have to come back."""
-    return former.plug is None and former.node.widgets.get(former.widget) == former.value
+@once_per_group
+def _are_in_force(partners: list[Sampler], around: Surroundings) -> bool:
+    """Tell whether all that notes name has its former value, with no link that would have to come back."""
+    formers = (former for partner in partners for former in _by_notes(partner, SPEED_UP))
+    return all(former.plug is None and former.node.widgets.get(former.widget) == former.value for former in formers)
 
 
 def _by_notes(sampler: Sampler, of: str) -> list[Former]:

@@ -209,8 +209,11 @@ def test_a_new_node_gets_the_nearest_free_place(count: int) -> None:
 ADVANCED = ["disable", 0, "fixed", 25, 7.5, "dpmpp_2m", "karras", 0, 10000, "enable"]
 
 
+MODES = {"off": 4, "muted": 2}
+
+
 def partners(count: int, state: str) -> Json:
-    """Draw a row of samplers that go on with each other's noise, sped up, with SUN deleted, off or at 30 steps."""
+    """Draw a row of samplers that go on with each other's noise, with SUN deleted, off, muted or at 30 steps."""
     graph = Graph()
     latent = graph.node("EmptyLatentImage", [512, 512, 1])
     for _ in range(count):
@@ -223,8 +226,8 @@ def partners(count: int, state: str) -> Json:
         return workflow
     for node in workflow["nodes"]:
         node["properties"].pop("sun_restore", None)
-        if node["type"] == "SUNSpeedUp" and state == "off":
-            node["mode"] = 4
+        if node["type"] == "SUNSpeedUp" and state in MODES:
+            node["mode"] = MODES[state]
         if node["type"] == "KSamplerAdvanced" and state == "far":
             node["widgets_values"][3] = 30
     return workflow
@@ -246,7 +249,7 @@ def calls(work: Callable[[], Any]) -> int:
     return count
 
 
-@pytest.mark.parametrize("state", ["deleted", "off", "far"])
+@pytest.mark.parametrize("state", ["deleted", "off", "muted", "far"])
 def test_twice_as_many_partners_take_twice_as_long_to_check_and_to_mend(state: str) -> None:
     """They are changed together, so that what is said of one depends on all the others."""
     few, many = (partners(count, state) for count in (25, 50))

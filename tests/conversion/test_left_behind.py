@@ -139,11 +139,14 @@ def graphs_of(workflow: Json) -> list[Json]:
     return [workflow, *workflow.get("definitions", {}).get("subgraphs", [])]
 
 
-def deleted(workflow: Json) -> Json:
-    """Delete the SUN nodes as the page does."""
+def deleted(workflow: Json, most: int | None = None) -> Json:
+    """Delete the SUN nodes as the page does, or so many of them."""
     here_now = read(workflow)
-    edits = [edit for entry in check(here_now, here(SD15)) for edit in entry["on_delete"]]
-    return apply_to_ui(workflow, [*edits, *take_out([one for one in here_now.nodes() if one.type == SUN])], {})
+    suns = [one for one in here_now.nodes() if one.type == SUN][:most]
+    gone = {(sun.graph.id, sun.id) for sun in suns}
+    found = [entry for entry in check(here_now, here(SD15)) if (entry["graph"], entry["node"]) in gone]
+    edits = [edit for entry in found for edit in entry["on_delete"]]
+    return apply_to_ui(workflow, [*edits, *take_out(suns)], {})
 
 
 @pytest.mark.parametrize("name", WITH_SUN)
@@ -181,6 +184,44 @@ def test_sun_that_was_placed_by_hand_leaves_no_note_that_is_not_needed() -> None
     sped_up, _ = convert("speed_up", load("text_to_image"), None, here(SD15))
     for workflow in (sped_up, placed_by_hand(steps=20)):
         assert [entry["on_delete"] for entry in check(read(workflow), here(SD15)) if entry["on_delete"]] == []
+
+
+def test_partners_whose_suns_of_ones_own_are_deleted_one_by_one_get_the_same_plain_settings() -> None:
+    _, workflow = pair()
+    for one in workflow["nodes"]:
+        one["properties"].pop("sun_restore", None)
+    back, _ = convert("fix", deleted(deleted(workflow, 1)), None, here(SD15))
+    assert [one[3:7] for one in values(back)] == [[25, 7.0, "dpmpp_2m", "karras"]] * 2 and badges(back) == {}
+
+
+def with_lora(workflow: Json, name: str, before: str) -> Json:
+    """Put a LoRA on the MODEL line before the node of the type `before`."""
+    workflow = copy.deepcopy(workflow)
+    target = node(workflow, before)
+    (into,) = (link for link in workflow["links"] if link[3] == target["id"] and link[5] == "MODEL")
+    workflow["nodes"].append(
+        {
+            "id": 70,
+            "type": "LoraLoaderModelOnly",
+            "properties": {},
+            "inputs": [{"name": "model", "type": "MODEL", "link": 900}],
+            "outputs": [{"name": "MODEL", "type": "MODEL", "links": [into[0]]}],
+            "widgets_values": [name, 1.0],
+        }
+    )
+    workflow["links"].append([900, *into[1:3], 70, 0, "MODEL"])
+    into[1:3] = 70, 0
+    return workflow
+
+
+@pytest.mark.parametrize("before", [SUN, "KSampler"])
+def test_few_steps_that_a_lora_needs_are_not_taken_for_those_of_a_sun_that_is_off_or_gone(before: str) -> None:
+    for name in ("lcm-lora-sdv1-5.safetensors", "lightning_style.safetensors"):
+        workflow = with_lora(placed_by_hand(cfg=1.0), name, before)
+        assert badges(off(workflow, SUN)) == badges(deleted(workflow)) == {}
+    muted = with_lora(placed_by_hand(cfg=1.0), "lcm-lora-sdv1-5.safetensors", before)
+    node(muted, SUN)["mode"] = 2
+    assert badges(muted) == {}
 
 
 def test_sampler_that_is_sped_up_after_a_sun_of_ones_own_was_deleted_is_restored_to_plain_settings() -> None:

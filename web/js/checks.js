@@ -41,6 +41,8 @@ async function check() {
   const entries = nodes.some(hasToDoWithSun) ? await findings() : new Map();
   if (turn !== latest) return; // the graph changed meanwhile, so a newer answer will come
   const here = nodes.filter(({ graph }) => graph);
+  let workflow = null;
+  const saved = () => (workflow ??= rootGraph().serialize()); // once, however many SUN nodes ask for it
   const notes = new Map(); // by sampler: what it shows
   const suns = new Map(); // by sampler: the SUN nodes that serve it
   for (const node of here) {
@@ -53,7 +55,7 @@ async function check() {
     const entry = entries.get(key(address(node)));
     noteServed(node, suns.get(key(address(node))) ?? []);
     if (hasFace(node)) {
-      showFindings(node, entry, badgesOfOff.get(node));
+      showFindings(node, entry, badgesOfOff.get(node), saved);
       keepForDeletion(node, entry?.on_delete ?? []);
     } else {
       const note = notes.get(key(address(node))) ?? null;
@@ -64,8 +66,8 @@ async function check() {
   placeNotes();
 }
 
-function showFindings(node, entry, off) {
-  const found = findingsOfRun(node);
+function showFindings(node, entry, off, saved) {
+  const found = findingsOfRun(node, saved);
   const ofSettings = off ?? entry?.badge ?? null;
   const ofRun = found.length && !ofSettings ? { text: word("sun.found"), detail: found.join("\n") } : null;
   showOn(node, {

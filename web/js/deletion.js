@@ -8,7 +8,10 @@ export function keepForDeletion(node, edits) {
   notes.set(node, edits);
 }
 
-/** The page calls onRemoved also when it clears the graph for another one; then the samplers go too. */
+/**
+ * The page calls onRemoved also when it clears the graph for another one, and then the samplers go too; and when it moves
+ * the node into a subgraph, where the notes that it leaves outside say nothing as long as it is on.
+ */
 export function watchDeletion(node) {
   const { onRemoved } = node;
   node.onRemoved = function (...given) {

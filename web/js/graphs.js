@@ -2,6 +2,8 @@
 
 import { app } from "../../../scripts/app.js";
 
+const contents = new WeakMap(); // workflow as saved -> its content
+
 export function rootGraph() {
   return app.rootGraph ?? app.graph;
 }
@@ -36,8 +38,13 @@ export function allNodes() {
   return [root, ...(root.subgraphs?.values() ?? [])].flatMap((graph) => graph.nodes);
 }
 
-/** What a workflow does, as a text to compare: where its nodes stand is left out. */
+/** What a saved workflow does, as a text to compare, made once for each: where its nodes stand is left out. */
 export function contentOf(workflow) {
+  if (!contents.has(workflow)) contents.set(workflow, textOf(workflow));
+  return contents.get(workflow);
+}
+
+function textOf(workflow) {
   const graphs = [workflow, ...(workflow.definitions?.subgraphs ?? [])];
   const nodes = graphs.map((graph) => graph.nodes.map(({ id, type, mode, widgets_values }) => [id, type, mode, widgets_values]));
   return JSON.stringify([nodes, graphs.map(({ links }) => links)]);

@@ -13,12 +13,16 @@ export function sunsServing(node) {
 }
 
 /** Return the nodes before one on its MODEL line, as far as the node's own graph shows the line. */
-export function lineBefore(node, line = new Set()) {
-  for (const [index, slot] of node.inputs.entries()) {
-    const feeder = isOfModel(slot) && node.getInputNode(index);
-    if (!feeder || line.has(feeder)) continue;
-    line.add(feeder);
-    lineBefore(feeder, line);
+export function lineBefore(node) {
+  const [line, waiting] = [new Set(), [node]];
+  while (waiting.length) {
+    const next = waiting.pop();
+    for (const [index, slot] of next.inputs.entries()) {
+      const feeder = isOfModel(slot) && next.getInputNode(index);
+      if (!feeder || line.has(feeder)) continue;
+      line.add(feeder);
+      waiting.push(feeder);
+    }
   }
   return line;
 }

@@ -115,8 +115,10 @@ function valueOf(node, name) {
 function restorablePoints(node) {
   if (node.subgraph) return node.subgraph.nodes.flatMap(restorablePoints);
   if (isRestorable(node)) return [node];
+  const isStart = startingPoints(node).length > 0;
+  if (!isStart && !hasNote(node)) return []; // the page asks for every selected node
   const restorable = allNodes().filter(isRestorable);
-  if (!startingPoints(node).length) return restorable.length && hasNote(node) ? [node] : [];
+  if (!isStart) return restorable.length ? [node] : [];
   const isNear = (one) => isPartOfSampler(node) || isPartOfSampler(one) || mayShareLine(one, node);
   return restorable.some(isNear) ? [node] : [];
 }

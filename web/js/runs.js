@@ -41,7 +41,8 @@ export function listenToRuns(onEnd) {
     running = place ? { key: key(place), since: now } : null;
     if (path) return;
     const found = [...told.values()].filter((run) => run.prompt === prompt && run.found.length);
-    for (const run of found) run.content = contentOfRun(); // at the end, when nodes have taken in what they show
+    const content = found.length ? contentOfRun() : null; // at the end, when nodes have taken in what they show
+    for (const run of found) run.content = content;
     queuedFrom.delete(prompt);
     onEnd();
   });
@@ -121,10 +122,10 @@ export function showRun(node) {
   if (run) showOn(node, { run: inWords(run, !foretellsChanges(node)) });
 }
 
-/** Return what the last run of a node found wrong, until the workflow changes. */
-export function findingsOfRun(node) {
+/** Return what the last run of a node found wrong, until the workflow changes: `saved` returns it as it is now. */
+export function findingsOfRun(node, saved) {
   const run = told.get(runKey(placeOf(node)));
-  return run?.found.length && run.content === contentOf(rootGraph().serialize()) ? run.found : [];
+  return run?.found.length && run.content === contentOf(saved()) ? run.found : [];
 }
 
 /** Keep apart the times of a prompt that runs the graph without SUN. */
