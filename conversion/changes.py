@@ -6,7 +6,7 @@ from typing import Any
 
 from .edits import Edit, disconnect_input, set_widget
 from .graph import Node, Place, Source
-from .rules import DETERMINISTIC, VALUES, Role
+from .rules import COUNTS_ABOVE_CFG, DETERMINISTIC, FEW_STEP_SAMPLERS, PLAIN, VALUES, Role
 from .samplers import Sampler, Setting, consumers_of_primitive
 
 LARGEST_SHARE = 0.6
@@ -51,6 +51,23 @@ def wanted_values(samplers: list[Sampler], steps: int, values: Mapping[Role, Any
             else:
                 wanted[setting] = total if setting.role == "steps" else _offered(setting, values)
     return {setting: value for setting, value in wanted.items() if value is not None}
+
+
+def plain_values(samplers: list[Sampler]) -> dict[Setting, Any]:
+    """Return the value that each setting of these samplers, partners, should have without SUN if no record says it.
+
+    Automatic settings need few steps alone of a sampler: CFG, sampler and scheduler stay, unless they are SUN's own.
+    """
+    wanted = wanted_values(samplers, PLAIN["steps"], PLAIN)
+    return {setting: value for setting, value in wanted.items() if _is_of_sun(setting)}
+
+
+def _is_of_sun(setting: Setting) -> bool:
+    if setting.role in ("steps", "boundary"):
+        return True
+    if setting.role == "cfg":
+        return isinstance(setting.value, (int, float)) and setting.value <= COUNTS_ABOVE_CFG
+    return setting.value in (VALUES[setting.role], *FEW_STEP_SAMPLERS)
 
 
 def _offered(setting: Setting, values: Mapping[Role, Any]) -> Any:

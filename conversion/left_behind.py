@@ -4,14 +4,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from .changes import Change, changes_for, edits_for, wanted_values
+from .changes import Change, changes_for, edits_of, plain_values
 from .edits import Edit, Finding, set_mode
 from .graph import BYPASSED, MUTED, Node, Place, as_dict
 from .models import few_step_nodes, is_set_to_few_steps
 from .negative_prompt import model_refusal, why_it_is_empty
 from .notes import NOTES, forget, noted, notes_of
 from .record import Former, bring_back, has_record
-from .rules import NEGATIVE, PLAIN, SPEED_UP, STEPS, SUN_ON_MODEL
+from .rules import NEGATIVE, SPEED_UP, STEPS, SUN_ON_MODEL
 from .samplers import Sampler, Setting
 from .surroundings import Surroundings, once_per_group
 from .words import say
@@ -97,7 +97,7 @@ def notes_on_delete(around: Surroundings) -> dict[Node, list[Edit]]:
     groups = {id(group): group for samplers in behind.values() for group in map(around.partners_of, samplers)}
     wanted: dict[Setting, Any] = {}
     for group in groups.values():
-        wanted |= wanted_values(group, PLAIN["steps"], PLAIN)
+        wanted |= plain_values(group)
     changes = {setting: change for setting, change in changes_for(wanted).items() if not _has_note(change.node)}
     hosts = {host.node for change in changes.values() for host in change.hosts}
     notes = {}
@@ -251,7 +251,7 @@ def _settings_without_sun(partners: list[Sampler], around: Surroundings, is_sun_
     """
     formers = [former for partner in partners for former in _by_notes(partner, SPEED_UP)]
     if not formers:
-        return edits_for([partners], PLAIN["steps"], PLAIN, PLAIN)
+        return edits_of(changes_for(plain_values(partners)).values())
     return (
         [edit for former in formers for edit in bring_back(former)] if is_sun_there else _edits_back(formers, SPEED_UP)
     )

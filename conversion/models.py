@@ -8,6 +8,7 @@ from .graph import Graph, Node, Source, Workflow, on_one_line
 from .model_line import ModelLine, ModelLines
 from .pack_samplers import Definitions
 from .rules import (
+    FEW_STEP_SAMPLERS,
     NEGATIVE,
     NEIGHBOURS,
     OTHER_NODES,
@@ -317,7 +318,7 @@ def is_set_to_few_steps(sampler: Sampler) -> bool:
     steps, cfg = sampler.value("steps"), sampler.value("cfg")
     is_low = isinstance(cfg, (int, float)) and cfg <= LOW_CFG
     is_short = isinstance(steps, int) and steps <= SHORT
-    return sampler.value("sampler") in ("lcm", "tcd") or (is_low and is_short)
+    return sampler.value("sampler") in FEW_STEP_SAMPLERS or (is_low and is_short)
 
 
 def _has_unknown_cut(sampler: Sampler) -> bool:

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from .changes import changes_for, edits_of, wanted_values
+from .changes import changes_for, edits_of, plain_values
 from .edits import Edit
 from .findings import FROM_SAMPLER
 from .graph import ConversionError, Graph, Node, NodeId, Place, Source, Workflow, as_dict
@@ -11,7 +11,7 @@ from .left_behind import is_off
 from .models import Installed, Lines
 from .plan import read
 from .restore import by_notes, read_records, take_out, undo
-from .rules import GET_NODE, PLAIN, PRIMITIVES, SUN_ON_MODEL
+from .rules import GET_NODE, PRIMITIVES, SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
 from .surroundings import Surroundings
 from .ui_edits import apply_to_ui
@@ -24,8 +24,8 @@ Widgets = set[tuple[str | None, NodeId, str]]
 def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Return a workflow and its prompt, as the page sends both, without SUN, and the samplers' settings in words.
 
-    A sampler gets the settings from before "Speed up with SUN"; one whose settings were not recorded gets PLAIN. The
-    prompt keeps its seeds. Raises ConversionError if there is no SUN, or a node cannot run without it.
+    A sampler gets the settings from before "Speed up with SUN", or plain ones if these were not recorded. The prompt
+    keeps its seeds. Raises ConversionError if there is no SUN, or a node cannot run without it.
     """
     workflow = read(data, installed.definitions)
     sped_up = [node for node in workflow.nodes() if node.type in SUN_ON_MODEL and node.is_active]
@@ -63,8 +63,7 @@ def _take_out_the_rest(around: Surroundings) -> list[Edit]:
     samplers = _behind([sun for sun in suns if sun.is_active], around)
     wanted: dict[Setting, Any] = {}
     for group in grouped([sampler for sampler in samplers if sampler.node.problem is None], around.workflow):
-        for setting, value in wanted_values(group, PLAIN["steps"]).items():
-            wanted[setting] = value if setting.role in ("steps", "boundary") else PLAIN[setting.role]
+        wanted |= plain_values(group)
     return [*edits_of(changes_for(wanted).values()), *take_out(suns)]
 
 

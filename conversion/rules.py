@@ -81,6 +81,8 @@ UNEVEN_SCHEDULES: frozenset[str] = frozenset(RULES["uneven_schedules"])
 """Nodes that make such schedules."""
 PROMPTS = SECTIONS["prompts"]
 DETERMINISTIC: tuple[str, ...] = tuple(RULES["deterministic"])
+FEW_STEP_SAMPLERS = ("lcm", "tcd")
+"""Samplers that are for few-step models alone."""
 
 
 @dataclass(frozen=True)

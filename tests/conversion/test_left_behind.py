@@ -131,7 +131,7 @@ def placed_by_hand(name: str = "text_to_image", **settings: Any) -> Json:
     for one in (one for graph in graphs_of(workflow) for one in graph["nodes"]):
         one.get("properties", {}).pop("sun_restore", None)
         for setting, value in settings.items() if one["type"] == "KSampler" else ():
-            one["widgets_values"][["steps", "cfg"].index(setting) + 2] = value
+            one["widgets_values"][["steps", "cfg", "sampler", "scheduler"].index(setting) + 2] = value
     return workflow
 
 
@@ -178,6 +178,12 @@ def test_sun_that_was_placed_by_hand_is_told_when_it_is_off_whatever_the_cfg() -
     assert badges(workflow) == {}
     found = badges(off(workflow, SUN))
     assert len(found) == 2 and {badge["text"] for badge in found.values()} == {"SUN is off"}
+
+
+def test_settings_that_sun_only_overrides_for_the_run_stay_as_the_artist_set_them() -> None:
+    workflow = placed_by_hand(cfg=6.0, sampler="euler_ancestral", scheduler="normal")
+    for left in (off(workflow, SUN), deleted(workflow)):
+        assert values(convert("fix", left, None, here(SD15))[0])[0][2:6] == [25, 6.0, "euler_ancestral", "normal"]
 
 
 def test_sun_that_was_placed_by_hand_leaves_no_note_that_is_not_needed() -> None:

@@ -57,6 +57,14 @@ def test_settings_that_nobody_recorded_are_the_usual_ones() -> None:
     assert "25 steps, CFG 7" in said
 
 
+def test_settings_that_sun_only_overrides_for_the_run_stay() -> None:
+    workflow = sped_up()
+    node(workflow, "SUNSpeedUp")["properties"] = {}
+    node(workflow, "KSampler")["widgets_values"][2:6] = [4, 6.0, "euler_ancestral", "normal"]
+    plain, _, _ = without_sun(workflow, prompt_of("5", "8", ["1", 0]), here(SD15))
+    assert node(plain, "KSampler")["widgets_values"][2:6] == [25, 6.0, "euler_ancestral", "normal"]
+
+
 @pytest.mark.parametrize(
     ("name", "former"), [("subgraph_with_the_sampler", (25, 7.5)), ("subgraph_with_promoted_settings", (30, 6.5))]
 )
