@@ -67,14 +67,16 @@ def test_sun_that_is_off_names_the_sampler_that_it_leaves_at_few_steps(page: Can
     badge = page.face(sped_up).locator(".sun-badge")
     page.select(sped_up)
     page.press("Control", "b")
-    expect(badge).to_contain_text("KSampler still has 4 steps, not 25 as before")
+    expect(badge).to_contain_text(f"KSampler (#{SAMPLER}) is still set to 4 steps at CFG 1")
     page.press("Control", "b")
     expect(badge).to_have_count(0)
     page.set_value(sped_up, "strength", 0)
     expect(badge).to_contain_text("SUN is off")
-    badge.get_by_role("button", name="Restore").click()
-    page.page.wait_for_function("!app.graph.nodes.some((node) => node.type === 'SUNSpeedUp')")
+    badge.get_by_role("button", name="Fix").click()
+    expect(badge).to_have_count(0)
     assert page.values(SAMPLER)["steps"] == 25
+    page.set_value(sped_up, "strength", 1)
+    expect(badge).to_contain_text("25 steps")
 
 
 def test_badge_goes_however_soon_sun_is_on_again(page: CanvasPage, sped_up: int) -> None:

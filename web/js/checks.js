@@ -7,7 +7,7 @@ import { hasFace, showOn } from "./faces.js";
 import { address, allNodes, rootGraph } from "./graphs.js";
 import { noteServed } from "./lines.js";
 import { placeNotes, showNotes } from "./notes.js";
-import { badgeOfOff, isOff } from "./off.js";
+import { isOff } from "./off.js";
 import { hasNote, noteLeftBehind } from "./restorable.js";
 import { findingsOfRun, plainRun, runWithoutSun, showRun } from "./runs.js";
 import { ask } from "./server.js";
@@ -37,7 +37,6 @@ async function check() {
   const turn = ++latest;
   const nodes = allNodes();
   switches = switchesOf(nodes.filter(hasFace));
-  const badgesOfOff = new Map(nodes.filter(hasFace).map((node) => [node, badgeOfOff(node)]));
   const entries = nodes.some(hasToDoWithSun) ? await findings() : new Map();
   if (turn !== latest) return; // the graph changed meanwhile, so a newer answer will come
   const here = nodes.filter(({ graph }) => graph);
@@ -55,7 +54,7 @@ async function check() {
     const entry = entries.get(key(address(node)));
     noteServed(node, suns.get(key(address(node))) ?? []);
     if (hasFace(node)) {
-      showFindings(node, entry, badgesOfOff.get(node), saved);
+      showFindings(node, entry, saved);
       keepForDeletion(node, entry?.on_delete ?? []);
     } else {
       const note = notes.get(key(address(node))) ?? null;
@@ -66,9 +65,9 @@ async function check() {
   placeNotes();
 }
 
-function showFindings(node, entry, off, saved) {
+function showFindings(node, entry, saved) {
   const found = findingsOfRun(node, saved);
-  const ofSettings = off ?? entry?.badge ?? null;
+  const ofSettings = entry?.badge ?? null;
   const ofRun = found.length && !ofSettings ? { text: word("sun.found"), detail: found.join("\n") } : null;
   showOn(node, {
     lines: entry?.face ?? [],
@@ -76,7 +75,7 @@ function showFindings(node, entry, off, saved) {
     plain: [...(entry?.plain ?? []).flatMap(plainRun), ...(entry?.samplers ?? []).flatMap(runWithoutSun)],
     badge: showsBadges() ? (ofSettings ?? ofRun) : null,
     missing: isMissing(node) ? files.released : null,
-    onFix: () => convert(off ? "restore" : "fix", [address(node)]),
+    onFix: () => convert("fix", [address(node)]),
   });
   showRun(node);
 }

@@ -90,7 +90,7 @@ export function foretellsChanges(node) {
 }
 
 /**
- * Show what changed of {lines, output, run, found: lines, plain: lines, badge: {text, detail, fix, restore}, missing: the
+ * Show what changed of {lines, output, run, found: lines, plain: lines, badge: {text, detail, fix}, missing: the
  * adapter to download, onFix}.
  */
 export function showOn(node, changed) {
@@ -113,10 +113,10 @@ function takePlace(node, element) {
 function remedy(badge, onFix, missing) {
   const line = box("sun-badge");
   line.append(box("sun-short", badge.text), box("sun-detail", badge.detail));
-  if (badge.fix || badge.restore) {
+  if (badge.fix) {
     const button = document.createElement("button");
     button.className = "sun-fix";
-    button.textContent = word(badge.restore ? "sun.restoreShort" : "sun.fix");
+    button.textContent = word("sun.fix");
     button.addEventListener("click", onFix);
     line.append(button);
   }
