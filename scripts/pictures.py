@@ -24,8 +24,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    chosen = arguments()
+def main(chosen: argparse.Namespace) -> int:
     # These need ComfyUI's own packages.
     from workshop.pictures.drawn_pictures import DRAWN, make_drawn
     from workshop.pictures.page_pictures import PICTURES, take_screenshots
@@ -44,5 +43,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    chosen = arguments()
     needed = (environment.test_tools, environment.training_packages, environment.evidence_packages)
-    sys.exit(environment.run(main, *needed))
+    sys.exit(environment.run(lambda: main(chosen), *needed))

@@ -163,6 +163,7 @@ class SunHooks:
 
         def predict_noise(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
             before = measures.evaluations
+            measures.layers_run.append([])
             prediction = executor(*args, **kwargs)
             measures.predictions += 1
             measures.skipped += measures.evaluations == before

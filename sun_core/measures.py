@@ -67,8 +67,8 @@ class Measures:
     """Evaluations in which SUN was to act and which were recorded."""
     acted: set[int] = field(default_factory=set)
     """Layers in which SUN acted."""
-    layers_run: list[int] = field(default_factory=list)
-    """How many layers each of these evaluations ran."""
+    layers_run: list[list[int]] = field(default_factory=lambda: [[]])
+    """How many layers each of these evaluations ran, prediction by prediction."""
 
     def add(self, record: ForwardRecord, is_sun: bool) -> None:
         """Count what happened in an evaluation; `is_sun` says whether SUN was to act in it."""
@@ -78,7 +78,7 @@ class Measures:
             self.unplaced.add(record.unplaced)
         if is_sun and record.entered:
             self.sun_forwards += 1
-            self.layers_run.append(len(record.called))
+            self.layers_run[-1].append(len(record.called))
 
     def findings(self, *, automatic: bool, caches: str = "") -> list[str]:
         """Return the sentences for the artist; `caches` names what may have answered for the U-Net."""
@@ -177,8 +177,11 @@ class Measures:
         )
 
     def _partly_run(self, caches: str) -> str | None:
-        most = max(self.layers_run, default=0)
-        parts = sum(count < most for count in self.layers_run)
+        # skip-layer guidance leaves layers out too, in a second evaluation beside a whole one
+        most_of_each = [max(counts, default=0) for counts in self.layers_run]
+        parts = sum(
+            len(counts) for counts, most in zip(self.layers_run, most_of_each, strict=True) if most < max(most_of_each)
+        )
         if not parts:
             return None
         return Text(

@@ -2,6 +2,7 @@
 
 from unittest import mock
 
+import comfy.samplers
 import pytest
 import torch
 from sun_pack.sun_core.apply import SunSettings, apply_sun
@@ -90,6 +91,24 @@ def test_evaluations_that_a_cache_cuts_short_are_found(sun, sample, reports, cou
     (finding,) = reports[0].findings
     assert f"answered for a part of the model in {count} of 4 evaluations" in finding
     assert "on the MODEL (test_evaluations_that" in finding
+
+
+def test_guidance_that_evaluates_the_model_again_without_some_layers_is_no_cache(sun, sample, reports):
+    """As skip-layer guidance does it: the whole model is evaluated too."""
+
+    unet = sun.model.diffusion_model
+
+    def guide(args):
+        with mock.patch.object(unet, "middle_block", None):
+            (cut,) = comfy.samplers.calc_cond_batch(
+                args["model"], [args["cond"]], args["input"], args["sigma"], args["model_options"]
+            )
+        return args["denoised"] + (args["cond_denoised"] - cut)
+
+    patched = sun.clone()
+    patched.set_model_sampler_post_cfg_function(guide)
+    sample(patched)
+    assert reports[0].evaluations == 8 and not reports[0].findings
 
 
 def test_node_that_evaluates_the_unet_without_sun_is_found(sun, model, sample, reports):
