@@ -188,7 +188,7 @@ class Measures:
             "A cache on the MODEL{cache} answered for a part of the model in {count} of {evaluations} evaluations; "
             "remove it, because so few steps leave none to skip.",
             count=parts,
-            evaluations=self.evaluations,
+            evaluations=self.sun_forwards,
             cache=Text(" ({names})", names=caches) if caches else "",
         )
 

@@ -76,9 +76,10 @@ def with_first_wrapper(model_options: dict[str, Any], kind: str, wrapper: Callab
 
 def caches(model_options: dict[str, Any]) -> str:
     """Name what other packs put around the U-Net and may answer for it: wrappers, or a function of the old kind."""
-    wrappers = model_options["transformer_options"]["wrappers"]
+    wrappers = model_options["transformer_options"].get("wrappers", {})
     kinds = (WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
     keys = {key: None for kind in kinds for key in wrappers.get(kind, {})}
     names = [str(key) for key in keys if key not in (None, SUN, IDLE, COMPILE_KEY)]
-    function = model_options.get("model_function_wrapper")
-    return ", ".join(names or ([name_of(function)] if function is not None else []))
+    if (function := model_options.get("model_function_wrapper")) is not None:
+        names.append(name_of(function))
+    return ", ".join(names)
