@@ -62,10 +62,15 @@ def reference() -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def reference_model(reference, new_model):
+def reference_weights():
+    """Those of the file: a LoRA of an earlier test can still be on those of a MODEL."""
+    return {key: weight.float() for key, weight in load_file(REFERENCE / "unet_ldm_fp16.safetensors").items()}
+
+
+@pytest.fixture(scope="session")
+def reference_model(reference, reference_weights, new_model):
     model = new_model(reference.unet_config)
-    weights = load_file(REFERENCE / "unet_ldm_fp16.safetensors")
-    model.model.diffusion_model.load_state_dict({key: weight.float() for key, weight in weights.items()})
+    model.model.diffusion_model.load_state_dict(reference_weights)
     return model
 
 

@@ -218,9 +218,11 @@ def test_adapter_file_of_every_dtype(tmp_path, model, adapter, sample, differenc
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 5e-2), (torch.float16, 1e-2)])
-def test_unet_of_half_precision(new_model, model, adapter, sample, reference, difference, dtype, tolerance):
+def test_unet_of_half_precision(
+    new_model, model, adapter, sample, reference, reference_weights, difference, dtype, tolerance
+):
     half = new_model(reference.unet_config, dtype=dtype)
-    half.model.diffusion_model.load_state_dict(model.model.diffusion_model.state_dict())
+    half.model.diffusion_model.load_state_dict(reference_weights)
     out = sample(apply_sun(half, adapter, SunSettings()))
     assert difference(out, sample(apply_sun(model, adapter, SunSettings()))) < tolerance
     assert difference(out, sample(half)) > 3 * tolerance, "SUN makes more of a difference than the precision"

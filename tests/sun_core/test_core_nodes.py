@@ -26,12 +26,11 @@ def call(node, *args):
 
 
 @pytest.fixture(scope="module")
-def other_model(reference_model, new_model, reference):
+def other_model(reference_weights, new_model, reference):
     """Another checkpoint of the same family."""
     other = new_model(reference.unet_config)
-    weights = reference_model.model.diffusion_model.state_dict()
     generator = torch.Generator().manual_seed(0)
-    changed = {key: w * (1 + 0.1 * torch.randn(w.shape, generator=generator)) for key, w in weights.items()}
+    changed = {key: w * (1 + 0.1 * torch.randn(w.shape, generator=generator)) for key, w in reference_weights.items()}
     other.model.diffusion_model.load_state_dict(changed)
     return other
 
@@ -79,18 +78,19 @@ def test_every_way_to_compute_attention_gives_the_same_picture(
     assert difference(sample(sun), expected) < 1e-4
 
 
-def test_weights_of_8_bits_are_computed_as_they_are(model, adapter, new_model, reference, sample, difference):
+def test_weights_of_8_bits_are_computed_as_they_are(
+    model, adapter, new_model, reference, reference_weights, sample, difference
+):
     """Equal to the same rounded weights in 32 bits."""
 
     class SmallWeights(type(model.model.model_config)):
         manual_cast_dtype = torch.float32
 
-    weights = model.model.diffusion_model.state_dict()
     small = new_model(reference.unet_config, SmallWeights, torch.float8_e4m3fn)
-    small.model.diffusion_model.load_state_dict(weights)
+    small.model.diffusion_model.load_state_dict(reference_weights)
     rounded = new_model(reference.unet_config)
     rounded.model.diffusion_model.load_state_dict(
-        {key: weight.to(torch.float8_e4m3fn).float() for key, weight in weights.items()}
+        {key: weight.to(torch.float8_e4m3fn).float() for key, weight in reference_weights.items()}
     )
     expected = sample(apply_sun(rounded, adapter, SunSettings()))
     assert difference(sample(apply_sun(small, adapter, SunSettings())), expected) < 1e-4
@@ -167,24 +167,25 @@ def test_control_net_steers_sun_and_is_not_changed_by_it(
         hook.remove()
 
 
-def with_nine_channels(model, new_model, reference, more):
+def with_nine_channels(weights, new_model, reference, more):
     """The reference U-Net for inpainting; `more` are the first layer's weights for mask and masked picture."""
     wide = new_model(reference.unet_config | {"in_channels": 9})
-    weights = dict(model.model.diffusion_model.state_dict())
     first = "input_blocks.0.0.weight"
-    weights[first] = torch.cat([weights[first], more.expand(len(weights[first]), 5, 3, 3)], dim=1)
-    wide.model.diffusion_model.load_state_dict(weights)
+    more = more.expand(len(weights[first]), 5, 3, 3)
+    wide.model.diffusion_model.load_state_dict({**weights, first: torch.cat([weights[first], more], dim=1)})
     wide.model.set_inpaint()
     return wide
 
 
 def test_inpainting_models_of_nine_channels_are_guided_as_those_of_four(
-    model, sun, new_model, reference, sample, conditioning, difference
+    model, sun, new_model, reference, reference_weights, sample, conditioning, difference
 ):
     """A U-Net that reads nothing of the five channels draws as that of four; one that does draws something else."""
     beside = {"concat_latent_image": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))}
     conds = {"positive": conditioning("pos0", **beside), "negative": conditioning("neg0", **beside)}
-    blind, seeing = (with_nine_channels(model, new_model, reference, torch.tensor(more)) for more in (0.0, 0.1))
+    blind, seeing = (
+        with_nine_channels(reference_weights, new_model, reference, torch.tensor(more)) for more in (0.0, 0.1)
+    )
     assert difference(sample(sun(blind), **conds), sample(sun(model))) < 1e-5
     found = sample(sun(seeing), **conds)
     assert difference(sample(seeing, **conds), found) > 0.05, "SUN works"
