@@ -45,6 +45,8 @@ def test_from_the_mouse_to_the_picture_and_back(page: CanvasPage, plain: dict, f
 
     saved = page.save(f"sped up {drawn_by}")
     page.reopen(f"sped up {drawn_by}")
+    expect(face).to_contain_text("4 steps, automatic")  # the server's answer can make the node taller
+    page.settle()
     assert content(page.graph()) == content(saved)
     page.select(SAMPLER)
     page.page.locator(".pi-replay").first.click()
