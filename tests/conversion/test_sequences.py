@@ -17,7 +17,8 @@ from sun_pack.conversion.ui_edits import apply_to_ui
 from .compare import canonical
 from .test_corpus import load
 from .test_findings import SD15, here
-from .test_left_behind import SUN, WITH_SUN, Json, badges, graphs_of, placed_by_hand
+from .test_left_behind import SUN, Json, badges
+from .test_put_in_by_hand import WITH_SUN, graphs_of, placed_by_hand
 
 SEQUENCES = int(os.environ.get("SUN_TEST_SEQUENCES", "1"))
 CLICKS = ("speed_up", "negative", "fix", "restore", "steps_2", "steps_6")

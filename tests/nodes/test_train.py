@@ -280,9 +280,7 @@ def test_what_could_not_be_saved_is_english_in_the_log_and_the_pages_language_on
     assert re.search("已学到的内容无法保存（适配器没有保存：.*学习率重新训练。）", language.in_page_language(told[0]))
 
 
-@pytest.mark.parametrize(
-    "prefix", ["../mine", "/tmp/mine", "", ".hidden", "a\\b", "sub/mine", "a" * 300, "\ud800", "\0"]
-)
+@pytest.mark.parametrize("prefix", ["../mine", "/mine", "", ".hidden", "a\\b", "sub/mine", "a" * 300, "\ud800", "\0"])
 def test_an_invalid_file_name_is_refused(mini, folder, prefix):
     adapter = SunAdapter.for_unet(mini[0].model.diffusion_model)
     with pytest.raises(SunError, match=r"cannot be a file's name|is too long"):
