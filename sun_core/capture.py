@@ -1,8 +1,7 @@
 """Replays the U-Net's forward as a CUDA graph: a fast GPU finishes 1,500 kernels sooner than the host starts them.
 
 A forward is captured in the second run that needs it, kept per shape on the patched MODEL, and compared with an eager
-one at two steps before it is trusted. Inputs, keys and values are copied into buffers that the graph reads. Weights
-are read where they lie: a graph is used only while they lie where they did.
+one at two steps before it is trusted. graphs.py has the graphs; here is when one may be captured and replayed.
 
 Whatever is not known to be safe runs eagerly, and says why: the same picture, later.
 """
@@ -10,9 +9,7 @@ Whatever is not known to be safe runs eagerly, and says why: the same picture, l
 import logging
 import traceback
 import weakref
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Hashable
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -25,16 +22,20 @@ from torch import Tensor
 
 from .attention_patch import SunAttention
 from .forward import SunForward
+from .graphs import (
+    CapturedForward,
+    Captures,
+    Evaluation,
+    Inputs,
+    check_no_capture_failed,
+    free_graphs_of_unloaded_models,
+)
 from .resident_weights import CannotCapture, ResidentWeights, pinned, resident_weights
 
 COMPILE_KEY = "torch.compile"
 """The APPLY_MODEL wrapper of ComfyUI's TorchCompileModel."""
-MOST_GRAPHS = 4
-"""Graphs that one MODEL keeps; together they hold the memory of the largest forward."""
 SPARE_MEMORY = 2**30
 """Bytes that must stay free beside a graph."""
-CHECKS = 2
-"""Steps at which a new graph is compared with an eager forward."""
 
 _CORE = (
     (openaimodel.UNetModel, "forward"),
@@ -51,172 +52,6 @@ _CORE = (
 """What a U-Net's forward is made of. Packs put functions of their own in these places, at any time."""
 _AT_IMPORT = tuple(getattr(owner, name, None) for owner, name in _CORE)
 
-_failed: list[torch.cuda.CUDAGraph] = []
-"""Graphs whose capture failed. After one, nothing is captured in this process: CUDA's state is not sure."""
-
-Inputs = dict[str, Tensor | None]
-"""What the U-Net is given, by name."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation of the U-Net that a run asks for."""
-
-    unet: Callable[[Inputs, dict[str, Any]], Tensor]
-    """Evaluates the U-Net eagerly: inputs, transformer_options -> prediction."""
-    inputs: Inputs
-    options: dict[str, Any]
-    """The transformer_options, which hold `sun` under `key`."""
-    sun: SunForward
-    key: str
-
-    def eager(self) -> Tensor:
-        """Evaluate without a graph."""
-        return self.unet(self.inputs, self.options)
-
-
-class CapturedForward:
-    """One forward of the U-Net as a CUDA graph, with the buffers that it reads and writes."""
-
-    def __init__(
-        self, evaluation: Evaluation, weights: ResidentWeights, signature: bytes, eager: Tensor, place: "GraphPlace"
-    ):
-        """Capture an evaluation, which has just given `eager`; `signature` is of the pages that `weights` lie in."""
-        self.weights, self.signature = weights, signature
-        self.inputs = {name: None if tensor is None else tensor.clone() for name, tensor in evaluation.inputs.items()}
-        self.sun_tensors = [tensor.clone() for tensor in evaluation.sun.tensors()]
-        own = {**evaluation.options, evaluation.key: evaluation.sun.with_tensors(iter(self.sun_tensors))}
-        self.output = torch.empty_like(eager)
-        self.graph = torch.cuda.CUDAGraph()
-        self.small = weights.copy_small()
-        stream = torch.cuda.current_stream(eager.device)
-        try:
-            with (
-                weights.replaced_small(self.small),
-                torch.cuda.graph(self.graph, place.pool, place.stream, capture_error_mode="thread_local"),
-            ):
-                reserved = torch.cuda.memory_reserved(eager.device)
-                self.output.copy_(evaluation.unet(self.inputs, own))
-        except Exception:
-            torch.cuda.set_stream(stream)  # an invalid capture ends without giving the stream back
-            _failed.append(self.graph)
-            raise
-        self.bytes = max(0, torch.cuda.memory_reserved(eager.device) - reserved)
-        """Memory that the graph added to its pool; ComfyUI takes it for free."""
-        self.checks_left = CHECKS
-        self._loaded: Callable[[], SunForward | None] = lambda: None
-
-    def take_small_weights(self, weights: ResidentWeights) -> None:
-        """Copy the small weights to where the graph reads them."""
-        torch._foreach_copy_(self.small, weights.small_tensors())
-
-    def replay(self, inputs: Inputs, sun: SunForward) -> Tensor:
-        """Evaluate with other inputs, and with other keys and values if the run is another one."""
-        for name, own in self.inputs.items():
-            if own is not None:
-                own.copy_(inputs[name])  # type: ignore[arg-type]
-        if self._loaded() is not sun:
-            torch._foreach_copy_(self.sun_tensors, sun.tensors())
-            self._loaded = weakref.ref(sun)
-        self.graph.replay()
-        return self.output.clone()
-
-    def free(self) -> None:
-        """Give the graph's memory back."""
-        self.graph.reset()
-
-
-@dataclass
-class GraphPlace:
-    """Where the next graph of a MODEL is captured."""
-
-    pool: Any
-    """torch's handle of the memory pool of the MODEL's other graphs, None if it has none. They are replayed one after
-    the other, and nothing in it is read after a replay, so that they can use the same memory."""
-    stream: torch.cuda.Stream
-
-
-_idle_streams: dict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
-"""Streams whose MODEL has no graphs any more.
-
-cuBLAS has one workspace per stream. A graph keeps its address, and newer versions of torch free it with any graph that
-was captured on that stream. So the graphs of a MODEL have a stream of their own: their workspace then lies in their own
-pool, which lasts as long as one of them.
-"""
-
-_with_graphs: weakref.WeakSet["Captures"] = weakref.WeakSet()
-"""The captures that have graphs."""
-
-
-@dataclass(eq=False)
-class Captures:
-    """The captured forwards of one patched MODEL; its clones share them."""
-
-    kept: OrderedDict[Hashable, CapturedForward] = field(default_factory=OrderedDict)
-    seen: set[Hashable] = field(default_factory=set)
-    """What earlier runs needed: a forward that one run needs once is not worth a graph."""
-    unfit: dict[Hashable, str] = field(default_factory=dict)
-    """Why a forward is not captured again."""
-    layouts: dict[Hashable, int] = field(default_factory=dict)
-    """A number for each layout of keys and values."""
-    base_model: Callable[[], Any] = lambda: None
-    """Gives the BaseModel whose weights the graphs read, None once it is gone."""
-    bytes: int = 0
-    """Memory of the pool."""
-    _stream: torch.cuda.Stream | None = None
-    _give_stream_back: Callable[[], Any] = lambda: None
-
-    def __deepcopy__(self, memo: dict) -> "Captures":
-        """Stay the same in copies of a run's options."""
-        return self
-
-    def place(self, device: torch.device) -> GraphPlace:
-        """Return where the next graph is to be captured."""
-        if self._stream is None:
-            idle = _idle_streams[device]
-            self._stream = idle.pop() if idle else torch.cuda.Stream(device)
-            self._give_stream_back = weakref.finalize(self, idle.append, self._stream)
-        return GraphPlace(next((captured.graph.pool() for captured in self.kept.values()), None), self._stream)
-
-    def clear(self) -> None:
-        """Free all graphs."""
-        for key in list(self.kept):
-            self.drop(key)
-
-    def keep(self, key: Hashable, captured: CapturedForward) -> None:
-        """Keep a graph, and free the one that was used longest ago if there are too many."""
-        self.kept[key] = captured
-        self.bytes += captured.bytes
-        _with_graphs.add(self)
-        while len(self.kept) > MOST_GRAPHS:
-            self.drop(next(iter(self.kept)))
-
-    def drop(self, key: Hashable) -> None:
-        """Free one graph, if it is there; the pool goes with the last one."""
-        captured = self.kept.pop(key, None)
-        if captured is None:
-            return
-        captured.free()
-        if not self.kept:
-            _with_graphs.discard(self)
-            self._give_stream_back()
-            self._stream, self.bytes = None, 0
-
-
-def free_graphs(base_model: Any) -> None:
-    """Free all graphs that read the weights of `base_model`, whichever of its clones has them."""
-    for captures in list(_with_graphs):
-        if captures.base_model() is base_model:
-            captures.clear()
-
-
-def free_graphs_of_unloaded_models() -> None:
-    """Free all graphs whose model ComfyUI has pushed out, which it tells the clone alone that it had loaded last."""
-    loaded = [entry.model.model for entry in comfy.model_management.current_loaded_models if entry.model is not None]
-    for captures in list(_with_graphs):
-        if not any(captures.base_model() is base_model for base_model in loaded):
-            captures.clear()
-
 
 def check_device(device: torch.device) -> None:
     """Raise CannotCapture unless graphs can be captured on a device, with the memory allocator that is on."""
@@ -224,12 +59,6 @@ def check_device(device: torch.device) -> None:
         raise CannotCapture("the device is not an NVIDIA GPU")
     if torch.cuda.get_allocator_backend() != "native":
         raise CannotCapture("the cudaMallocAsync allocator is on; start ComfyUI with --disable-cuda-malloc")
-
-
-def _check_no_capture_failed() -> None:
-    """Raise CannotCapture if a capture failed in this process."""
-    if _failed:
-        raise CannotCapture("a capture failed before; restart ComfyUI to try again")
 
 
 class Replays:
@@ -272,7 +101,7 @@ class Replays:
             raise CannotCapture("capture is off in the settings")
         if model.get_additional_models_with_key("multigpu"):
             raise CannotCapture("several GPUs share the run")
-        _check_no_capture_failed()
+        check_no_capture_failed()
         unet = model.model.diffusion_model
         now = [getattr(owner, name, None) for owner, name in _CORE]
         if type(unet) is not openaimodel.UNetModel or any(
@@ -364,7 +193,7 @@ class Replays:
         if self._have_moved:  # the next run captures, if its weights stay
             return eager
         try:
-            _check_no_capture_failed()  # in an earlier step of this run
+            check_no_capture_failed()  # in an earlier step of this run
             if self._free_memory() < 2 * self._memory(evaluation.inputs) + SPARE_MEMORY:
                 raise CannotCapture("there is little memory")
             self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from .attention_patch import FORWARD_KEY, install, record_contexts
 from .branches import SUN
-from .capture import Captures, Evaluation, Inputs, Replays, free_graphs
+from .capture import Replays
 from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
+from .graphs import Captures, Evaluation, Inputs, free_graphs
 from .guidance import Guidance
 from .layers import CrossAttentionLayer
 from .measures import RECORD_KEY, ForwardRecord, Measures

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import comfy.model_management
 import pytest
 import torch
-from sun_pack.sun_core import capture
+from sun_pack.sun_core import capture, graphs
 from sun_pack.sun_core.apply import SunSettings, apply_sun
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -119,7 +119,7 @@ def trusted(sun, draw):
     return patched
 
 
-def graphs(patched):
+def graphs_of(patched):
     return [captured.graph for captured in patched.captures.kept.values()]
 
 
@@ -139,35 +139,35 @@ def test_graphs_of_a_model_share_pool_and_stream_and_those_of_another_do_not(tru
     for _ in range(UNTIL_TRUSTED):
         draw(trusted.model, batch=2)
         draw(other.model)
-    first, second = graphs(trusted)
+    first, second = graphs_of(trusted)
     assert first.pool() == second.pool() and first.stream is second.stream
-    (third,) = graphs(other)
+    (third,) = graphs_of(other)
     assert third.pool() != first.pool() and third.stream is not first.stream
 
 
 def test_stream_of_a_model_without_graphs_is_used_again(trusted, sun, draw):
-    (graph,) = graphs(trusted)
+    (graph,) = graphs_of(trusted)
     trusted.captures.clear()
     other = sun()
     for _ in range(UNTIL_TRUSTED):
         draw(other.model)
-    assert graphs(other)[0].stream is graph.stream
+    assert graphs_of(other)[0].stream is graph.stream
 
 
 def test_graphs_of_all_clones_go_with_the_model(trusted, sun, draw):
     other = sun(strength=0.5)
     draw(other.model)  # ComfyUI has this one loaded now, and tells no other that the model goes
-    assert graphs(trusted)
+    assert graphs_of(trusted)
     comfy.model_management.unload_all_models()
-    assert not graphs(trusted) and not alive
+    assert not graphs_of(trusted) and not alive
 
 
 def test_graphs_are_found_and_freed_if_a_clone_without_sun_was_pushed_out(trusted, model, draw):
     draw(model)
     comfy.model_management.unload_all_models()
-    assert graphs(trusted), "nothing has told SUN"
-    capture.free_graphs_of_unloaded_models()
-    assert not graphs(trusted)
+    assert graphs_of(trusted), "nothing has told SUN"
+    graphs.free_graphs_of_unloaded_models()
+    assert not graphs_of(trusted)
 
 
 def test_graphs_stay_while_clones_take_turns(trusted, model, draw):
@@ -204,7 +204,7 @@ def test_capture_that_ran_out_of_memory_is_not_tried_again_in_its_run(sun, draw,
         tried.append(args)
         raise torch.cuda.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr(capture, "_failed", [])
+    monkeypatch.setattr(graphs, "_failed", [])
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
     monkeypatch.setattr(torch.cuda, "graph", out_of_memory)
     patched = sun()

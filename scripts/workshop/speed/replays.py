@@ -127,7 +127,7 @@ class Trial:
         """Capture an evaluation in the way that is tried."""
         import torch
 
-        from sun_core.capture import CapturedForward
+        from sun_core.graphs import CapturedForward
 
         place = captures.place(eager.device)
         if self.way.clear:
