@@ -25,7 +25,9 @@ def load_comfyui(folder: str) -> None:
     """Import ComfyUI, on the CPU unless SUN_TEST_DEVICE is another."""
     on_cpu = os.environ.get("SUN_TEST_DEVICE", "cpu") == "cpu"
     if not on_cpu and importlib.util.find_spec("comfy_aimdo"):
-        importlib.import_module("comfy_aimdo.control").init()  # before ComfyUI imports the rest of it, as main.py does
+        control = importlib.import_module("comfy_aimdo.control")
+        control.init()  # before ComfyUI imports the rest of it, as main.py does
+        control.set_log_info()
     start_comfyui(Path(folder), ["--cpu"] if on_cpu else [])
 
 

@@ -11,7 +11,9 @@ def prepare_memory_management() -> None:
     if shutil.which("nvidia-smi"):
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync")
         if importlib.util.find_spec("comfy_aimdo") is not None:
-            importlib.import_module("comfy_aimdo.control").init()
+            control = importlib.import_module("comfy_aimdo.control")
+            control.init()
+            control.set_log_info()  # its default tells Python of every allocation, which takes longer than a kernel
 
 
 def start_dynamic_vram() -> bool:
