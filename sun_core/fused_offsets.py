@@ -2,6 +2,9 @@
 
 The first kernel sums squares over parts of each row, the second adds these sums in a fixed order and combines the
 branches. There are no atomics, so that the same input gives the same bits every time.
+
+The kernels take addresses as numbers. Given a tensor, Triton asks the driver about its address, which the driver does
+not answer for memory that a CUDA graph allocates with cudaMallocAsync, ComfyUI's default.
 """
 
 import logging
@@ -23,14 +26,30 @@ ALIGNMENT = 64
 """Elements that parts begin at a multiple of, so that loads are wide."""
 BLOCK = 2048
 """Elements that one program works on at once."""
+WIDE = 16
+"""Bytes of the widest load, and what addresses must be divisible by for it."""
 
 if triton is not None:
+    _TYPES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
+
+    @triton.jit
+    def _pointer(address, TYPE: tl.constexpr, DIVISOR: tl.constexpr):  # type: ignore[no-untyped-def]
+        return tl.multiple_of(address.to(tl.pointer_type(TYPE)), DIVISOR)
 
     @triton.jit
     def _square_sums(  # type: ignore[no-untyped-def]
-        attended, sums, row_size, part_size, PARTS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr
+        attended_address,
+        sums_address,
+        row_size,
+        part_size,
+        TYPE: tl.constexpr,
+        DIVISOR: tl.constexpr,
+        PARTS: tl.constexpr,
+        BLOCKS: tl.constexpr,
+        BLOCK: tl.constexpr,
     ):
         """sums[branch_and_row, part] = sum of squares of that part of the row, in fp32."""
+        attended, sums = _pointer(attended_address, TYPE, DIVISOR), _pointer(sums_address, tl.float32, DIVISOR)
         row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
         total = tl.zeros((BLOCK,), tl.float32)
         for block in range(BLOCKS):
@@ -42,20 +61,26 @@ if triton is not None:
 
     @triton.jit
     def _combine(  # type: ignore[no-untyped-def]
-        attended,
-        sums,
-        scales,
-        shift,
-        out,
+        attended_address,
+        sums_address,
+        scales_address,
+        shift_address,
+        out_address,
         rows,
         row_size,
         channels,
         scale_stride,
+        TYPE: tl.constexpr,
+        SHIFT_TYPE: tl.constexpr,
+        DIVISOR: tl.constexpr,
         BRANCHES: tl.constexpr,
         PARTS: tl.constexpr,
         BLOCK: tl.constexpr,
     ):
         """out = text + sum of scale * branch * |text|/|branch| + shift, in fp32 until it is stored."""
+        attended, out = _pointer(attended_address, TYPE, DIVISOR), _pointer(out_address, TYPE, DIVISOR)
+        sums, scales = _pointer(sums_address, tl.float32, DIVISOR), _pointer(scales_address, tl.float32, DIVISOR)
+        shift = _pointer(shift_address, SHIFT_TYPE, DIVISOR)
         row = tl.program_id(0).to(tl.int64)
         parts = tl.arange(0, PARTS)
         offsets = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -67,11 +92,11 @@ if triton is not None:
         for branch in tl.static_range(BRANCHES):
             this = (branch + 1) * rows + row
             norm = tl.sqrt(tl.sum(tl.load(sums + this * PARTS + parts)))
-            ratio = tl.where(norm > 0.0, text_norm / norm, 0.0)
+            ratio = tl.where(norm == 0.0, 0.0, text_norm / norm)
             x = tl.load(attended + this * row_size + offsets, mask=inside, other=0.0).to(tl.float32)
             scale = tl.load(scales + branch * scale_stride + channel, mask=inside, other=0.0)
             result += ratio * scale * x
-        tl.store(out + row * row_size + offsets, result.to(out.dtype.element_ty), mask=inside)
+        tl.store(out + row * row_size + offsets, result.to(TYPE), mask=inside)
 
 
 def add_offsets_fused(attended: Tensor, scales: Tensor, shift: Tensor) -> Tensor:
@@ -79,29 +104,36 @@ def add_offsets_fused(attended: Tensor, scales: Tensor, shift: Tensor) -> Tensor
     attended = attended.contiguous()
     branches_and_text, rows, tokens, channels = attended.shape
     row_size = tokens * channels
-    parts = min(MOST_PARTS, triton.next_power_of_2(triton.cdiv(row_size, BLOCK)))
-    part_size = triton.cdiv(triton.cdiv(row_size, parts), ALIGNMENT) * ALIGNMENT
+    parts, part_size = _parts(row_size)
     sums = torch.empty(branches_and_text * rows * parts, dtype=torch.float32, device=attended.device)
     out = torch.empty_like(attended[0])
+    addresses = [tensor.data_ptr() for tensor in (attended, sums, scales, shift, out)]
+    divisor = WIDE if not any(address % WIDE for address in addresses) else attended.element_size()
+    types = _TYPES[attended.dtype], _TYPES[shift.dtype]
     with torch.cuda.device(attended.device):
         _square_sums[(branches_and_text * rows, parts)](
-            attended, sums, row_size, part_size, PARTS=parts, BLOCKS=triton.cdiv(part_size, BLOCK), BLOCK=BLOCK
+            *addresses[:2], row_size, part_size, types[0], divisor, parts, triton.cdiv(part_size, BLOCK), BLOCK
         )
         _combine[(rows, triton.cdiv(row_size, BLOCK))](
-            attended,
-            sums,
-            scales,
-            shift,
-            out,
+            *addresses,
             rows,
             row_size,
             channels,
             scales.stride(0),
-            BRANCHES=branches_and_text - 1,
-            PARTS=parts,
-            BLOCK=BLOCK,
+            *types,
+            divisor,
+            branches_and_text - 1,
+            parts,
+            BLOCK,
         )
     return out
+
+
+@cache
+def _parts(row_size: int) -> tuple[int, int]:
+    """Return into how many parts a row is cut, and how many elements each of them has."""
+    parts = min(MOST_PARTS, triton.next_power_of_2(triton.cdiv(row_size, BLOCK)))
+    return parts, triton.cdiv(triton.cdiv(row_size, parts), ALIGNMENT) * ALIGNMENT
 
 
 def can_fuse(attended: Tensor, scales: Tensor) -> bool:
@@ -109,6 +141,7 @@ def can_fuse(attended: Tensor, scales: Tensor) -> bool:
     return (
         triton is not None
         and attended.is_cuda
+        and attended.dtype in _TYPES
         and not torch.compiler.is_compiling()
         and not (torch.is_grad_enabled() and (attended.requires_grad or scales.requires_grad))
         and _works_on(attended.device)
