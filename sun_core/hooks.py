@@ -7,7 +7,7 @@ where it takes no part in the batch) and puts the SunRun into the run's own opti
 
 import uuid
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import inf
 from typing import Any
 
@@ -139,24 +139,25 @@ class SunHooks:
         guidance.install(model_options, SUN)
         move_to_end(transformer_options, WrappersMP.DIFFUSION_MODEL)
         report.start()
-        try:
-            with self._counted_predictions(guider, run.measures):
-                return executor(*rest, **kwargs)
-        finally:
-            report.evaluations, report.rows = run.measures.evaluations, run.measures.rows
-            if run.measures.sun_forwards:
-                report.layers, report.acted = run.measures.layers, len(run.measures.acted)
-            if self.layers and guider.model_patcher.load_device.type == "cuda":  # transformers are not captured
-                report.replayed, report.why_eager = replays.count, replays.why_eager
-            guidance.end()
-            run.measures.unused_prompts = _unused_prompts(guider, run)
-            if run.measures.dropped and not any("CFG" in change for change in report.changes):
-                report.changes = ["CFG -> 1", *report.changes]
-            names = caches(model_options)
-            found = run.measures.findings(automatic=self.settings.automatic, caches=names)
-            report.findings = [*report.findings, *found]
-            replays.end()
-            run.forget()
+        with ExitStack() as ends:
+            ends.callback(run.forget)
+            ends.callback(replays.end)
+            try:
+                with self._counted_predictions(guider, run.measures):
+                    return executor(*rest, **kwargs)
+            finally:
+                report.evaluations, report.rows = run.measures.evaluations, run.measures.rows
+                if run.measures.sun_forwards:
+                    report.layers, report.acted = run.measures.layers, len(run.measures.acted)
+                if self.layers and guider.model_patcher.load_device.type == "cuda":  # transformers are not captured
+                    report.replayed, report.why_eager = replays.count, replays.why_eager
+                guidance.end()
+                run.measures.unused_prompts = _unused_prompts(guider, run)
+                if run.measures.dropped and not any("CFG" in change for change in report.changes):
+                    report.changes = ["CFG -> 1", *report.changes]
+                names = caches(model_options)
+                found = run.measures.findings(automatic=self.settings.automatic, caches=names)
+                report.findings = [*report.findings, *found]
 
     @contextmanager
     def _counted_predictions(self, guider: Any, measures: Measures) -> Iterator[None]:
