@@ -1,6 +1,6 @@
 """Where the weights of a U-Net lie in a GPU's memory, and whether they stay there: a CUDA graph reads them in place."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,8 @@ class CannotCapture(Exception):
 class ResidentWeights:
     """The weights at the beginning of a run."""
 
-    pointers: tuple[int, ...]
-    """Addresses of the large ones."""
+    large: tuple[Hashable, ...]
+    """Address, shape, strides and dtype of each large one."""
     small: list[tuple[dict[str, Any], str]]
     """The small ones: a module's parameters or buffers, and a name in them."""
     modules: tuple[Any, ...] = ()
@@ -52,13 +52,13 @@ class ResidentWeights:
     def is_where(self, other: "ResidentWeights") -> bool:
         """Say whether the large weights lie where the others lay, and the small ones are of the same kind."""
         mine, others = ([(t.shape, t.dtype) for t in weights.small_tensors()] for weights in (self, other))
-        kept = (self.pointers, self.modules, self.block) == (other.pointers, other.modules, other.block)
+        kept = (self.large, self.modules, self.block) == (other.large, other.modules, other.block)
         return kept and mine == others
 
 
 def resident_weights(unet: nn.Module, device: torch.device) -> ResidentWeights:
     """Find where the weights of `unet` lie; raises CannotCapture unless all of them are ready on `device`."""
-    pointers: list[int] = []
+    large: list[Hashable] = []
     small: list[tuple[dict[str, Any], str]] = []
     ranges: list[Any] = []
     kinds: list[Any] = []
@@ -84,8 +84,8 @@ def resident_weights(unet: nn.Module, device: torch.device) -> ResidentWeights:
                 if tensor.nbytes <= SMALL:
                     small.append((owner, name))
                 else:
-                    pointers.append(tensor.data_ptr())
-    return ResidentWeights(tuple(pointers), small, tuple(kinds), _block(ranges))
+                    large.append((tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype))
+    return ResidentWeights(tuple(large), small, tuple(kinds), _block(ranges))
 
 
 def _check_module(module: nn.Module) -> None:
