@@ -54,11 +54,9 @@ _AT_IMPORT = tuple(getattr(owner, name, None) for owner, name in _CORE)
 
 
 def check_device(device: torch.device) -> None:
-    """Raise CannotCapture unless graphs can be captured on a device, with the memory allocator that is on."""
+    """Raise CannotCapture unless graphs can be captured on a device."""
     if device.type != "cuda" or torch.version.hip:
         raise CannotCapture("the device is not an NVIDIA GPU")
-    if torch.cuda.get_allocator_backend() != "native":
-        raise CannotCapture("the cudaMallocAsync allocator is on; start ComfyUI with --disable-cuda-malloc")
 
 
 class Replays:
@@ -215,7 +213,8 @@ class Replays:
         except Exception as error:  # whatever CUDA, torch and Triton raise
             traceback.clear_frames(error.__traceback__)  # they hold the U-Net
             logging.info(f"SUN does not capture this forward: {' '.join(str(error).split())[:200]}")
-            self.captures.unfit[shape] = self.why_eager = "the forward cannot be captured"
+            self.captures.unfit[shape] = "the forward cannot be captured"
+            self._turn_off(CannotCapture(self.captures.unfit[shape]))
             return eager
         if replayed is None:
             return eager

@@ -4,6 +4,9 @@ Inputs, keys and values are copied into buffers that the graph reads. Weights ar
 only while they lie where they did. capture.py decides when.
 """
 
+import contextlib
+import ctypes
+import sys
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable
@@ -61,21 +64,25 @@ class CapturedForward:
         self.graph = torch.cuda.CUDAGraph()
         self.small = weights.copy_small()
         stream = torch.cuda.current_stream(eager.device)
+        if place.is_async:
+            _evaluate_on(place.stream, stream, evaluation)
         try:
             with (
                 weights.replaced_small(self.small),
                 torch.cuda.graph(self.graph, place.pool, place.stream, capture_error_mode="thread_local"),
             ):
-                reserved = torch.cuda.memory_reserved(eager.device)
+                reserved = _reserved(eager.device, place)
                 self.output.copy_(evaluation.unet(self.inputs, own))
         except Exception:
             torch.cuda.set_stream(stream)  # an invalid capture ends without giving the stream back
             _failed.append(self.graph)
             raise
-        self.bytes = max(0, torch.cuda.memory_reserved(eager.device) - reserved)
+        self.bytes = max(0, _reserved(eager.device, place) - reserved)
         """Memory that the graph added to its pool; ComfyUI takes it for free."""
         self.checks_left = CHECKS
         self._loaded: Callable[[], SunForward | None] = lambda: None
+        self._end_use_of_stream = weakref.finalize(self, _idle_streams[eager.device].append, place.stream)
+        self._is_async = place.is_async
 
     def take_small_weights(self, weights: ResidentWeights) -> None:
         """Copy the small weights to where the graph reads them."""
@@ -95,6 +102,9 @@ class CapturedForward:
     def free(self) -> None:
         """Give the graph's memory back."""
         self.graph.reset()
+        self._end_use_of_stream()
+        if self._is_async:
+            _trim_graph_memory(self.output.device)
 
 
 @dataclass
@@ -105,15 +115,42 @@ class GraphPlace:
     """torch's handle of the memory pool of the MODEL's other graphs, None if it has none. They are replayed one after
     the other, and nothing in it is read after a replay, so that they can use the same memory."""
     stream: torch.cuda.Stream
+    is_async: bool
+    """Whether torch's allocator is cudaMallocAsync: then what is allocated during a capture belongs to the graph."""
 
 
 _idle_streams: dict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
-"""Streams whose MODEL has no graphs any more.
+"""Streams whose graph is gone.
 
 cuBLAS has one workspace per stream. A graph keeps its address, and newer versions of torch free it with any graph that
-was captured on that stream. So the graphs of a MODEL have a stream of their own: their workspace then lies in their own
-pool, which lasts as long as one of them.
+was captured on that stream. So each graph has a stream of its own.
 """
+
+
+def _reserved(device: torch.device, place: GraphPlace) -> int:
+    """Return the bytes that torch has reserved. cudaMallocAsync's graphs have their memory elsewhere, and a capture
+    with it forbids the question.
+    """
+    return 0 if place.is_async else torch.cuda.memory_reserved(device)
+
+
+def _evaluate_on(stream: torch.cuda.Stream, current: torch.cuda.Stream, evaluation: Evaluation) -> None:
+    """Evaluate on the stream that will capture, so that cuBLAS has its workspace there.
+
+    Allocated during a capture by cudaMallocAsync, it would belong to that graph, but stay in use on the stream.
+    """
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        evaluation.eager()
+    current.wait_stream(stream)
+
+
+def _trim_graph_memory(device: torch.device) -> None:
+    """Let the driver give back what it keeps for graphs that are gone, which torch has no function for."""
+    with contextlib.suppress(OSError, AttributeError):
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        driver.cuDeviceGraphMemTrim(device.index)
+
 
 _with_graphs: weakref.WeakSet["Captures"] = weakref.WeakSet()
 """The captures that have graphs."""
@@ -134,8 +171,6 @@ class Captures:
     """Gives the BaseModel whose weights the graphs read, None once it is gone."""
     bytes: int = 0
     """Memory of the pool."""
-    _stream: torch.cuda.Stream | None = None
-    _give_stream_back: Callable[[], Any] = lambda: None
 
     def __deepcopy__(self, memo: dict) -> "Captures":
         """Stay the same in copies of a run's options."""
@@ -143,11 +178,12 @@ class Captures:
 
     def place(self, device: torch.device) -> GraphPlace:
         """Return where the next graph is to be captured."""
-        if self._stream is None:
-            idle = _idle_streams[device]
-            self._stream = idle.pop() if idle else torch.cuda.Stream(device)
-            self._give_stream_back = weakref.finalize(self, idle.append, self._stream)
-        return GraphPlace(next((captured.graph.pool() for captured in self.kept.values()), None), self._stream)
+        idle = _idle_streams[device]
+        return GraphPlace(
+            next((captured.graph.pool() for captured in self.kept.values()), None),
+            idle.pop() if idle else torch.cuda.Stream(device),
+            torch.cuda.get_allocator_backend() == "cudaMallocAsync",
+        )
 
     def clear(self) -> None:
         """Free all graphs."""
@@ -170,8 +206,7 @@ class Captures:
         captured.free()
         if not self.kept:
             _with_graphs.discard(self)
-            self._give_stream_back()
-            self._stream, self.bytes = None, 0
+            self.bytes = 0
 
 
 def free_graphs(base_model: Any) -> None:

@@ -28,20 +28,17 @@ class Way:
     allocator: str
     triton: bool = False
     """Whether SUN's fused kernels run, in the eager forward and in the graph."""
-    warm_up: bool = False
-    """Whether the forward runs once on the stream that captures, before it does, as for ComfyUI's own graphs."""
-    clear: bool = False
-    """Whether cuBLAS makes its workspace anew for each graph, as torch.compile sees to."""
+    warm_up: bool = True
+    """Whether the forward runs once on the stream that captures, before it does, if memory is cudaMallocAsync's."""
 
 
 WAYS = {
     "native": Way("native", triton=True),
     "native-no-triton": Way("native"),
-    "async-triton": Way("cudaMallocAsync", triton=True),
-    "async": Way("cudaMallocAsync"),
-    "async-warm": Way("cudaMallocAsync", warm_up=True),
-    "async-clear": Way("cudaMallocAsync", clear=True),
-    "async-warm-triton": Way("cudaMallocAsync", triton=True, warm_up=True),
+    "async": Way("cudaMallocAsync", triton=True),
+    "async-no-triton": Way("cudaMallocAsync"),
+    "async-cold": Way("cudaMallocAsync", triton=True, warm_up=False),
+    "async-cold-no-triton": Way("cudaMallocAsync", warm_up=False),
 }
 
 
@@ -125,21 +122,11 @@ class Trial:
 
     def capture(self, captures: Any, evaluation: Any, weights: Any, signature: bytes, eager: Any) -> None:
         """Capture an evaluation in the way that is tried."""
-        import torch
-
         from sun_core.graphs import CapturedForward
 
         place = captures.place(eager.device)
-        if self.way.clear:
-            torch._C._cuda_clearCublasWorkspaces()
-        if self.way.warm_up:
-            place.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(place.stream):
-                evaluation.eager()
-            torch.cuda.current_stream().wait_stream(place.stream)
+        place.is_async &= self.way.warm_up
         captures.keep(len(eager), CapturedForward(evaluation, weights, signature, eager, place))
-        if self.way.clear:
-            torch._C._cuda_clearCublasWorkspaces()
 
     def compare(self, name: str, evaluation: Any, eager: Any) -> None:
         """Print how far a replay is from the eager forward."""
