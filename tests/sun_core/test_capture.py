@@ -1,9 +1,13 @@
 """Forwards replayed as CUDA graphs: the same pictures, whatever changes between runs. They need an NVIDIA GPU.
 
-    SUN_TEST_DEVICE=cuda python3 scripts/test.py tests/sun_core/test_capture.py
+    SUN_TEST_DEVICE=cuda PYTORCH_CUDA_ALLOC_CONF=backend:cudaMallocAsync \\
+        python3 scripts/test.py tests/sun_core/test_capture.py
 
+with cudaMallocAsync, ComfyUI's default, and again without that variable for torch's own allocator.
 On ComfyUI 0.33 or newer, the full-size model is in dynamic VRAM, as it is for artists.
 """
+
+import ctypes
 
 import comfy.model_management
 import comfy.sample
@@ -287,6 +291,32 @@ def test_graphs_go_with_the_model(sun, draw):
     assert not hooks.captures.kept
 
 
+def memory_of_graphs():
+    """Bytes that the driver keeps for what CUDA graphs allocate themselves, in this process."""
+    reserved_now, size = 2, ctypes.c_uint64()  # CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT
+    assert not ctypes.CDLL("libcuda.so.1").cuDeviceGetGraphMemAttribute(0, reserved_now, ctypes.byref(size))
+    return size.value
+
+
+def test_memory_of_graphs_is_given_back(sun, draw):
+    captured, reports = sun()
+    draw(trusted(captured, draw))
+    assert reports[-1].replayed == STEPS, reports[-1].why_eager
+    is_async = torch.cuda.get_allocator_backend() == "cudaMallocAsync"
+    assert (memory_of_graphs() > 0) == is_async
+    comfy.model_management.unload_all_models()
+    assert memory_of_graphs() == 0
+
+
+def test_fused_offsets_hide_no_nan():
+    from sun_pack.sun_core.fused_offsets import add_offsets_fused
+
+    attended = torch.ones(3, 1, 64, 40, device="cuda")
+    attended[1, 0, 5, 5] = float("nan")
+    scales, shift = torch.ones(2, 1, 1, 40, device="cuda"), torch.zeros(40, device="cuda")
+    assert add_offsets_fused(attended, scales, shift).isnan().all()
+
+
 def test_fused_offsets_equal_the_formula(difference):
     """Two launches in place of eight; the same bits every time."""
     from sun_pack.sun_core.attention import add_offsets
@@ -302,5 +332,7 @@ def test_fused_offsets_equal_the_formula(difference):
         fused = add_offsets_fused(attended, scales, shift)
         assert difference(fused, add_offsets(attended, scales, shift)) < 1e-6
         assert torch.equal(fused, add_offsets_fused(attended, scales, shift))
+        unaligned = [torch.cat([t.flatten()[:1], t.flatten()])[1:].view(t.shape) for t in (attended, scales, shift)]
+        assert torch.equal(fused, add_offsets_fused(*unaligned))
         half = add_offsets_fused(attended.half(), scales, shift.half())
         assert half.dtype == torch.float16 and difference(half, fused) < 1e-3
