@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold
 
 
 def row_norm(x: Tensor) -> Tensor:
@@ -43,7 +42,7 @@ def norm_ratios(attended: Tensor | Sequence[Tensor]) -> Tensor:
     else:
         per_token = torch.stack([_token_norm(x) for x in attended])
         norms = torch.linalg.vector_norm(per_token, dim=-2, keepdim=True)  # as row_norm, to the bit
-    return norms[:1] / threshold(norms[1:], 0.0, float("inf"))
+    return norms[:1] / torch.threshold(norms[1:], 0.0, float("inf"))
 
 
 def add_offsets(

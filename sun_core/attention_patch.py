@@ -45,14 +45,19 @@ class SunAttention:
         return self.copy()
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
-        """Return the layer's result before `to_out`; q, k, v: (rows, tokens, channels)."""
+        """Return the layer's result before `to_out`; q, k, v: (rows, tokens, channels).
+
+        A fast GPU waits for these lines: what the ordinary layer does not need, it does not do.
+        """
+        rows = q.shape[0]
         forward: SunForward | None = extra_options.get(FORWARD_KEY)
         record: ForwardRecord | None = None if torch.compiler.is_compiling() else extra_options.get(RECORD_KEY)
         if record is not None:
             record.called.add(self.number)
-            record.foreign_keys |= len(k) > len(q)
-        if len(k) > len(q):  # another sampler has put the rows of its negative behind the positive's
-            k, v = k[: len(q)], v[: len(q)]
+        if k.shape[0] > rows:  # another sampler has put the rows of its negative behind the positive's
+            k, v = k[:rows], v[:rows]
+            if record is not None:
+                record.foreign_keys = True
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return comfy.ldm.modules.attention.optimized_attention(
@@ -64,18 +69,27 @@ class SunAttention:
                 transformer_options=extra_options,
             )
 
-        if forward is not None and forward.row_count != len(q):
+        if forward is not None and forward.row_count != rows:
             expected = forward.row_count
-            forward = widened(forward, self.number, len(q), extra_options.get(CONTEXT_KEY))
+            forward = widened(forward, self.number, rows, extra_options.get(CONTEXT_KEY))
             if forward is None and record is not None:
-                record.unplaced = (expected, len(q))
+                record.unplaced = (expected, rows)
         if forward is not None:
             one_call = "optimized_attention_override" not in extra_options  # which may know rows by cond_or_uncond
-            text, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:], one_call)
+            attended, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:], one_call)
             if record is not None:
                 record.acted.add(self.number)
         else:
-            text = out = attend(q, k, v)
+            out = attend(q, k, v)
+            attended = (out,)
+        if self.neighbour is not None or self.callbacks:
+            out = self._with_neighbours(out, attended[0], q, k, v, extra_options)
+        return out if out.dtype == q.dtype else out.to(q.dtype)
+
+    def _with_neighbours(
+        self, out: Tensor, text: Tensor, q: Tensor, k: Tensor, v: Tensor, extra_options: dict
+    ) -> Tensor:
+        """Add what neighbours add to `text`, the plain attention, to `out`."""
         if self.neighbour is not None:
             out = out + (self._neighbour_alone(q, k, v, extra_options) - text)
         if self.callbacks:
@@ -83,7 +97,7 @@ class SunAttention:
             for callback, kwargs in self.callbacks:
                 if kwargs["sigma_end"] <= sigma <= kwargs["sigma_start"]:
                     out = out + callback(out, q, k, v, extra_options, **kwargs)
-        return out.to(q.dtype)
+        return out
 
     def _neighbour_alone(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
         """Call the neighbour without SUN: it may have wrapped a SunAttention that it found, which gives text then."""

@@ -59,7 +59,8 @@ class Offsets:
         """Combine as `attention.add_offsets` does; shapes as in Combine."""
         if weights is None and isinstance(attended, Tensor) and can_fuse(attended, self.scales):
             return add_offsets_fused(attended, self.scales, self.shift)
-        return add_offsets(attended, self.scales, self.shift.to(attended[0].dtype), weights)
+        dtype = (attended if isinstance(attended, Tensor) else attended[0]).dtype
+        return add_offsets(attended, self.scales, self.shift.to(dtype), weights)
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors in the order that `with_tensors` takes."""
@@ -70,7 +71,7 @@ class Offsets:
         return Offsets(next(tensors), next(tensors))
 
 
-@dataclass(frozen=True)
+@dataclass
 class LayerBranches:
     """The branches of one layer: what they attend to, and how they count. It does not change between steps."""
 
@@ -80,19 +81,29 @@ class LayerBranches:
     chunk_rows: int
     project_text: Project | None = None
     """What makes K and V of the last branch, if that branch attends to the text."""
+    _keys: list[Tensor] = field(init=False, repr=False)
+    """Keys of all branches, spread over their rows without taking memory: (chunk_rows, tokens, channels) each."""
+    _values: list[Tensor] = field(init=False, repr=False)
+    _tokens: int | None = field(init=False, repr=False)
+    """How many tokens each branch has, None if they differ."""
+
+    def __post_init__(self) -> None:
+        """Prepare what every step needs."""
+        self._keys, self._values = self._spread(self.keys), self._spread(self.values)
+        lengths = {pieces[0].shape[1] for pieces in self.keys}
+        self._tokens = lengths.pop() if len(lengths) == 1 else None
 
     def attend_with_text(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Attended:
         """Attend to the text and all branches: (rows, tokens, channels) -> (1 + branches, rows, tokens, channels).
 
         One call does it if all contexts have the same number of tokens and it takes no longer; bits are the same.
         """
-        rows = len(q)
-        if _is_large(q) or any(pieces[0].shape[1] != k.shape[1] for pieces in self.keys):
+        if k.shape[1] != self._tokens or _is_large(q):
             return self.attend_beside(attend(q, k, v), q, attend)
-        count = (1 + len(self.keys)) * rows
-        together = torch.cat([k, *self._pieces(self.keys), v, *self._pieces(self.values)])
-        queries = q.expand(count, -1, -1) if rows == 1 else q.repeat(1 + len(self.keys), 1, 1)
-        return attend(queries, together[:count], together[count:]).reshape(-1, *q.shape)
+        shape, copies = q.shape, 1 + len(self.keys)
+        queries = q.expand(copies, -1, -1) if shape[0] == 1 else q.repeat(copies, 1, 1)
+        keys, values = torch.cat([k, *self._keys, v, *self._values]).chunk(2)
+        return attend(queries, keys, values).reshape(copies, *shape)
 
     def attend_beside(self, text: Tensor, q: Tensor, attend: Attend) -> Attended:
         """Attend to the branches alone and put the text attention before them; shapes as in `attend_with_text`."""
@@ -112,9 +123,8 @@ class LayerBranches:
         )
         return LayerBranches(keys, values, self.combine.with_tensors(tensors), self.chunk_rows)
 
-    def _pieces(self, of_branches: Sequence[Pieces]) -> list[Tensor]:
-        rows = self.chunk_rows
-        return [p if len(p) == rows else p.expand(rows, -1, -1) for pieces in of_branches for p in pieces]
+    def _spread(self, of_branches: Sequence[Pieces]) -> list[Tensor]:
+        return [piece.expand(self.chunk_rows, -1, -1) for pieces in of_branches for piece in pieces]
 
     def _joined(self, pieces: Pieces) -> Tensor:
         if len(pieces) == 1:
@@ -137,21 +147,18 @@ class SunForward:
 
     def __call__(
         self, number: int, q: Tensor, k: Tensor, v: Tensor, attend: Attend, grid: Sequence[int], one_call: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        """Return the plain text attention of layer `number`, and the layer's result with SUN, both before `to_out`.
+    ) -> tuple[Attended, Tensor]:
+        """Return what layer `number` attended to, the text first, and its result with SUN, both before `to_out`.
 
         q: (rows, tokens, channels); grid: (height, width) of the layer; one_call: whether `attend` may be given text
         and branches as more rows than q has.
         """
-        layer = self.layers[number]
-        if self.rows is None and not one_call:
-            text = attend(q, k, v)
-            return text, self._combined(layer, layer.attend_beside(text, q, attend), grid)
-        if self.rows is None:
+        if self.rows is None and one_call:
+            layer = self.layers[number]
             attended = layer.attend_with_text(q, k, v, attend)
-            return attended[0], self._combined(layer, attended, grid)
+            return attended, self._combined(layer, attended, grid)
         text = attend(q, k, v)
-        return text, self.beside(number, text, q, attend, grid)
+        return (text,), self.beside(number, text, q, attend, grid)
 
     def beside(self, number: int, text: Tensor, q: Tensor, attend: Attend, grid: Sequence[int]) -> Tensor:
         """Return the result of layer `number` with SUN, before `to_out`, if the text attention is there already.

@@ -83,12 +83,13 @@ class SunRun:
         is_sun = tuple(name not in self.plain_names for name in names)
         if not any(is_sun):
             return None
-        if len(x) % len(names) or len(context) != len(x):
-            self.measures.unplaced.add((len(names), len(x)))
+        row_count = x.shape[0]
+        if row_count % len(names) or context.shape[0] != row_count:
+            self.measures.unplaced.add((len(names), row_count))
             return None
         positives = []
         if self.source.reads_positives:
-            chunks = zip(names, context.split(len(x) // len(names)), is_sun, strict=True)
+            chunks = zip(names, context.split(row_count // len(names)), is_sun, strict=True)
             positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
         key = (is_sun, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype)
         forward = self._forwards.get(key)
