@@ -8,7 +8,8 @@ not answer for memory that a CUDA graph allocates with cudaMallocAsync, ComfyUI'
 """
 
 import logging
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -104,23 +105,24 @@ def add_offsets_fused(attended: Tensor, scales: Tensor, shift: Tensor) -> Tensor
     attended = attended.contiguous()
     branches_and_text, rows, tokens, channels = attended.shape
     row_size = tokens * channels
-    parts, part_size = _parts(row_size)
+    parts, part_size, blocks_of_part, blocks = _division(row_size)
     sums = torch.empty(branches_and_text * rows * parts, dtype=torch.float32, device=attended.device)
     out = torch.empty_like(attended[0])
     addresses = [tensor.data_ptr() for tensor in (attended, sums, scales, shift, out)]
-    divisor = WIDE if not any(address % WIDE for address in addresses) else attended.element_size()
-    types = _TYPES[attended.dtype], _TYPES[shift.dtype]
+    divisor = WIDE if reduce(or_, addresses) % WIDE == 0 else attended.element_size()
+    dtype = _TYPES[attended.dtype]
     with torch.cuda.device(attended.device):
         _square_sums[(branches_and_text * rows, parts)](
-            *addresses[:2], row_size, part_size, types[0], divisor, parts, triton.cdiv(part_size, BLOCK), BLOCK
+            *addresses[:2], row_size, part_size, dtype, divisor, parts, blocks_of_part, BLOCK
         )
-        _combine[(rows, triton.cdiv(row_size, BLOCK))](
+        _combine[(rows, blocks)](
             *addresses,
             rows,
             row_size,
             channels,
             scales.stride(0),
-            *types,
+            dtype,
+            _TYPES[shift.dtype],
             divisor,
             branches_and_text - 1,
             parts,
@@ -130,10 +132,12 @@ def add_offsets_fused(attended: Tensor, scales: Tensor, shift: Tensor) -> Tensor
 
 
 @cache
-def _parts(row_size: int) -> tuple[int, int]:
-    """Return into how many parts a row is cut, and how many elements each of them has."""
-    parts = min(MOST_PARTS, triton.next_power_of_2(triton.cdiv(row_size, BLOCK)))
-    return parts, triton.cdiv(triton.cdiv(row_size, parts), ALIGNMENT) * ALIGNMENT
+def _division(row_size: int) -> tuple[int, int, int, int]:
+    """Return how a row is divided: its parts, the elements and blocks of a part, and the blocks of the row."""
+    blocks = triton.cdiv(row_size, BLOCK)
+    parts = min(MOST_PARTS, triton.next_power_of_2(blocks))
+    part_size = triton.cdiv(triton.cdiv(row_size, parts), ALIGNMENT) * ALIGNMENT
+    return parts, part_size, triton.cdiv(part_size, BLOCK), blocks
 
 
 def can_fuse(attended: Tensor, scales: Tensor) -> bool:

@@ -1,8 +1,10 @@
 """Time, memory and name of the device that ComfyUI samples on."""
 
 import contextlib
+import ctypes
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +66,14 @@ class PeakMemory:
             kibibytes = re.search(r"VmHWM:\s*(\d+) kB", self._status.read_text())
             return int(kibibytes.group(1)) * 1024 / 1e9 if kibibytes else None
         return None
+
+
+def graph_memory() -> int:
+    """Return the bytes that the driver keeps for what this process's CUDA graphs allocate with cudaMallocAsync."""
+    reserved_now, size = 2, ctypes.c_uint64()  # CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT
+    driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    driver.cuDeviceGetGraphMemAttribute(device().index or 0, reserved_now, ctypes.byref(size))
+    return size.value
 
 
 def machine() -> dict[str, str | int]:

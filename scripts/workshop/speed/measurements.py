@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 
 from sun_core.adapter import SunAdapter, load_adapter, save_adapter
 from sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_core.branches import SUN
 
-from .device import device, machine, timed
+from .device import device, graph_memory, machine, timed
 from .forwards import measure_forwards, measure_host, measure_operations
 from .measured import Figure, Figures
 from .memory_management import start_dynamic_vram
@@ -47,8 +49,8 @@ def measure(latent_size: int, batches: Sequence[int]) -> tuple[dict[str, Figure]
     repeats, forwards = plan(samplers, models)
     for batch, sampler in samplers.items():
         name = f"batch {batch}"
-        for _ in range(CAPTURING_RUNS if "captured" in models else 0):
-            sampler(models["captured"], SUN_STEPS, 1.0)
+        if "captured" in models:
+            measure_capture(sampler, models["captured"], figures, name)
         for repeat in range(repeats):
             print(f"Measuring {name}, {repeat + 1} of {repeats} ...", flush=True)
             measure_runs(sampler, models, figures, name)
@@ -90,6 +92,14 @@ def measure_tiny(tiny: ModelPatcher, figures: Figures) -> None:
     measure_operations(sampler, negative, figures, f"operations that a layer adds, {NAG}")
     measure_host(sampler, sun, TINY_STEPS, figures)
     measure_fixed_costs(sampler, tiny, sun, figures)
+
+
+def measure_capture(sampler: Sampler, captured: ModelPatcher, figures: Figures, name: str) -> None:
+    """Let the forward of this batch size be captured and trusted, and measure the memory of all graphs then."""
+    for _ in range(CAPTURING_RUNS):
+        sampler(captured, SUN_STEPS, 1.0)
+    captures = captured.get_wrappers(WrappersMP.OUTER_SAMPLE, SUN)[0].__self__.captures
+    figures.add(f"{name}: memory of the CUDA graphs", (graph_memory() + captures.bytes) / 1e9, "GB")
 
 
 def plan(samplers: dict[int, Sampler], models: dict[str, ModelPatcher]) -> tuple[int, int]:
