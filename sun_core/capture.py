@@ -160,10 +160,10 @@ class Replays:
         if self._weights is None or loaded != self._loaded:  # another model may have pushed this one out meanwhile
             self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
             self._loaded, self._ready_shapes = loaded, set()
-        if not captured.weights.is_where(self._weights):
-            self._drop_moved(shape)
-            return None
         if shape not in self._ready_shapes:
+            if not captured.weights.is_where(self._weights):
+                self._drop_moved(shape)
+                return None
             captured.take_small_weights(self._weights)
             self._ready_shapes.add(shape)
         return captured

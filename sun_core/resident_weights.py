@@ -12,6 +12,10 @@ SMALL = 2**16
 """Bytes up to which a graph has its own copy of a weight: with dynamic VRAM, ComfyUI makes these anew for each run."""
 
 
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+"""Attributes that torch gives every module."""
+
+
 class CannotCapture(Exception):
     """Why a forward runs eagerly, in words for the report."""
 
@@ -24,8 +28,8 @@ class ResidentWeights:
     """Address, shape, strides and dtype of each large one."""
     small: list[tuple[dict[str, Any], str]]
     """The small ones: a module's parameters or buffers, and a name in them."""
-    modules: tuple[Any, ...] = ()
-    """The kind of each module, and how it pads."""
+    kinds: tuple[Hashable, ...] = ()
+    """Shape and dtype of each small one, the kind of each module, and how it pads."""
     block: Any = None
     """The range of ComfyUI's dynamic VRAM that holds the rest, None without dynamic VRAM."""
 
@@ -51,29 +55,32 @@ class ResidentWeights:
 
     def is_where(self, other: "ResidentWeights") -> bool:
         """Say whether the large weights lie where the others lay, and the small ones are of the same kind."""
-        mine, others = ([(t.shape, t.dtype) for t in weights.small_tensors()] for weights in (self, other))
-        kept = (self.large, self.modules, self.block) == (other.large, other.modules, other.block)
-        return kept and mine == others
+        return (self.large, self.kinds, self.block) == (other.large, other.kinds, other.block)
 
 
 def resident_weights(unet: nn.Module, device: torch.device) -> ResidentWeights:
-    """Find where the weights of `unet` lie; raises CannotCapture unless all of them are ready on `device`."""
+    """Find where the weights of `unet` lie; raises CannotCapture unless all of them are ready on `device`.
+
+    Every run asks for it: attributes are read from a module's own dict, because to look for one that a module lacks
+    takes torch long.
+    """
     large: list[Hashable] = []
     small: list[tuple[dict[str, Any], str]] = []
+    kinds: list[Hashable] = []
     ranges: list[Any] = []
-    kinds: list[Any] = []
+    classes: set[type] = set()
     for module in unet.modules():
-        _check_module(module)
-        kinds.append((type(module), getattr(module, "padding_mode", None)))
-        if getattr(module, "weight_function", None) or getattr(module, "bias_function", None):
-            raise CannotCapture("weights are patched while the model runs")
+        own = vars(module)
+        _check_attributes(own)
+        classes.add(type(module))
+        kinds.append((type(module), own.get("padding_mode")))
         streamed: tuple[str, ...] = ()
-        if getattr(module, "_v", None) is not None:
-            if getattr(module, "_v_signature", None) is None:
+        if own.get("_v") is not None:
+            if own.get("_v_signature") is None:
                 raise CannotCapture("weights are still being loaded")
-            ranges.append(module._v)
+            ranges.append(own["_v"])
             streamed = ("weight", "bias")
-        for owner in (module._parameters, module._buffers):
+        for owner in (own["_parameters"], own["_buffers"]):
             for name, tensor in owner.items():
                 if tensor is None or name in streamed:
                     continue
@@ -83,22 +90,32 @@ def resident_weights(unet: nn.Module, device: torch.device) -> ResidentWeights:
                     raise CannotCapture("the model is only partly on the GPU")
                 if tensor.nbytes <= SMALL:
                     small.append((owner, name))
+                    kinds.append((tensor.shape, tensor.dtype))
                 else:
                     large.append((tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype))
+    for kind in classes:
+        _check_class(kind)
     return ResidentWeights(tuple(large), small, tuple(kinds), _block(ranges))
 
 
-def _check_module(module: nn.Module) -> None:
-    """Raise CannotCapture if another pack may have changed what a module does."""
+def _check_attributes(own: dict[str, Any]) -> None:
+    """Raise CannotCapture if another pack may have changed what a module with these attributes does."""
+    if own.get("weight_function") or own.get("bias_function"):
+        raise CannotCapture("weights are patched while the model runs")
     changed = (
-        name
-        for name, value in vars(module).items()
-        if callable(value) and not isinstance(value, nn.Module) and not name.endswith("_lowvram_function")
+        callable(own[name]) and not isinstance(own[name], nn.Module) and not name.endswith("_lowvram_function")
+        for name in own.keys() - _OF_EVERY_MODULE
     )
-    if module._forward_hooks or module._forward_pre_hooks or any(changed):
+    if own["_forward_hooks"] or own["_forward_pre_hooks"] or any(changed):
         raise CannotCapture("another node changes the U-Net's modules")
-    if not type(module).__module__.startswith(("comfy.", "torch.nn.")):
+
+
+def _check_class(kind: Any) -> None:
+    """Raise CannotCapture if modules of this class are not ComfyUI's or torch's own, or all have patches."""
+    if not kind.__module__.startswith(("comfy.", "torch.nn.")):
         raise CannotCapture("another pack brings modules of its own")
+    if getattr(kind, "weight_function", None) or getattr(kind, "bias_function", None):
+        raise CannotCapture("weights are patched while the model runs")
 
 
 def _block(ranges: list[tuple[Any, int, int]]) -> Any:

@@ -34,6 +34,19 @@ def test_large_weight_that_moved_is_noticed(unet):
     assert not before.is_where(resident_weights(unet, CPU))
 
 
+def test_large_weight_of_another_shape_at_the_same_address_is_noticed(unet):
+    before = resident_weights(unet, CPU)
+    large = max((module for module in unet.modules() if hasattr(module, "weight")), key=lambda m: m.weight.nbytes)
+    large.weight.data = large.weight.data.transpose(0, 1)
+    assert not before.is_where(resident_weights(unet, CPU))
+
+
+def test_small_weight_of_another_kind_is_noticed(unet):
+    before = resident_weights(unet, CPU)
+    convolution(unet).bias.data = convolution(unet).bias.data.double()
+    assert not before.is_where(resident_weights(unet, CPU))
+
+
 def test_another_padding_is_noticed(unet):
     before = resident_weights(unet, CPU)
     convolution(unet).padding_mode = "circular"
