@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import comfy.model_base
 import comfy.model_management
@@ -20,6 +21,7 @@ from comfy.model_patcher import ModelPatcher
 from sun_core.training.estimate import estimate
 from sun_core.training.processes import chosen_precision, new_accelerator
 from sun_core.training.session import Session, defaults_for_model
+from sun_core.training.trainer import Trainer
 
 from .device import device
 from .random_models import SD15_UNET
@@ -44,11 +46,11 @@ def measure_training(family: str, batches: Sequence[int], settings: Sequence[str
         model = random_model(family, dtype)
         config = defaults_for_model(model).with_values({"batch_size": batch, "accumulation": 1, **changed})
         session = Session(model, None, None, config, {}, new_accelerator(config, on_cpu))
-        with count_syncs() as syncs:
+        with count_syncs() as syncs, begun_anew(syncs):
             figures = estimate(session)
         print(f"== {family}, {config.width}x{config.height}, batch {batch}, {precision}, {name}")
         print(figures.describe(), flush=True)
-        print(f"host waits for the device            {len(syncs) / (len(figures.losses)):.1f} times per step")
+        print(f"host waits for the device            {len(syncs) / len(figures.losses):.1f} times per step")
         print("losses  " + " ".join(f"{loss:.5f}" for loss in figures.losses), flush=True)
         rows.append({
             "family": family, "batch": batch, "precision": precision, "device": name,
@@ -75,6 +77,19 @@ def count_syncs() -> Iterator[list]:
         finally:
             if torch.cuda.is_available():
                 torch.cuda.set_sync_debug_mode("default")
+
+
+@contextmanager
+def begun_anew(syncs: list) -> Iterator[None]:
+    """Within, forget what was counted once steps begin: before, all weights are read to name the teacher."""
+    steps = Trainer.steps
+
+    def steps_alone(trainer: Trainer) -> Iterator[Any]:
+        syncs.clear()
+        yield from steps(trainer)
+
+    with patch.object(Trainer, "steps", steps_alone):
+        yield
 
 
 def random_model(family: str, dtype: torch.dtype) -> ModelPatcher:
