@@ -16,7 +16,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from sun_pack.sun_core.adapter import SunAdapter
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need an NVIDIA GPU")
 
@@ -148,6 +148,18 @@ def test_other_prompts_and_seeds_draw_what_they_draw_eagerly(sun, draw, assert_s
         assert_same(replayed, draw(eager, **change))
         assert difference(replayed, first) > 2e-3, change
     assert_same(draw(captured), first)
+
+
+def test_negative_without_an_adapter_draws_what_it_draws_eagerly(model, draw, assert_same, difference):
+    reports = []
+    captured = apply_negative(model, NegativeSettings(), report=reports.append)
+    eager = apply_negative(model, NegativeSettings(), may_capture=lambda: False)
+    first = draw(trusted(captured, draw))
+    for change in ({"seed": 3}, {"positive": 5}, {"negative": 6}):
+        replayed = draw(captured, **change)
+        assert reports[-1].replayed == STEPS, reports[-1].why_eager
+        assert_same(replayed, draw(eager, **change))
+        assert difference(replayed, first) > 2e-3, change
 
 
 @pytest.mark.parametrize("change", [{"size": 24}, {"batch": 3}, {"tokens": 154}], ids=str)

@@ -13,7 +13,7 @@ import comfy.model_management
 import pytest
 import torch
 from sun_pack.sun_core import capture, graphs
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 from torch.utils._python_dispatch import TorchDispatchMode
 
 UNTIL_TRUSTED = 2
@@ -132,6 +132,20 @@ def test_replays_draw_what_eager_forwards_draw(trusted, sun, draw, conditioning,
     for change in ({}, {"negative": conditioning("neg1")}, {"positive": conditioning("pos1")}, {}):
         before = StandInGraph.replays
         replayed = draw(trusted.model, **change)
+        assert StandInGraph.replays == before + 4
+        assert torch.equal(replayed, draw(eager, **change))
+        assert not change or difference(replayed, first) > 1e-3
+
+
+def test_replays_of_a_negative_without_an_adapter_draw_what_eager_forwards_draw(model, draw, conditioning, difference):
+    captured = apply_negative(model, NegativeSettings())
+    eager = apply_negative(model, NegativeSettings(), may_capture=lambda: False)
+    for _ in range(UNTIL_TRUSTED):
+        draw(captured)
+    first = draw(eager)
+    for change in ({}, {"negative": conditioning("neg1")}, {"positive": conditioning("pos1")}, {}):
+        before = StandInGraph.replays
+        replayed = draw(captured, **change)
         assert StandInGraph.replays == before + 4
         assert torch.equal(replayed, draw(eager, **change))
         assert not change or difference(replayed, first) > 1e-3
