@@ -1,7 +1,7 @@
 """Replays the U-Net's forward as a CUDA graph: a fast GPU finishes 1,500 kernels sooner than the host starts them.
 
 A forward is captured in the second run that needs it, kept per shape on the patched MODEL, and compared with an eager
-one at two steps before it is trusted. graphs.py has the graphs; here is when one may be captured and replayed.
+one at two steps before it is trusted. graphs.py has the graphs; this file decides when one is captured and replayed.
 
 Whatever is not known to be safe runs eagerly, and says why: the same picture, later.
 """

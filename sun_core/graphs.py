@@ -128,8 +128,8 @@ was captured on that stream. So each graph has a stream of its own.
 
 
 def _reserved(device: torch.device, place: GraphPlace) -> int:
-    """Return the bytes that torch has reserved. cudaMallocAsync's graphs have their memory elsewhere, and a capture
-    with it forbids the question.
+    """Return the bytes that torch has reserved. cudaMallocAsync's graphs have their memory elsewhere, and it may not
+    be asked during a capture.
     """
     return 0 if place.is_async else torch.cuda.memory_reserved(device)
 
@@ -146,7 +146,7 @@ def _evaluate_on(stream: torch.cuda.Stream, current: torch.cuda.Stream, evaluati
 
 
 def _trim_graph_memory(device: torch.device) -> None:
-    """Let the driver give back what it keeps for graphs that are gone, which torch has no function for."""
+    """Let the driver give back what it keeps for graphs that are gone, because torch has no function for that."""
     with contextlib.suppress(OSError, AttributeError):
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         driver.cuDeviceGraphMemTrim(device.index)

@@ -64,10 +64,21 @@ def as_tensors(result):
     return [result] if isinstance(result, torch.Tensor) else [t for t in result or () if isinstance(t, torch.Tensor)]
 
 
+class StandInStream:
+    """Knows how many operations it was current for, outside of captures."""
+
+    def __init__(self):
+        self.waits_for, self.recorder = [], Recorder()
+
+    def wait_stream(self, stream):
+        self.waits_for.append(stream)
+
+
 class StandInCapture:
     def __init__(self, graph, pool=None, stream=None, capture_error_mode="global"):
         self.graph = graph
         graph.own_pool, graph.stream = pool or (0, id(graph)), stream
+        graph.done_before = len(stream.recorder.tape)
 
     def __enter__(self):
         self.graph.recorder.__enter__()
@@ -79,7 +90,7 @@ class StandInCapture:
 @pytest.fixture(autouse=True)
 def graphs_without_a_gpu(monkeypatch):
     monkeypatch.setattr(capture, "check_device", lambda device: None)
-    stand_ins = {"CUDAGraph": StandInGraph, "graph": StandInCapture, "Stream": lambda device: object()}
+    stand_ins = {"CUDAGraph": StandInGraph, "graph": StandInCapture, "Stream": lambda device: StandInStream()}
     stand_ins |= {"current_stream": lambda device: None, "memory_reserved": lambda device: 0}
     stand_ins |= {"get_allocator_backend": lambda: "native"}
     for name, stand_in in stand_ins.items():
@@ -151,7 +162,7 @@ def test_replays_of_a_negative_without_an_adapter_draw_what_eager_forwards_draw(
         assert not change or difference(replayed, first) > 1e-3
 
 
-def test_graphs_of_a_model_share_a_pool_and_each_has_a_stream(trusted, sun, draw):
+def test_graphs_of_a_model_share_a_pool_and_each_has_its_own_stream(trusted, sun, draw):
     other = sun(strength=0.5)
     for _ in range(UNTIL_TRUSTED):
         draw(trusted.model, batch=2)
@@ -160,6 +171,23 @@ def test_graphs_of_a_model_share_a_pool_and_each_has_a_stream(trusted, sun, draw
     (third,) = graphs_of(other)
     assert first.pool() == second.pool() != third.pool()
     assert len({first.stream, second.stream, third.stream}) == 3
+
+
+def test_forward_runs_on_the_stream_before_the_capture_with_cuda_malloc_async(sun, draw, monkeypatch):
+    """There, cuBLAS must not take its workspace from the graph's memory."""
+    current = StandInStream()
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "cudaMallocAsync")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream.recorder)
+    patched = sun()
+    for _ in range(UNTIL_TRUSTED):
+        draw(patched.model)
+    (graph,) = graphs_of(patched)
+    assert 0 < len(graph.recorder.tape) - graph.done_before <= 1, "the same, and the copy to the graph's output"
+    assert graph.stream.waits_for == [current] and current.waits_for == [graph.stream]
+    assert torch.equal(draw(patched.model), draw(sun(may_capture=False).model))
+    patched.captures.clear()
+    assert not alive
 
 
 def test_stream_of_a_graph_that_is_gone_is_used_again(trusted, sun, draw):

@@ -72,7 +72,8 @@ def graph_memory() -> int:
     """Return the bytes that the driver keeps for what this process's CUDA graphs allocate with cudaMallocAsync."""
     reserved_now, size = 2, ctypes.c_uint64()  # CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT
     driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    driver.cuDeviceGetGraphMemAttribute(device().index or 0, reserved_now, ctypes.byref(size))
+    failed = driver.cuDeviceGetGraphMemAttribute(device().index or 0, reserved_now, ctypes.byref(size))
+    assert not failed, f"the driver answers with error {failed}"
     return size.value
 
 

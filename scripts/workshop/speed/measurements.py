@@ -24,6 +24,8 @@ MOST_SECONDS = 150.0
 """What the runs and forwards of all batch sizes may take; repeats are chosen by it."""
 MOST_REPEATS = 7
 MOST_FORWARDS = 30
+EVALUATIONS_OF_A_FORWARD = 3
+"""Evaluations for each measured forward of SUN, or of Negative Prompt at CFG 1: its own, and both that are timed."""
 TINY_STEPS = 60
 NAG = "NAG"
 """What Negative Prompt at CFG 1 is called in the table."""
@@ -104,14 +106,16 @@ def measure_capture(sampler: Sampler, captured: ModelPatcher, figures: Figures, 
 
 def plan(samplers: dict[int, Sampler], models: dict[str, ModelPatcher]) -> tuple[int, int]:
     """Warm up, choose how often to repeat runs and forwards, and say how long it will take."""
-    seconds = 0.0
+    run_seconds = forward_seconds = 0.0
     for sampler in samplers.values():
         sampler(models["plain"], 1, PLAIN_CFG)
         sampler(models["sun"], 1, 1.0)
         _, with_cfg = timed(partial(sampler, models["plain"], 1, PLAIN_CFG))
         _, single = timed(partial(sampler, models["sun"], 1, 1.0))
-        seconds += PLAIN_STEPS * with_cfg + (len(models)) * SUN_STEPS * single
-    repeats = max(1, min(MOST_REPEATS, int(MOST_SECONDS / seconds)))
-    forwards = max(3, min(MOST_FORWARDS, int(MOST_FORWARDS * MOST_SECONDS / seconds / MOST_REPEATS)))
-    print(f"Measuring takes about {seconds * repeats * 1.3 / 60 + 0.3:.1f} minutes.", flush=True)
+        run_seconds += PLAIN_STEPS * with_cfg + (len(models)) * SUN_STEPS * single
+        forward_seconds += 2 * EVALUATIONS_OF_A_FORWARD * single
+    repeats = max(1, min(MOST_REPEATS, int(MOST_SECONDS / run_seconds)))
+    forwards = max(3, min(MOST_FORWARDS, int(MOST_FORWARDS * MOST_SECONDS / run_seconds / MOST_REPEATS)))
+    minutes = (run_seconds * repeats + forward_seconds * forwards) / 60
+    print(f"Measuring takes about {minutes + 0.3:.1f} minutes more.", flush=True)
     return repeats, forwards

@@ -81,7 +81,7 @@ def count_syncs() -> Iterator[list]:
 
 @contextmanager
 def begun_anew(syncs: list) -> Iterator[None]:
-    """Within, forget what was counted once steps begin: before, all weights are read to name the teacher."""
+    """Within, count from the first step on: before it, all weights are read to name the teacher."""
     steps = Trainer.steps
 
     def steps_alone(trainer: Trainer) -> Iterator[Any]:
