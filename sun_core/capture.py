@@ -7,7 +7,6 @@ Whatever is not known to be safe runs eagerly, and says why: the same picture, l
 """
 
 import logging
-import traceback
 import weakref
 from collections.abc import Hashable
 from typing import Any
@@ -51,6 +50,9 @@ _CORE = (
 )
 """What a U-Net's forward is made of. Packs put functions of their own in these places, at any time."""
 _AT_IMPORT = tuple(getattr(owner, name, None) for owner, name in _CORE)
+
+_ASK_FOR_MEMORY = (comfy.ldm.modules.attention.attention_split, comfy.ldm.modules.attention.attention_sub_quad)
+"""Attention functions that ask for the free memory, which cudaMallocAsync forbids during a capture."""
 
 
 def check_device(device: torch.device) -> None:
@@ -156,10 +158,10 @@ class Replays:
         if captured is None:
             return None
         self.captures.kept.move_to_end(shape)
-        loaded = self._what_is_loaded()
-        if self._weights is None or loaded != self._loaded:  # another model may have pushed this one out meanwhile
-            self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
-            self._loaded, self._ready_shapes = loaded, set()
+        # another model may have pushed this one out meanwhile
+        if self._weights is None or self._what_is_loaded() != self._loaded:
+            self._find_weights()
+        assert self._weights is not None
         if shape not in self._ready_shapes:
             if not captured.weights.is_where(self._weights):
                 self._drop_moved(shape)
@@ -167,6 +169,10 @@ class Replays:
             captured.take_small_weights(self._weights)
             self._ready_shapes.add(shape)
         return captured
+
+    def _find_weights(self) -> None:
+        self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
+        self._loaded, self._ready_shapes = self._what_is_loaded(), set()
 
     def _drop_moved(self, shape: Hashable) -> None:
         self.captures.drop(shape)
@@ -194,8 +200,8 @@ class Replays:
             check_no_capture_failed()  # in an earlier step of this run
             if self._free_memory() < 2 * self._memory(evaluation.inputs) + SPARE_MEMORY:
                 raise CannotCapture("there is little memory")
-            self._weights = resident_weights(self.model.model.diffusion_model, self.model.load_device)
-            self._loaded = self._what_is_loaded()
+            self._find_weights()
+            assert self._weights is not None
             with pinned(self._weights.block) as signature:
                 if signature is None:
                     raise CannotCapture("weights are still being loaded")
@@ -208,15 +214,15 @@ class Replays:
         except comfy.model_management.InterruptProcessingException:
             raise
         except torch.cuda.OutOfMemoryError:
-            self.why_eager = "there is little memory"
+            self._turn_off(CannotCapture("there is little memory"))
             return eager
         except Exception as error:  # whatever CUDA, torch and Triton raise
-            traceback.clear_frames(error.__traceback__)  # they hold the U-Net
             logging.info(f"SUN does not capture this forward: {' '.join(str(error).split())[:200]}")
             self.captures.unfit[shape] = "the forward cannot be captured"
             self._turn_off(CannotCapture(self.captures.unfit[shape]))
             return eager
         if replayed is None:
+            captured.free()
             return eager
         self.captures.keep(shape, captured)
         return self._checked(captured, replayed, eager, shape)
@@ -240,6 +246,8 @@ class Replays:
         wrappers = options.get("wrappers", {}).get(WrappersMP.DIFFUSION_MODEL, {})
         if COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
             raise CannotCapture("torch.compile is on the model")
+        if comfy.ldm.modules.attention.optimized_attention in _ASK_FOR_MEMORY:
+            raise CannotCapture("the attention function looks at the free memory")
         if "optimized_attention_override" in options or len([w for of_key in wrappers.values() for w in of_key]) > 1:
             raise CannotCapture("another node wraps the U-Net")
 

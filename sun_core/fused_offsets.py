@@ -35,7 +35,7 @@ if triton is not None:
 
     @triton.jit
     def _pointer(address, TYPE: tl.constexpr, DIVISOR: tl.constexpr):  # type: ignore[no-untyped-def]
-        return tl.multiple_of(address.to(tl.pointer_type(TYPE)), DIVISOR)
+        return tl.multiple_of(address.to(tl.pointer_type(TYPE.value)), DIVISOR)  # Triton 3.0 takes no constexpr
 
     @triton.jit
     def _square_sums(  # type: ignore[no-untyped-def]
@@ -109,7 +109,7 @@ def add_offsets_fused(attended: Tensor, scales: Tensor, shift: Tensor) -> Tensor
     sums = torch.empty(branches_and_text * rows * parts, dtype=torch.float32, device=attended.device)
     out = torch.empty_like(attended[0])
     addresses = [tensor.data_ptr() for tensor in (attended, sums, scales, shift, out)]
-    divisor = WIDE if reduce(or_, addresses) % WIDE == 0 else attended.element_size()
+    divisor = WIDE if reduce(or_, addresses) % WIDE == 0 else min(attended.element_size(), shift.element_size())
     dtype = _TYPES[attended.dtype]
     with torch.cuda.device(attended.device):
         _square_sums[(branches_and_text * rows, parts)](
@@ -146,6 +146,8 @@ def can_fuse(attended: Tensor, scales: Tensor) -> bool:
         triton is not None
         and attended.is_cuda
         and attended.dtype in _TYPES
+        and scales.dtype == torch.float32
+        and scales.stride(-1) == 1
         and not torch.compiler.is_compiling()
         and not (torch.is_grad_enabled() and (attended.requires_grad or scales.requires_grad))
         and _works_on(attended.device)

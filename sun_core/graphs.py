@@ -7,6 +7,7 @@ only while they lie where they did. capture.py decides when.
 import contextlib
 import ctypes
 import sys
+import traceback
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable
@@ -21,12 +22,18 @@ from .forward import SunForward
 from .resident_weights import CannotCapture, ResidentWeights
 
 MOST_GRAPHS = 4
-"""Graphs that one MODEL keeps; together they hold the memory of the largest forward."""
+"""Graphs that one MODEL keeps."""
 CHECKS = 2
 """Steps at which a new graph is compared with an eager forward."""
 
-_failed: list[torch.cuda.CUDAGraph] = []
-"""Graphs whose capture failed. After one, nothing is captured in this process: CUDA's state is not sure."""
+STREAMS = 32
+"""Streams of one priority that torch has on a device; it hands them out in turn."""
+
+_failed: list[tuple[torch.cuda.CUDAGraph, BaseException | None]] = []
+"""Graphs whose capture failed. After one, nothing is captured in this process: CUDA's state is not sure.
+
+With cudaMallocAsync, the error is kept too: its frames hold memory of a graph that never ran, which must not be freed.
+"""
 
 Inputs = dict[str, Tensor | None]
 """What the U-Net is given, by name."""
@@ -56,6 +63,8 @@ class CapturedForward:
         self, evaluation: Evaluation, weights: ResidentWeights, signature: bytes, eager: Tensor, place: "GraphPlace"
     ):
         """Capture an evaluation, which has just given `eager`; `signature` is of the pages that `weights` lie in."""
+        device = eager.device
+        self._end_use_of_stream = weakref.finalize(self, _idle_streams[device].append, place.stream)
         self.weights, self.signature = weights, signature
         self.inputs = {name: None if tensor is None else tensor.clone() for name, tensor in evaluation.inputs.items()}
         self.sun_tensors = [tensor.clone() for tensor in evaluation.sun.tensors()]
@@ -63,26 +72,34 @@ class CapturedForward:
         self.output = torch.empty_like(eager)
         self.graph = torch.cuda.CUDAGraph()
         self.small = weights.copy_small()
-        stream = torch.cuda.current_stream(eager.device)
         if place.is_async:
-            _evaluate_on(place.stream, stream, evaluation)
-        try:
-            with (
-                weights.replaced_small(self.small),
-                torch.cuda.graph(self.graph, place.pool, place.stream, capture_error_mode="thread_local"),
-            ):
-                reserved = _reserved(eager.device, place)
-                self.output.copy_(evaluation.unet(self.inputs, own))
-        except Exception:
-            torch.cuda.set_stream(stream)  # an invalid capture ends without giving the stream back
-            _failed.append(self.graph)
-            raise
-        self.bytes = max(0, _reserved(eager.device, place) - reserved)
+            _evaluate_on(place.stream, evaluation, device)
+        self.bytes = 0
         """Memory that the graph added to its pool; ComfyUI takes it for free."""
+        with comfy.model_management.interrupt_processing_mutex:  # Cancel waits: a capture must not end halfway
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            self._capture(lambda: evaluation.unet(self.inputs, own), place, device)
         self.checks_left = CHECKS
         self._loaded: Callable[[], SunForward | None] = lambda: None
-        self._end_use_of_stream = weakref.finalize(self, _idle_streams[eager.device].append, place.stream)
-        self._is_async = place.is_async
+        self._free = weakref.finalize(self, _free, self.graph, device if place.is_async else None)
+        self._free.atexit = self._end_use_of_stream.atexit = False
+
+    def _capture(self, evaluate: Callable[[], Tensor], place: "GraphPlace", device: torch.device) -> None:
+        stream = torch.cuda.current_stream(device)
+        try:
+            with (
+                self.weights.replaced_small(self.small),
+                torch.cuda.graph(self.graph, place.pool, place.stream, capture_error_mode="thread_local"),
+            ):
+                reserved = _reserved(device, place)
+                self.output.copy_(evaluate())
+        except BaseException as error:
+            torch.cuda.set_stream(stream)  # an invalid capture ends without giving the stream back
+            _failed.append((self.graph, error if place.is_async else None))
+            if not place.is_async:
+                traceback.clear_frames(error.__traceback__)  # they hold the U-Net
+            raise
+        self.bytes = max(0, _reserved(device, place) - reserved)
 
     def take_small_weights(self, weights: ResidentWeights) -> None:
         """Copy the small weights to where the graph reads them."""
@@ -100,11 +117,9 @@ class CapturedForward:
         return self.output.clone()
 
     def free(self) -> None:
-        """Give the graph's memory back."""
-        self.graph.reset()
+        """Give the graph's memory back, which otherwise happens with the last reference to it."""
+        self._free()
         self._end_use_of_stream()
-        if self._is_async:
-            _trim_graph_memory(self.output.device)
 
 
 @dataclass
@@ -112,15 +127,17 @@ class GraphPlace:
     """Where the next graph of a MODEL is captured."""
 
     pool: Any
-    """torch's handle of the memory pool of the MODEL's other graphs, None if it has none. They are replayed one after
-    the other, and nothing in it is read after a replay, so that they can use the same memory."""
+    """torch's handle of the memory pool of the MODEL's other graphs, None if it has none: they are replayed one after the
+    other, and nothing in it is read after a replay."""
     stream: torch.cuda.Stream
     is_async: bool
     """Whether torch's allocator is cudaMallocAsync: then what is allocated during a capture belongs to the graph."""
 
 
+_streams: dict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
+"""All streams that graphs have or had."""
 _idle_streams: dict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
-"""Streams whose graph is gone.
+"""Those whose graph is gone.
 
 cuBLAS has one workspace per stream. A graph keeps its address, and newer versions of torch free it with any graph that
 was captured on that stream. So each graph has a stream of its own.
@@ -134,22 +151,41 @@ def _reserved(device: torch.device, place: GraphPlace) -> int:
     return 0 if place.is_async else torch.cuda.memory_reserved(device)
 
 
-def _evaluate_on(stream: torch.cuda.Stream, current: torch.cuda.Stream, evaluation: Evaluation) -> None:
+def _evaluate_on(stream: torch.cuda.Stream, evaluation: Evaluation, device: torch.device) -> None:
     """Evaluate on the stream that will capture, so that cuBLAS has its workspace there.
 
     Allocated during a capture by cudaMallocAsync, it would belong to that graph, but stay in use on the stream.
     """
+    current = torch.cuda.current_stream(device)
     stream.wait_stream(current)
-    with torch.cuda.stream(stream):
-        evaluation.eager()
-    current.wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            evaluation.eager()
+    finally:
+        current.wait_stream(stream)
 
 
-def _trim_graph_memory(device: torch.device) -> None:
-    """Let the driver give back what it keeps for graphs that are gone, because torch has no function for that."""
+def _new_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return a stream that no graph has, of a priority that ComfyUI does not use; raises CannotCapture without one."""
+    for _ in range(STREAMS):
+        stream = torch.cuda.Stream(device, priority=-1)
+        if stream not in _streams[device]:
+            _streams[device].append(stream)
+            return stream
+    raise CannotCapture("there are too many graphs")
+
+
+def _free(graph: torch.cuda.CUDAGraph, trimmed: torch.device | None) -> None:
+    """Free a graph, and let the driver of this device give back what it keeps for graphs that are gone.
+
+    torch has no function for the latter. During a capture, the driver must not be asked.
+    """
+    graph.reset()
+    if trimmed is None or torch.cuda.is_current_stream_capturing():
+        return
     with contextlib.suppress(OSError, AttributeError):
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        driver.cuDeviceGraphMemTrim(device.index)
+        driver.cuDeviceGraphMemTrim(trimmed.index)
 
 
 _with_graphs: weakref.WeakSet["Captures"] = weakref.WeakSet()
@@ -181,7 +217,7 @@ class Captures:
         idle = _idle_streams[device]
         return GraphPlace(
             next((captured.graph.pool() for captured in self.kept.values()), None),
-            idle.pop() if idle else torch.cuda.Stream(device),
+            idle.pop() if idle else _new_stream(device),
             torch.cuda.get_allocator_backend() == "cudaMallocAsync",
         )
 

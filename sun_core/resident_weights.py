@@ -140,4 +140,5 @@ def pinned(block: Any) -> Iterator[bytes | None]:
     try:
         yield None if signature is None else bytes(signature)
     finally:
-        vbar.vbar_unpin(block)
+        if signature is not None:
+            vbar.vbar_unpin(block)

@@ -5,15 +5,19 @@ into a graph's buffers, what graphs share, and when they are freed.
 """
 
 import gc
+import threading
 import weakref
 from collections import defaultdict
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
+import comfy.ldm.modules.attention
 import comfy.model_management
 import pytest
 import torch
 from sun_pack.sun_core import capture, graphs
 from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.resident_weights import SMALL
 from torch.utils._python_dispatch import TorchDispatchMode
 
 UNTIL_TRUSTED = 2
@@ -65,9 +69,9 @@ def as_tensors(result):
 
 
 class StandInStream:
-    """Knows how many operations it was current for, outside of captures."""
+    """Records the operations that it is current for, outside of captures."""
 
-    def __init__(self):
+    def __init__(self, device=None, priority=0):
         self.waits_for, self.recorder = [], Recorder()
 
     def wait_stream(self, stream):
@@ -90,13 +94,16 @@ class StandInCapture:
 @pytest.fixture(autouse=True)
 def graphs_without_a_gpu(monkeypatch):
     monkeypatch.setattr(capture, "check_device", lambda device: None)
-    stand_ins = {"CUDAGraph": StandInGraph, "graph": StandInCapture, "Stream": lambda device: StandInStream()}
+    monkeypatch.setattr(capture, "_ASK_FOR_MEMORY", ())  # ComfyUI's attention on a CPU does
+    stand_ins = {"CUDAGraph": StandInGraph, "graph": StandInCapture, "Stream": StandInStream}
     stand_ins |= {"current_stream": lambda device: None, "memory_reserved": lambda device: 0}
     stand_ins |= {"get_allocator_backend": lambda: "native"}
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     monkeypatch.setattr(StandInGraph, "replays", 0)
+    monkeypatch.setattr(graphs, "_streams", defaultdict(list))
     monkeypatch.setattr(graphs, "_idle_streams", defaultdict(list))
+    monkeypatch.setattr(graphs, "_failed", [])
     yield
     comfy.model_management.unload_all_models()
 
@@ -186,8 +193,10 @@ def test_forward_runs_on_the_stream_before_the_capture_with_cuda_malloc_async(su
     assert 0 < len(graph.recorder.tape) - graph.done_before <= 1, "the same, and the copy to the graph's output"
     assert graph.stream.waits_for == [current] and current.waits_for == [graph.stream]
     assert torch.equal(draw(patched.model), draw(sun(may_capture=False).model))
+    trimmed = []
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: trimmed.append(True) or False)
     patched.captures.clear()
-    assert not alive
+    assert not alive and trimmed
 
 
 def test_stream_of_a_graph_that_is_gone_is_used_again(trusted, sun, draw):
@@ -249,10 +258,111 @@ def test_capture_that_ran_out_of_memory_is_not_tried_again_in_its_run(sun, draw,
         tried.append(args)
         raise torch.cuda.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr(graphs, "_failed", [])
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
     monkeypatch.setattr(torch.cuda, "graph", out_of_memory)
     patched = sun()
     for _ in range(2):
         draw(patched.model)
     assert len(tried) == 1
+
+
+def test_memory_that_ran_out_before_a_capture_is_not_asked_for_again_in_its_run(sun, draw, monkeypatch):
+    tried = []
+
+    def out_of_memory(*args):
+        tried.append(args)
+        raise torch.cuda.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "cudaMallocAsync")
+    monkeypatch.setattr(graphs, "_evaluate_on", out_of_memory)
+    patched = sun()
+    for _ in range(2):
+        draw(patched.model)
+    assert len(tried) == 1
+    ((stream, *_),) = tried
+    assert graphs._idle_streams[torch.device("cpu")] == [stream]
+
+
+def test_attention_that_asks_for_the_free_memory_is_not_captured(sun, draw, monkeypatch):
+    monkeypatch.setattr(capture, "_ASK_FOR_MEMORY", (comfy.ldm.modules.attention.optimized_attention,))
+    patched = sun()
+    for _ in range(UNTIL_TRUSTED):
+        draw(patched.model)
+    assert not graphs_of(patched)
+
+
+def test_cancel_waits_for_the_end_of_a_capture(sun, draw, monkeypatch):
+    cancelling = []
+
+    class CancelledCapture(StandInCapture):
+        def __enter__(self):
+            thread = threading.Thread(target=comfy.model_management.interrupt_current_processing)
+            cancelling.append(thread)
+            thread.start()
+            super().__enter__()
+
+    patched = sun()
+    draw(patched.model)
+    with monkeypatch.context() as changed, pytest.raises(comfy.model_management.InterruptProcessingException):
+        changed.setattr(torch.cuda, "graph", CancelledCapture)
+        draw(patched.model)
+    cancelling[0].join()
+    assert not graphs._failed
+    for _ in range(2):
+        draw(patched.model)
+    before = StandInGraph.replays
+    assert torch.equal(draw(patched.model), draw(sun(may_capture=False).model))
+    assert StandInGraph.replays == before + 4
+
+
+@contextmanager
+def replaced(module, name, value):
+    own = module._parameters[name]
+    module._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
+    try:
+        yield
+    finally:
+        module._parameters[name] = own
+
+
+def test_large_weight_that_was_replaced_between_runs_is_used(trusted, sun, draw, difference):
+    first = draw(trusted.model)
+    modules = [m for m in trusted.model.model.diffusion_model.modules() if getattr(m, "weight", None) is not None]
+    large = max(modules, key=lambda module: module.weight.nbytes)
+    assert large.weight.nbytes > SMALL
+    with replaced(large, "weight", large.weight * 2):
+        changed = draw(trusted.model)
+        assert torch.equal(changed, draw(sun(may_capture=False).model))
+        assert difference(changed, first) > 1e-3
+    assert torch.equal(draw(trusted.model), first)
+
+
+def test_small_weight_that_was_replaced_between_runs_is_used(trusted, sun, draw, difference):
+    first = draw(trusted.model)
+    out = trusted.model.model.diffusion_model.out[2]
+    assert out.bias.nbytes <= SMALL
+    with replaced(out, "bias", out.bias + 1):
+        before = StandInGraph.replays
+        changed = draw(trusted.model)
+        assert StandInGraph.replays == before + 4
+        assert torch.equal(changed, draw(sun(may_capture=False).model))
+        assert difference(changed, first) > 1e-3
+
+
+def test_pages_that_moved_cause_an_eager_forward(trusted, draw, monkeypatch):
+    first = draw(trusted.model)
+    monkeypatch.setattr(capture, "pinned", lambda block: nullcontext(b"other pages"))
+    before = StandInGraph.replays
+    assert torch.equal(draw(trusted.model), first)
+    assert StandInGraph.replays == before and not graphs_of(trusted)
+
+
+def test_fifth_shape_takes_the_place_of_the_first(trusted, draw):
+    (first,) = graphs_of(trusted)
+    picture = draw(trusted.model)
+    for batch in (2, 3, 4, 5):
+        for _ in range(UNTIL_TRUSTED):
+            draw(trusted.model, batch=batch)
+    assert len(graphs_of(trusted)) == len(alive) == 4
+    assert first not in alive
+    assert torch.equal(draw(trusted.model), picture)
