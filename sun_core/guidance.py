@@ -89,9 +89,11 @@ class Guidance:
             yield prediction * (1 + NEARLY)
 
     def end(self) -> None:
-        """Tell the measures which functions read an uncond in vain; it waits for the device."""
-        names = [reader.name for reader in self.readers if reader.was_in_vain()]
-        self.measures.uncond_readers = list(dict.fromkeys(names))
+        """Tell the measures which functions did nothing, and which took predictions away; it waits for the device."""
+        in_vain = [reader for reader in self.readers if reader.was_in_vain()]
+        self.measures.uncond_readers = list(dict.fromkeys(reader.name for reader in in_vain))
+        self.measures.evaluations_in_vain = sum(reader.evaluations for reader in in_vain)
+        self.measures.discarded = {reader.name: count for reader in self.readers if (count := reader.discarded())}
 
     def _positive(self, conds: Sequence[list[dict] | None]) -> int | None:
         """Return the index of the positive in a batch; another prompt than the negative counts as one."""
@@ -129,21 +131,41 @@ class Reader:
     def __init__(self, function: Callable, guidance: Guidance):
         self.function, self.guidance, self.name = function, guidance, name_of(function)
         self.has_read = False
+        self.evaluations = 0
+        """Forwards of the U-Net that the function itself asked for."""
         self.change: Tensor | None = None
         """The largest relative change that the function made of a prediction."""
+        self.is_discarded: dict[int, Tensor] = {}
+        """Whether the function left nothing of a prediction, by the prediction's number."""
 
     def __deepcopy__(self, memo: dict) -> "Reader":
         """Stay the same in copies of a run's options."""
         return self
 
-    def compare(self, before: Tensor, after: Tensor) -> None:
-        """Keep how much a function changed a prediction."""
+    def call(self, args: dict[str, Any]) -> Any:
+        """Call the function, and count the evaluations that it makes."""
+        before = self.guidance.measures.evaluations
+        result = self.function(args)
+        self.evaluations += self.guidance.measures.evaluations - before
+        return result
+
+    def compare(self, before: Tensor, after: Tensor, nothing: Tensor | float) -> None:
+        """Keep how much a function changed a prediction; `nothing` is one of a model that predicts no noise.
+
+        It asks the device for nothing, so that no step waits.
+        """
         change = (after - before).norm() / before.norm()
         self.change = change if self.change is None else torch.maximum(self.change, change)
+        number = self.guidance.measures.predictions
+        self.is_discarded[number] = (after == nothing).all() & (before != nothing).any()
 
     def was_in_vain(self) -> bool:
         """Say whether the function read an uncond and changed nothing with it."""
         return self.has_read and self.change is not None and not float(self.change) > NO_EFFECT
+
+    def discarded(self) -> int:
+        """Count the predictions of which the function left nothing."""
+        return sum(map(bool, self.is_discarded.values()))
 
 
 class CfgReader(Reader):
@@ -155,21 +177,30 @@ class CfgReader(Reader):
         is_told = "input_uncond" in args  # by ComfyUI, not by Automatic CFG, which has a sampling function of its own
         if not (self.guidance.is_evaluated(args["input_uncond"]) if is_told else self.guidance.had_uncond):
             instead = {"uncond": args["cond"].clone(), "uncond_denoised": args["cond_denoised"].clone()}
-        result = self.function(WatchedArgs({**args, **instead}, self, ("uncond", "uncond_denoised")))
-        self.compare(args["cond"], result)
+        given = WatchedArgs({**args, **instead})
+        result = self.call(given)
+        self.has_read |= not given.read.isdisjoint(("uncond", "uncond_denoised"))
+        self.compare(args["cond"], result, 0)
         return result
 
 
 class PostCfgReader(Reader):
-    """A sampler_post_cfg_function, which changes the combined prediction."""
+    """A sampler_post_cfg_function, which changes the combined prediction.
+
+    One that compares it with the positive's, as CFGNorm does, needs an uncond too; one that is given the model may
+    compare the positive's with a prediction of its own, as Perturbed-Attention Guidance does.
+    """
 
     def __call__(self, args: dict[str, Any]) -> Tensor:
         """Change the argument `denoised`."""
         instead = {}
         if not self.guidance.is_evaluated(args["uncond"]):
             instead = {"uncond_denoised": torch.zeros_like(args["uncond_denoised"])}
-        result = self.function(WatchedArgs({**args, **instead}, self, ("uncond_denoised",)))
-        self.compare(args["denoised"], result)
+        given = WatchedArgs({**args, **instead})
+        result = self.call(given)
+        compares_alone = "cond_denoised" in given.read and "model" not in given.read
+        self.has_read |= "uncond_denoised" in given.read or compares_alone
+        self.compare(args["denoised"], result, args["input"])
         return result
 
 
@@ -183,8 +214,9 @@ class PreCfgReader(Reader):
         if len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1]):
             given[1] = stand_in
         watched = {"conds": WatchedList(args["conds"], self), "conds_out": WatchedList(given, self)}
-        result = list.copy(self.function({**args, **watched}))
-        self.compare(_combined(given, args["cond_scale"]), _combined(result, args["cond_scale"]))
+        result = list.copy(self.call({**args, **watched}))
+        scale = args["cond_scale"]
+        self.compare(_combined(given, scale), _combined(result, scale), args["input"])
         return [args["conds_out"][1] if prediction is stand_in else prediction for prediction in result]
 
 
@@ -195,14 +227,14 @@ def _combined(predictions: Sequence[Tensor], scale: float) -> Tensor:
 
 
 class WatchedArgs(dict):
-    """Arguments that tell a Reader when one of them is read."""
+    """Arguments that know which of them were read."""
 
-    def __init__(self, args: dict[str, Any], reader: Reader, watched: Sequence[str]):
+    def __init__(self, args: dict[str, Any]):
         super().__init__(args)
-        self.reader, self.watched = reader, watched
+        self.read: set[str] = set()
 
     def __getitem__(self, key: str) -> Any:
-        self.reader.has_read |= key in self.watched
+        self.read.add(key)
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:

@@ -57,7 +57,11 @@ class Measures:
     wants_uncond: bool = False
     """Whether a node on the MODEL asks for the negative's prediction at CFG 1 too."""
     uncond_readers: list[str] = field(default_factory=list)
-    """Functions on the MODEL that read the prediction for the negative."""
+    """Functions on the MODEL that read the prediction for the negative and changed nothing with it."""
+    evaluations_in_vain: int = 0
+    """Forwards of the U-Net that these functions asked for."""
+    discarded: dict[str, int] = field(default_factory=dict)
+    """Functions on the MODEL that left nothing of what the U-Net predicted, and of how many predictions."""
     unused_prompts: list[str] = field(default_factory=list)
     """Prompts of the guider, apart from positive and negative, that were never evaluated."""
     unplaced: set[tuple[int, int]] = field(default_factory=set)
@@ -88,6 +92,7 @@ class Measures:
             self._layers(),
             self._guidance() if automatic else None,
             self._uncond_readers(automatic),
+            *map(self._discarded, self.discarded),
             self._unused_prompts(),
             self._bypassed(caches) or self._skipped(caches) or self._partly_run(caches),
         )
@@ -139,16 +144,29 @@ class Measures:
         names = _listed(self.uncond_readers)
         how = Text('set "settings" of the SUN node to "from sampler" and CFG above 1')
         how = how if automatic else Text("set CFG above 1")
+        count, evaluations = self.evaluations_in_vain, self.evaluations
+        wasted = Text(", wasting {count} of {evaluations} evaluations", count=count, evaluations=evaluations)
         if len(self.uncond_readers) > 1:
             return Text(
-                "{names} have no effect at CFG 1, because they change what CFG does; remove them, or {how}.",
+                "{names} have no effect at CFG 1{cost}, because they change what CFG does; remove them, or {how}.",
                 names=names,
+                cost=wasted if count else "",
                 how=how,
             )
         return Text(
-            "{names} has no effect at CFG 1, because it changes what CFG does; remove it, or {how}.",
+            "{names} has no effect at CFG 1{cost}, because it changes what CFG does; remove it, or {how}.",
             names=names,
+            cost=wasted if count else "",
             how=how,
+        )
+
+    def _discarded(self, name: str) -> str:
+        return Text(
+            "{name} discards what the model predicts in {count} of {steps} steps, so that noise stays in the picture; "
+            "remove it.",
+            name=name,
+            count=self.discarded[name],
+            steps=self.predictions,
         )
 
     def _unused_prompts(self) -> str | None:

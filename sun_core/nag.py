@@ -37,16 +37,17 @@ class NagSettings:
         return self.scale == 1 or self.alpha == 0
 
 
-def normalized_attention_guidance(attended: Tensor, settings: NagSettings) -> Tensor:
+def normalized_attention_guidance(attended: Tensor | Sequence[Tensor], settings: NagSettings) -> Tensor:
     """Guide the text attention away from the negative's: (2, rows, tokens, channels), text first -> (rows, ...).
 
-    It overwrites the negative's: on a CPU, memory for another tensor of that size costs more than the arithmetic.
+    The two come in one tensor or one by one; bits are the same. It overwrites the negative's: on a CPU, memory for
+    another tensor of that size costs more than the arithmetic.
     With min(r, tau)/r = tau/max(r, tau), which needs no care where r is 0.
     """
     scale, tau, alpha = settings.scale, settings.tau, settings.alpha
     text, ext = attended[0], attended[1]
     ext.lerp_(text, scale)
-    norms = _norms(attended)
+    norms = _norms(attended) if isinstance(attended, Tensor) else [_norms(x) for x in attended]
     r = norms[1] / norms[0].clamp_min(SMALLEST)
     return (text * (1 - alpha)).addcdiv_(ext, r.clamp_min(tau).to(text.dtype), value=alpha * tau)
 
@@ -72,11 +73,13 @@ class Guidance:
 
         weights: each negative's share at each token, (branches, rows, tokens, 1); None for `shares` everywhere.
         """
-        attended = attended if isinstance(attended, Tensor) else torch.stack(tuple(attended))
+        shares = self.shares if weights is None else weights
+        if not isinstance(attended, Tensor):
+            return normalized_attention_guidance((attended[0], _average(attended[1:], shares)), self.settings)
         if attended.requires_grad:  # a sampler that follows gradients needs what the attention gave
             attended = attended.clone()
         if len(attended) > 2:
-            attended[1] = (attended[1:] * (self.shares if weights is None else weights)).sum(dim=0)
+            attended[1] = (attended[1:] * shares).sum(dim=0)
         return normalized_attention_guidance(attended[:2], self.settings)
 
     def tensors(self) -> list[Tensor]:
@@ -86,3 +89,13 @@ class Guidance:
     def with_tensors(self, tensors: Iterator[Tensor]) -> "Guidance":
         """Return the same with other tensors."""
         return Guidance(self.settings, next(tensors))
+
+
+def _average(negatives: Sequence[Tensor], shares: Tensor) -> Tensor:
+    """Average negatives that came one by one, in fp32 as `sum` does; return a tensor that may be overwritten."""
+    if len(negatives) == 1:
+        return negatives[0].clone() if negatives[0].requires_grad else negatives[0]
+    total = torch.zeros_like(negatives[0], dtype=torch.float32)
+    for negative, share in zip(negatives, shares.unbind(), strict=True):
+        total += negative * share
+    return total.to(negatives[0].dtype)

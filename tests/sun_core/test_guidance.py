@@ -5,7 +5,12 @@ import comfy.samplers
 import pytest
 import torch
 from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.guidance import CfgReader, Guidance
+from sun_pack.sun_core.measures import Measures
 from sun_pack.sun_core.schedule import trailing_sigmas
+from workshop.speed.operations import Operations
+
+from .test_operations import WAITS
 
 
 @pytest.fixture
@@ -173,9 +178,18 @@ def fresca(model):
     return FreSca.execute(model, 1.0, 1.25, 20).args[0]
 
 
+def cfg_norm(model, strength=1.0):
+    from comfy_extras.nodes_cfg import CFGNorm
+
+    return CFGNorm.execute(model, strength).args[0]
+
+
 @pytest.mark.parametrize(
     ("guided", "name"),
-    [(apg, "APG"), (rescale_cfg, "RescaleCFG"), (mahiro, "Mahiro"), (tcfg, "TCFG"), (fresca, "FreSca")],
+    [
+        *[(apg, "APG"), (rescale_cfg, "RescaleCFG"), (mahiro, "Mahiro"), (tcfg, "TCFG"), (fresca, "FreSca")],
+        (cfg_norm, "CFGNorm"),
+    ],
 )
 def test_function_that_needs_an_uncond_has_no_effect_and_is_named_in_every_run(
     sun, sample, reports, difference, guided, name
@@ -184,7 +198,86 @@ def test_function_that_needs_an_uncond_has_no_effect_and_is_named_in_every_run(
     for _ in range(2):
         assert difference(sample(guided(sun), cfg=7.0), plain) < 1e-5
         (finding,) = reports.pop().findings
-        assert finding.startswith(f"{name} has no effect") and "remove it" in finding
+        assert finding.startswith(f"{name} has no effect at CFG 1, because") and "remove it" in finding
+
+
+def test_function_behind_cfg_that_acts_is_not_named(sun, sample, reports):
+    """CFGNorm at another strength than 1 scales the prediction."""
+    assert not torch.equal(sample(cfg_norm(sun, 0.9)), sample(sun))
+    assert [list(report.findings) for report in reports] == [[], []]
+
+
+def test_guidance_of_another_kind_at_scale_0_is_not_said_to_need_cfg(sun, sample, reports):
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+
+    assert torch.equal(sample(PerturbedAttentionGuidance.execute(sun, 0.0).args[0]), sample(sun))
+    assert [list(report.findings) for report in reports] == [[], []]
+
+
+def test_evaluations_that_a_function_without_effect_makes_are_found(sun, sample, conditioning, evaluations, reports):
+    from comfy_extras.nodes_perpneg import PerpNeg
+
+    sample(PerpNeg.execute(sun, conditioning("neg1"), 1.0).args[0], cfg=7.0)
+    (finding,) = reports[0].findings
+    assert finding.startswith("PerpNeg has no effect at CFG 1, wasting 4 of 8 evaluations, because")
+    assert len(evaluations) == 8
+
+
+def zero_init(onto, steps=1):
+    """As CFGZeroStarAndInit of KJNodes does it: it gives zeros for the noise in the first steps."""
+    first_sigmas = set(onto.get_model_object("model_sampling").sigmas[[-1, 749]][:steps].tolist())
+
+    def init(args):
+        return args["cond"] * 0 if float(args["sigma"][0]) in first_sigmas else args["cond"]
+
+    patched = onto.clone()
+    patched.set_model_sampler_cfg_function(init)
+    return patched
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("of", ["sun", "from_sampler"])
+def test_prediction_that_a_function_discards_is_found_in_every_run(request, sample, reports, of, steps):
+    patched = zero_init(request.getfixturevalue(of), steps)
+    for _ in range(2):
+        sample(patched)
+        (finding,) = reports.pop().findings
+        assert finding.startswith(f"zero_init discards what the model predicts in {steps} of 4 steps")
+        assert "noise stays" in finding and "remove it" in finding
+
+
+@pytest.mark.parametrize("place", ["set_model_sampler_post_cfg_function", "set_model_sampler_pre_cfg_function"])
+def test_function_around_cfg_that_gives_the_noisy_latents_back_discards_the_prediction(sun, sample, reports, place):
+    def give_back(args):
+        return [args["input"]] * 2 if "conds_out" in args else args["input"]
+
+    patched = sun.clone()
+    getattr(patched, place)(give_back)
+    sample(patched)
+    assert "discards what the model predicts in 4 of 4 steps" in reports[0].findings[0]
+
+
+def test_prediction_that_is_discarded_twice_is_one(sun, sample, conditioning, reports):
+    """A guider may combine several times for one prediction, as nested guidance of two prompts does."""
+
+    class TwiceGuider(TableGuider):
+        def predict_noise(self, *args, **kwargs):
+            super().predict_noise(*args, **kwargs)
+            return super().predict_noise(*args, **kwargs)
+
+    guider = TwiceGuider(zero_init(sun))
+    guider.set_conds(conditioning("pos0"), conditioning("neg0"))
+    guide(guider, 1.0, sun)
+    assert "in 1 of 4 steps" in reports[0].findings[0]
+
+
+def test_comparing_predictions_waits_for_no_device():
+    guidance = Guidance(Measures(), frozenset(), frozenset(), automatic=True)
+    x = torch.ones(1, 4, 8, 8)
+    args = {"cond": x, "uncond": x, "cond_denoised": x, "uncond_denoised": x, "input_uncond": None}
+    with Operations() as operations:
+        CfgReader(lambda args: args["cond"] * 0, guidance)(args)
+    assert operations.counts["mul"] and not any(operations.counts[name] for name in WAITS)
 
 
 @pytest.mark.parametrize("cfg", [1.0, 7.0])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from sun_pack.sun_core.nag import Guidance, NagSettings, _norms
 from sun_pack.sun_core.nag import normalized_attention_guidance as guide_pair
+from torch.utils._python_dispatch import TorchDispatchMode
 from workshop.speed.operations import Operations
 
 SETTINGS = [NagSettings(), NagSettings(5.0, 2.5, 0.25), NagSettings(2.0, 1.0, 1.0), NagSettings(11.0, 10.0, 0.5)]
@@ -120,3 +121,48 @@ def test_samplers_that_follow_gradients_can():
     attended = x.exp()  # its gradient reads it
     Guidance(NagSettings(), torch.ones(1, 1, 1, 1))(attended, None).sum().backward()
     assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("negatives", [1, 2, 3])
+@pytest.mark.parametrize("in_places", [False, True])
+def test_tensors_one_by_one_give_the_bits_of_one_tensor(dtype, negatives, in_places):
+    """As large layers on a CPU attend."""
+    attended = torch.randn(1 + negatives, 2, 1024, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    shares = torch.full((negatives, 1, 1, 1), 1 / negatives, dtype=dtype)
+    weights = torch.rand(negatives, 2, 1024, 1, generator=torch.Generator().manual_seed(1)).to(dtype)
+    guidance, weights = Guidance(NagSettings(), shares), weights if in_places else None
+    one_by_one = guidance([branch.clone() for branch in attended], weights)
+    assert torch.equal(one_by_one, guidance(attended, weights))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that an operation gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):  # unbind gives views
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("negatives", [1, 3])
+def test_tensors_one_by_one_are_not_copied_into_one(negatives):
+    attended = [torch.ones(1, 1024, 64) for _ in range(1 + negatives)]
+    with LargestTensor() as largest:
+        Guidance(NagSettings(), torch.full((negatives, 1, 1, 1), 1 / negatives))(attended, None)
+    assert largest.elements == attended[0].numel()
+
+
+@pytest.mark.parametrize("negatives", [1, 2])
+def test_samplers_that_follow_gradients_can_with_tensors_one_by_one(negatives):
+    x = torch.stack([*tokens(), *tokens(1)])[: 1 + negatives].requires_grad_()
+    attended = x.exp()  # its gradient reads it
+    shares = torch.full((negatives, 1, 1, 1), 1 / negatives)
+    (expected,) = torch.autograd.grad(Guidance(NagSettings(), shares)(attended, None).sum(), x, retain_graph=True)
+    Guidance(NagSettings(), shares)([branch.exp() for branch in x], None).sum().backward()
+    torch.testing.assert_close(x.grad, expected)

@@ -183,7 +183,8 @@ ROWS = {
                 ("Mahiro", "Mahiro has no effect", _node("Mahiro")),
                 ("TCFG", "TCFG has no effect", _node("TCFG")),
                 ("FreSca", "FreSca has no effect", _node("FreSca", 1.0, 1.25, 20)),
-                ("PerpNeg", "PerpNeg has no effect", _node("PerpNeg", prompt("neg1"), 1.0)),
+                ("CFGNorm", "CFGNorm has no effect", _node("CFGNorm", 1.0)),
+                ("PerpNeg", "PerpNeg has no effect at CFG 1, wasting 4 of 8", _node("PerpNeg", prompt("neg1"), 1.0)),
             )
         ),
         Row("the second prompt of DualCFGGuider", "", _dual_cfg, "test_findings.py", "no effect"),

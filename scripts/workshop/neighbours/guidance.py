@@ -1,11 +1,12 @@
 """Packs whose functions stand around CFG."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from .packs import call
-from .rows import Node, Row, in_both_nodes, no_effect, on_model
-from .small_model import NEGATIVE, SPEED_UP
+from .rows import SAME, Check, Node, Row, in_both_nodes, in_each_order, no_effect, on_model
+from .small_model import NEGATIVE, SPEED_UP, Way, difference, draw, findings, model, prompt
 
 
 def _node(node_id: str, *inputs: Any) -> Node:
@@ -22,10 +23,33 @@ def _in_vain(name: str, named: str, node: Node) -> list[Row]:
     ]  # fmt: skip
 
 
+def _first_step_discarded(way: Way, node: Node) -> Iterator[Check]:
+    drawn = []
+    for placed in in_each_order(way, node):
+        drawn.append(draw(*placed))
+        told = sum("discards what the model predicts in 1 of 4 steps" in finding for finding in findings())
+        yield Check("named", told, 1, 1)
+    yield Check("orders", difference(*drawn), most=SAME)
+    yield Check("from SUN alone", difference(drawn[0], draw(way.on(model()), prompt("pos0"), prompt("neg0"))))
+
+
 FULL = (7.0, 0.95, "Half Cosine Up", 3.0, "Half Cosine Up", 3.0, 4.0, "enable", "MEAN", "AD", 1.0)
 RESCALE = (True, 1000, 7.5, True, "hard", 8, 1000, 5)
 
 ROWS = {
+    "ComfyUI-KJNodes": [
+        *_in_vain(
+            "CFGZeroStarAndInit without zero init", "CFGZeroStarAndInit", _node("CFGZeroStarAndInit", False, 0)
+        ),
+        *(
+            Row(
+                f"CFGZeroStarAndInit{' (SUNNegative)' if way is NEGATIVE else ''}", "both",
+                partial(_first_step_discarded, way, _node("CFGZeroStarAndInit", True, 0)), "test_guidance.py",
+                "changed",
+            )
+            for way in (SPEED_UP, NEGATIVE)
+        ),
+    ],
     "sd-dynamic-thresholding": [
         *_in_vain(
             "DynamicThresholdingSimple", "DynamicThresholdingSimpleComfyNode",

@@ -38,7 +38,7 @@ PACKS = {
     "ComfyUI_tinyterraNodes": Pack("TinyTerra", ("samplers",)),
     "ComfyUI-Easy-Use": Pack("yolain", ("samplers",)),
     "ComfyUI_TiledKSampler": Pack("BlenderNeko", ("samplers",)),
-    "ComfyUI-KJNodes": Pack("kijai", ("samplers",)),
+    "ComfyUI-KJNodes": Pack("kijai", ("samplers", "guidance")),
     "sd-dynamic-thresholding": Pack("mcmonkeyprojects", ("guidance",)),
     "ComfyUI-AutomaticCFG": Pack("Extraltodeus", ("guidance",)),
     "ComfyUI_essentials": Pack("cubiq", ("guidance",)),
