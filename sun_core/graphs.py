@@ -127,8 +127,8 @@ class GraphPlace:
     """Where the next graph of a MODEL is captured."""
 
     pool: Any
-    """torch's handle of the memory pool of the MODEL's other graphs, None if it has none: they are replayed one after the
-    other, and nothing in it is read after a replay."""
+    """torch's handle of the memory pool of the MODEL's other graphs, None if it has none: they are replayed one after
+    the other, and nothing in it is read after a replay."""
     stream: torch.cuda.Stream
     is_async: bool
     """Whether torch's allocator is cudaMallocAsync: then what is allocated during a capture belongs to the graph."""
