@@ -13,7 +13,7 @@ from .notes import NOTES, forget, noted, notes_of
 from .record import Former, bring_back, has_record
 from .rules import NEGATIVE, SPEED_UP, STEPS, SUN_ON_MODEL
 from .samplers import Sampler, Setting
-from .surroundings import Surroundings, once_per_group
+from .surroundings import Surroundings, once, once_per_group
 from .words import say
 
 MOST_STEPS = 2 * STEPS
@@ -37,6 +37,7 @@ def left_behind(sampler: Sampler, around: Surroundings) -> list[Finding]:
     return [*left_by_sun(sampler, around), *left_by_negative(sampler, around)]
 
 
+@once
 def left_by_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
     """Return a finding for a sampler that still has SUN's few steps, although SUN is off or gone."""
     suns = _suns_before(sampler, around)
@@ -108,6 +109,7 @@ def notes_on_delete(around: Surroundings) -> dict[Node, list[Edit]]:
     return notes
 
 
+@once
 def _was_set_for_sun(sampler: Sampler, around: Surroundings) -> bool:
     """Tell whether a sampler has few steps, and its model does not need few steps without SUN too."""
     is_slow = around.lines.of_sampler(sampler)[1].refusal is None and not _may_need_few_steps(sampler, around)
@@ -123,6 +125,7 @@ def _as_former(change: Change) -> Change:
     return replace(change, old=change.new, unplug=None, hosts=tuple(map(_as_former, change.hosts)))
 
 
+@once
 def left_by_negative(sampler: Sampler, around: Surroundings) -> list[Finding]:
     """Return a finding for a sampler at CFG 1 whose Negative Prompt at CFG 1 is off or gone.
 
