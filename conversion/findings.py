@@ -5,7 +5,7 @@ from typing import Any
 from .changes import edits_for
 from .edits import Edit, Finding, set_widget
 from .graph import Node
-from .left_behind import is_off, left_behind, left_by_negative, left_by_sun
+from .left_behind import asleep_without_sun, is_off, left_behind, left_by_negative, left_by_sun
 from .models import (
     Model,
     choose_adapter,
@@ -38,7 +38,8 @@ def findings(sun: Node, around: Surroundings) -> list[Finding]:
     _, model = around.lines.into(sun)
     samplers = around.fed_by(sun)
     if is_off(sun):
-        return [finding for sampler in samplers for finding in left_by_sun(sampler, around)]
+        left = [finding for sampler in samplers for finding in left_by_sun(sampler, around)]
+        return left + [finding for sampler in samplers for finding in asleep_without_sun(sampler, around)]
     found = _lost_findings(sun, around) + _adapter_findings(sun, model, around)
     found += _model_findings(sun, model, around) + _few_step_findings(sun, around)
     found += _steps_findings(sun, [sampler for sampler in samplers if sampler.node.type != "SUNSampler"], around)

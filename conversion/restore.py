@@ -26,7 +26,7 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
     records = read_records(around)
     suns = _with_shared_settings(_aimed_at(records, targets, around), records)
     formers, noted = _formers(suns, records), _noted(suns, records, targets, around)
-    bypassed = _bypassed(targets, around)
+    bypassed = [node for node in _bypassed(targets, around) if node not in suns]
     if not suns and not bypassed and not any(noted.values()):
         here = say("There is nothing to restore here")
         return Plan(
@@ -99,7 +99,7 @@ def _by_notes(noted: dict[str, list[Former]]) -> list[Edit]:
 
 
 def _bypassed(targets: list[Node] | None, around: Surroundings) -> list[Node]:
-    """Return the nodes that Fix bypassed: all, or those on the MODEL lines that the targets mean."""
+    """Return the nodes that Fix or "Speed up" bypassed: all, or those on the MODEL lines that the targets mean."""
     found = [node for node in around.workflow.nodes() if is_bypassed_by_sun(node)]
     if targets is None or not found:
         return found
@@ -112,7 +112,7 @@ def _bypassed(targets: list[Node] | None, around: Surroundings) -> list[Node]:
 def _summary(suns: list[Node], are_settings_back: bool) -> str:
     count = len(suns)
     if not suns:
-        return say("The former settings are back") if are_settings_back else say("What Fix bypassed is active again")
+        return say("The former settings are back") if are_settings_back else say("What SUN bypassed is active again")
     if all(node.type == NEGATIVE for node in suns):
         one = say("Negative Prompt at CFG 1 is removed")
         what = one if count == 1 else say("{count} Negative Prompt at CFG 1 nodes are removed", count=count)

@@ -29,7 +29,7 @@ def served(sun: Node, around: Surroundings) -> list[dict[str, Any]]:
             "label": sampler.node.label,
             "note": _note(sampler, node, sun, around),
         }
-        for sampler in around.fed_by(sun)
+        for sampler in around.works_for(sun)
         if sampler.node.problem is None and (node := sampler.model_node or sampler.node).type != "SUNSampler"
     ]
 

@@ -60,6 +60,11 @@ class Surroundings:
         """Return the samplers at the lower end of a SUN node's MODEL line."""
         return self._behind.get(sun, [])
 
+    def works_for(self, node: Node) -> list[Sampler]:
+        """Return the samplers for which a SUN node does something. An adapter leaves a SUNNegative nothing to do."""
+        samplers = self.fed_by(node)
+        return samplers if node.type != NEGATIVE else [one for one in samplers if not self.has_sun(one)]
+
     def lines_behind(self, sun: Node) -> list[ModelLine]:
         """Return the MODEL lines of those samplers, each once: hundreds can be at the end of one line."""
         return list(dict.fromkeys(self.lines.of_sampler(sampler)[0] for sampler in self.fed_by(sun)))
@@ -84,9 +89,14 @@ class Surroundings:
         return self.lines.into(node)[1].sun
 
     def adapter_beside(self, negative: Node) -> Node | None:
-        """Return the SUN node, above a SUNNegative or below, whose adapter reads the negative prompt instead."""
-        lines = [self.lines.into(negative), *map(self.lines.of_sampler, self.fed_by(negative))]
-        return next((model.sun for _, model in lines if model.sun is not None), None)
+        """Return the SUN node, above a SUNNegative or below, whose adapter reads the negative prompt instead.
+
+        If a sampler below has none, the SUNNegative still works for that one.
+        """
+        above, samplers = self.lines.into(negative)[1].sun, self.fed_by(negative)
+        if above is not None or not samplers or self.works_for(negative):
+            return above
+        return self.lines.of_sampler(samplers[0])[1].sun
 
     def has_sun(self, sampler: Sampler) -> bool:
         return self.lines.of_sampler(sampler)[1].sun is not None
