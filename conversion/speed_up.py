@@ -122,12 +122,8 @@ def _plan(
         edits=made,
         severity="warn" if any(c.choice.is_missing for c in ready if c.choice) else "info" if left else "success",
         summary=_summary(ready, wanted),
-        detail=sentences([*_notes(ready), *described(ready, changes), *map(_bypassed, idle), *left]),
+        detail=sentences([*_notes(ready, idle), *described(ready, changes), *left]),
     )
-
-
-def _bypassed(negative: Node) -> str:
-    return say("{node} is bypassed, because the adapter reads the negative prompt.", node=negative.label)
 
 
 def _wanted(ready: list[Candidate], left: list[Candidate], workflow: Workflow) -> dict[Setting, Any]:
@@ -159,9 +155,10 @@ def _length(candidate: Candidate, wanted: dict[Setting, Any]) -> int:
     return made_for if start is not None and steps - wanted.get(start, 0) == made_for else steps
 
 
-def _notes(ready: list[Candidate]) -> list[str]:
+def _notes(ready: list[Candidate], idle: list[Node]) -> list[str]:
     notes = [candidate.choice.note for candidate in ready if candidate.choice]
-    notes += [text for candidate in ready for _, text in neighbours(candidate.line)]
+    notes += [text for candidate in ready for _, text in neighbours(candidate.line, idle)]
+    notes += [say("{node} is bypassed, because the adapter reads the negative prompt.", node=n.label) for n in idle]
     lost = [(node, merge) for candidate in ready for node, merge in candidate.line.lost.items()]
     return notes + [
         say(

@@ -317,6 +317,13 @@ def test_one_restore_brings_back_the_cfg_from_before_an_earlier_negative_that_wa
     assert same_but_for_ids(convert("restore", again, None, here(SD15))[0], at_low_cfg())
 
 
+def test_one_restore_is_enough_if_the_later_negative_is_muted() -> None:
+    """It ends the MODEL line now, and no more once it is gone."""
+    workflow, _ = convert("negative", without(counting(), NEGATIVE), None, here(SD15))
+    node(workflow, NEGATIVE)["mode"] = 2
+    assert values(convert("restore", workflow, None, here(SD15))[0]) == values(at_low_cfg())
+
+
 def test_negative_that_is_off_and_left_no_note_is_told_all_the_same() -> None:
     """As earlier versions put it in: its record has the CFG, for Restore."""
     workflow = off(counting(), NEGATIVE)

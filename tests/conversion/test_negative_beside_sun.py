@@ -50,6 +50,7 @@ def test_negative_that_sun_leaves_nothing_to_do_is_bypassed_and_one_restore_undo
     before = with_negative(name, way)
     after, plan = convert("speed_up", before, None, here(SD15))
     assert modes(after) == [4] and "is bypassed, because the adapter reads the negative prompt" in plan.detail
+    assert "has no effect" not in plan.detail, "that says the same"
     assert badges(after) == {}
     restored, _ = convert("restore", after, None, here(SD15))
     if way == "by a click":  # Restore takes out what the menu put in, as after that click alone
