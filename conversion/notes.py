@@ -94,14 +94,20 @@ def bypass(node: Node) -> list[Edit]:
 
 def is_bypassed_by_sun(node: Node) -> bool:
     """Tell whether a node is bypassed by `bypass`."""
-    return node.mode == BYPASSED and is_index(as_dict(node.properties.get(_mode_note(node))).get("mode"))
+    return node.mode == BYPASSED and was_bypassed_by_sun(node)
+
+
+def was_bypassed_by_sun(node: Node) -> bool:
+    """Tell whether a node has the note of `bypass`, though the artist may have given it another mode since."""
+    return is_index(as_dict(node.properties.get(_mode_note(node))).get("mode"))
 
 
 def wake(node: Node) -> list[Edit]:
-    """Return the edits that undo `bypass`."""
+    """Return the edits that undo `bypass`. A mode that the artist chose since stays."""
     name = _mode_note(node)
-    mode = node.properties[name]["mode"]
-    return [set_mode(node.graph, node.id, mode), set_property(node.graph, node.id, name, None)]
+    mode = node.properties[name]["mode"] if is_bypassed_by_sun(node) else node.mode
+    note = set_property(node.graph, node.id, name, None)
+    return [note] if mode == node.mode else [set_mode(node.graph, node.id, mode), note]
 
 
 def _mode_note(node: Node) -> str:

@@ -114,12 +114,17 @@ def _with_negatives(prompt: dict[str, Any], workflow: Workflow, awake: set[Node]
             if above is None:
                 continue
             hosts, negative = above
-            own = [*negative.widgets, *(name for name, slot in negative.inputs.items() if slot.feed is not None)]
-            values = {name: _in_force(hosts, negative, name, workflow, prompt) for name in own if name != "model"}
             number = ":".join(str(one.id) for one in (*hosts, negative))
-            added[number] = {"class_type": negative.type, "inputs": {"model": value, **values}}
+            given = {own: _in_force(hosts, negative, own, workflow, prompt) for own in _given(negative)}
+            added[number] = {"class_type": negative.type, "inputs": {**given, "model": value}}
             inputs[name] = [number, 0]
     return {**prompt, **added}
+
+
+def _given(negative: Node) -> list[str]:
+    """Return the names of what a prompt has to give to a node, its MODEL aside."""
+    linked = [name for name, slot in negative.inputs.items() if slot.feed is not None and name != "model"]
+    return list(dict.fromkeys([*negative.widgets, *linked]))
 
 
 def _above(

@@ -6,7 +6,7 @@ from .edits import Edit, Plan, connect_input, remove_node, sentences
 from .graph import Node, Source, Workflow
 from .left_behind import former_settings
 from .models import Installed
-from .notes import forget, is_bypassed_by_sun, wake
+from .notes import forget, is_bypassed_by_sun, wake, was_bypassed_by_sun
 from .record import Former, bring_back, has_record, lost_entries, read_record, unlinked_before
 from .rules import NEGATIVE
 from .samplers import Sampler
@@ -45,7 +45,7 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
     said = [f"{node.label}: {', '.join(of_node)}." for node, of_node in values.items()]
     if any(_has_lost(sun, noted[sun.type], around) for sun in suns):
         said.append(say("Some of the changed nodes are gone, so their settings could not be restored."))
-    said += [say("{node} is active again.", node=node.label) for node in bypassed]
+    said += [say("{node} is active again.", node=node.label) for node in bypassed if is_bypassed_by_sun(node)]
     return Plan(_summary(suns, bool(back)), sentences(said), "success", made)
 
 
@@ -99,8 +99,8 @@ def _by_notes(noted: dict[str, list[Former]]) -> list[Edit]:
 
 
 def _bypassed(targets: list[Node] | None, around: Surroundings) -> list[Node]:
-    """Return the nodes that Fix or "Speed up" bypassed: all, or those on the MODEL lines that the targets mean."""
-    found = [node for node in around.workflow.nodes() if is_bypassed_by_sun(node)]
+    """Return the nodes that a click bypassed, though the artist may have woken them: all, or those of the targets."""
+    found = [node for node in around.workflow.nodes() if was_bypassed_by_sun(node)]
     if targets is None or not found:
         return found
     chosen = set(targets)

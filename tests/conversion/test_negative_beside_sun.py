@@ -10,6 +10,7 @@ from sun_pack.conversion.plan import convert, make_plan, read
 from sun_pack.conversion.rules import NEGATIVE
 
 from .compare import canonical
+from .make_corpus import CHECKPOINT, KSAMPLER, Graph, Subgraph
 from .test_bad_input import node
 from .test_corpus import load
 from .test_findings import SD15, here
@@ -94,6 +95,38 @@ def test_negative_that_something_else_uses_stays_on(other: str) -> None:
     assert SUN in {one["type"] for one in after["nodes"]} and modes(after) == [0]
 
 
+def test_negative_of_a_sampler_that_is_left_and_hands_its_model_on_stays_on() -> None:
+    workflow = with_negative("two_samplers_on_one_line")
+    first, second = (one for one in workflow["nodes"] if one["type"] == "KSampler")
+    first |= {"type": "KSampler (Efficient)", "widgets_values": [42, 8, 1.0, "lcm", "sgm_uniform", 1.0, "auto", "true"]}
+    into = next(link for link in workflow["links"] if link[3] == second["id"] and link[5] == "MODEL")
+    into[1:3] = first["id"], len(first["outputs"])
+    first["outputs"].append({"name": "MODEL", "type": "MODEL", "links": [into[0]]})
+    after = sped_up(workflow, at(second["id"]))
+    assert SUN in {one["type"] for one in after["nodes"]} and modes(after) == [0]
+
+
+def test_restore_keeps_the_cfg_of_a_negative_of_ones_own_after_one_that_was_deleted() -> None:
+    before = with_negative()
+    del node(before, NEGATIVE)["properties"]["sun_restore"]
+    assert "sun_negative_restore" in node(before, "KSampler")["properties"], "as the deleted one left it"
+    assert canonical(convert("restore", sped_up(before), None, here(SD15))[0]) == canonical(before)
+
+
+@pytest.mark.parametrize("mode", [0, 2])
+def test_restore_takes_the_note_from_one_that_the_artist_switched_since_and_leaves_its_mode(mode: int) -> None:
+    before = with_negative(way="by hand")
+    after = sped_up(before)
+    node(before, NEGATIVE)["mode"] = node(after, NEGATIVE)["mode"] = mode
+    assert canonical(convert("restore", after, None, here(SD15))[0]) == canonical(before)
+
+
+def test_sampler_that_was_set_anew_after_sun_was_deleted_has_no_badge() -> None:
+    left = without(sped_up(with_negative()), SUN)
+    node(left, "KSampler")["widgets_values"][2:4] = [20, 7.0]
+    assert badges(left) == {}
+
+
 def test_in_the_format_of_the_api_which_has_no_bypass_the_node_stays() -> None:
     workflow, _ = counting(at_cfg(1.5, steps=8))
     plan = make_plan("speed_up", workflow, None, here(SD15))
@@ -138,3 +171,31 @@ def test_comparison_without_sun_runs_with_it(name: str, way: str) -> None:
     names = ["scale", "tau", "alpha", "start_percent", "end_percent", "cfg"]
     expected = {"model": ["1", 0], **dict(zip(names, values, strict=True))}
     assert queued[negative] == {"class_type": NEGATIVE, "inputs": expected}
+
+
+def test_comparison_finds_it_outside_the_subgraph_of_the_sampler_and_past_a_bypassed_node() -> None:
+    inner = Subgraph("sampling", 1, "model:MODEL", "LATENT:LATENT")
+    inner.link(inner.node("KSampler", KSAMPLER, model=(inner.inside, 0)), 0, inner.outside, "LATENT")
+    inner.type_of()
+    graph = Graph()
+    model = graph.node("CheckpointLoaderSimple", [CHECKPOINT])
+    negative = graph.node("LoraLoaderModelOnly", ["", 1.0], model=(model, 0))
+    negative |= {"type": NEGATIVE, "widgets_values": OWN, "inputs": negative["inputs"][:1]}
+    lora = graph.node("LoraLoaderModelOnly", ["style.safetensors", 1.0], model=(negative, 0))
+    lora["mode"] = 4
+    host = graph.node(inner.id, model=(lora, 0))
+    workflow = sped_up(graph.workflow(inner.definition()))
+    assert modes(workflow) == [4]
+    sampler, sun = (f"{host['id']}:{node(inside_of(workflow), kind)['id']}" for kind in ("KSampler", SUN))
+    prompt = {
+        sampler: {"class_type": "KSampler", "inputs": {"model": [sun, 0], "seed": 7}},
+        sun: {"class_type": SUN, "inputs": {"model": [str(model["id"]), 0]}},
+    }
+    _, queued, _ = without_sun(workflow, prompt, here(SD15))
+    assert queued[sampler]["inputs"]["model"] == [str(negative["id"]), 0]
+    assert queued[str(negative["id"])]["inputs"]["model"] == [str(model["id"]), 0]
+
+
+def inside_of(workflow: Json) -> Json:
+    (graph,) = workflow["definitions"]["subgraphs"]
+    return graph
