@@ -282,3 +282,19 @@ def test_what_is_found_at_a_sampler_is_found_once_for_all_sun_nodes_before_it(se
     one, many = (row_of_suns(count, setting) for count in (1, 20))
     for work in (lambda workflow: check(read(workflow), here(SD15)), lambda workflow: make_plan("fix", workflow)):
         assert calls(lambda work=work: work(many)) < 5 * calls(lambda work=work: work(one))
+
+
+def samplers_of_one_primitive(count: int) -> Json:
+    graph = Graph()
+    model = graph.node("SUNSpeedUp", [SD15.name, 1.0, "from sampler"], model=(loader(graph), 0))
+    cfg = graph.primitive(7.0, "FLOAT")
+    for _ in range(count):
+        graph.node("KSampler", KSAMPLER, model=(model, 0), cfg=(cfg, 0))
+    return graph.workflow()
+
+
+def test_twice_as_many_samplers_with_one_primitive_take_twice_as_long_to_check() -> None:
+    """Whether it may be set depends on all that it drives."""
+    few, many = map(samplers_of_one_primitive, (200, 400))
+    assert len(check(read(many), here(SD15))[0]["badge"]["detail"].splitlines()) > 10
+    assert calls(lambda: check(read(many), here(SD15))) < 2.1 * calls(lambda: check(read(few), here(SD15)))
