@@ -124,7 +124,7 @@ def _fit_lines(node: Node, adapter: Adapter | None, around: Surroundings) -> lis
 
 def _run_lines(node: Node, around: Surroundings) -> list[str]:
     """Describe the run to come: `KSampler: 4 steps, automatic: CFG 7 -> 1`."""
-    samplers = around.fed_by(node)
+    samplers = around.works_for(node)
     if not samplers:
         return [] if _is_used(node) or _plug_lines(node) else [say("no sampler is connected")]
     first = samplers[0]

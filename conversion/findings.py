@@ -5,7 +5,7 @@ from typing import Any
 from .changes import edits_for
 from .edits import Edit, Finding, set_widget
 from .graph import Node
-from .left_behind import is_off, left_behind, left_by_negative, left_by_sun
+from .left_behind import asleep_without_sun, is_off, left_behind, left_by_negative, left_by_sun
 from .models import (
     Model,
     choose_adapter,
@@ -18,7 +18,7 @@ from .negative_prompt import model_refusal
 from .notes import bypass
 from .rules import DETERMINISTIC, NEGATIVE, RELEASED, STEPS, SUN_ON_MODEL, UNEVEN, UNEVEN_SCHEDULES
 from .samplers import Sampler
-from .surroundings import Surroundings, once_per_group
+from .surroundings import Surroundings, once, once_per_group
 from .words import say, term
 
 FROM_SAMPLER = "from sampler"
@@ -38,15 +38,16 @@ def findings(sun: Node, around: Surroundings) -> list[Finding]:
     _, model = around.lines.into(sun)
     samplers = around.fed_by(sun)
     if is_off(sun):
-        return [finding for sampler in samplers for finding in left_by_sun(sampler, around)]
+        left = [finding for sampler in samplers for finding in left_by_sun(sampler, around)]
+        return left + [finding for sampler in samplers for finding in asleep_without_sun(sampler, around)]
     found = _lost_findings(sun, around) + _adapter_findings(sun, model, around)
-    found += _model_findings(sun, model, around) + _few_step_findings(sun, samplers, around)
+    found += _model_findings(sun, model, around) + _few_step_findings(sun, around)
     found += _steps_findings(sun, [sampler for sampler in samplers if sampler.node.type != "SUNSampler"], around)
     if sun.widgets.get("settings") == FROM_SAMPLER:
-        found += _sampler_findings(samplers)
+        found += [finding for sampler in samplers for finding in _sampler_findings(sampler, around)]
     else:
-        found += _parts_findings(samplers, around)
-    return found + _neighbour_findings(sun, samplers, around)
+        found += [finding for sampler in samplers for finding in _parts_findings(sampler, around)]
+    return found + _neighbour_findings(sun, around)
 
 
 def _negative_findings(node: Node, around: Surroundings) -> list[Finding]:
@@ -90,41 +91,40 @@ def _lost_findings(node: Node, around: Surroundings) -> list[Finding]:
     ]
 
 
-def _neighbour_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
+def _neighbour_findings(sun: Node, around: Surroundings) -> list[Finding]:
     """Return a finding for each node on the MODEL line, above SUN or below, that does not go together with it."""
-    lines = [around.lines.into(sun)[0], *(around.lines.of_sampler(sampler)[0] for sampler in samplers)]
+    lines = [around.lines.into(sun)[0], *around.lines_behind(sun)]
     found = dict.fromkeys(named for line in lines for named in neighbours(line))
     return [Finding(term(badge), text) for badge, text in found if badge is not None]
 
 
-def _parts_findings(samplers: list[Sampler], around: Surroundings) -> list[Finding]:
-    """Return a finding for samplers that share one schedule, spaced so that its parts do not meet.
+@once
+def _parts_findings(sampler: Sampler, around: Surroundings) -> list[Finding]:
+    """Return a finding for a sampler that shares one schedule with others, spaced so that its parts do not meet.
 
     Automatic settings space the steps of each part by themselves, between its first and last sigma.
     """
-    found = []
-    for sampler in samplers:
-        partners, scheduler = around.partners_of(sampler), sampler.value("scheduler")
-        if len(partners) < 2 or not _runs_a_part(sampler):
-            continue
-        if scheduler in UNEVEN:
-            detail = say(
-                "{node} runs a part of the steps, and the scheduler {scheduler} leaves too much for some of them. Set "
-                "the scheduler simple.",
-                node=sampler.node.label,
-                scheduler=scheduler,
-            )
-            edits = _even_schedulers(sampler, around)
-            found.append(Finding(say("scheduler {name}", name=scheduler), detail, edits))
-        elif uneven := [member for member in sampler.members if member.type in UNEVEN_SCHEDULES]:
-            detail = say(
-                "{node} runs a part of the steps, and {schedule} leaves too much for some of them. Use a "
-                "BasicScheduler with the scheduler simple.",
-                node=sampler.node.label,
-                schedule=uneven[0].label,
-            )
-            found.append(Finding(uneven[0].type, detail))
-    return found
+    scheduler = sampler.value("scheduler")
+    if len(around.partners_of(sampler)) < 2 or not _runs_a_part(sampler):
+        return []
+    if scheduler in UNEVEN:
+        detail = say(
+            "{node} runs a part of the steps, and the scheduler {scheduler} leaves too much for some of them. Set "
+            "the scheduler simple.",
+            node=sampler.node.label,
+            scheduler=scheduler,
+        )
+        return [Finding(say("scheduler {name}", name=scheduler), detail, _even_schedulers(sampler, around))]
+    uneven = [member for member in sampler.members if member.type in UNEVEN_SCHEDULES]
+    if not uneven:
+        return []
+    detail = say(
+        "{node} runs a part of the steps, and {schedule} leaves too much for some of them. Use a "
+        "BasicScheduler with the scheduler simple.",
+        node=sampler.node.label,
+        schedule=uneven[0].label,
+    )
+    return [Finding(uneven[0].type, detail)]
 
 
 @once_per_group
@@ -190,7 +190,7 @@ def _model_findings(sun: Node, model: Model, around: Surroundings) -> list[Findi
     return []
 
 
-def _few_step_findings(sun: Node, samplers: list[Sampler], around: Surroundings) -> list[Finding]:
+def _few_step_findings(sun: Node, around: Surroundings) -> list[Finding]:
     """Return a finding for each node between SUN and a sampler that makes the model a few-step one.
 
     If SUN is for another family than the model, bypassing that node would not let it work.
@@ -200,7 +200,7 @@ def _few_step_findings(sun: Node, samplers: list[Sampler], around: Surroundings)
     if model.others or (adapter is not None and model.fits(adapter) is False):
         return []
     above = few_step_nodes(line)
-    nodes = dict.fromkeys(node for sampler in samplers for node in few_step_nodes(around.lines.of_sampler(sampler)[0]))
+    nodes = dict.fromkeys(node for below in around.lines_behind(sun) for node in few_step_nodes(below))
     return [
         Finding(
             say("few-step LoRA"),
@@ -247,10 +247,11 @@ def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) ->
         found=found,
         steps=steps,
     )
-    return [Finding(say("{steps} steps", steps=found), detail, _steps_edits(far, steps, around))]
+    return [Finding(say("{steps} steps", steps=found), detail, _steps_edits(tuple(far), around, steps))]
 
 
-def _steps_edits(samplers: list[Sampler], steps: int, around: Surroundings) -> list[Edit]:
+@once
+def _steps_edits(samplers: tuple[Sampler, ...], around: Surroundings, steps: int) -> list[Edit]:
     """Return the edits that give samplers and their partners so many steps, if all of them have SUN."""
     if not all(_have_sun(sampler, around) for sampler in samplers):
         return []
@@ -274,24 +275,22 @@ def _is_far(value: Any, steps: int) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not steps / 2 <= value <= 2 * steps
 
 
-def _sampler_findings(samplers: list[Sampler]) -> list[Finding]:
-    """Return what is wrong under `settings: from sampler`. Automatic settings need none of this."""
-    found = []
-    for sampler in samplers:
-        cfg, name = sampler.value("cfg"), sampler.value("sampler")
-        wrong = []
-        if isinstance(cfg, (int, float)) and cfg != 1:
-            wrong.append(f"CFG {cfg:g}")
-        if isinstance(name, str) and name not in DETERMINISTIC:
-            wrong.append(say("sampler {name}", name=name[:40]))
-        if wrong:
-            what = say("{one} and {other}", one=wrong[0], other=wrong[1]) if len(wrong) == 2 else wrong[0]
-            detail = say(
-                "{node} is set to {what}, and `settings` is `from sampler`: SUN needs CFG 1 and a deterministic "
-                "sampler (ddim, euler, dpmpp_2m). Set them, or set `settings` to automatic.",
-                node=sampler.node.label,
-                what=what,
-            )
-            edits = edits_for([[sampler]], STEPS, ("cfg", "sampler", "scheduler"))
-            found.append(Finding(what, detail, edits))
-    return found
+@once
+def _sampler_findings(sampler: Sampler, around: Surroundings) -> list[Finding]:
+    """Return what is wrong with a sampler under `settings: from sampler`. Automatic settings need none of this."""
+    cfg, name = sampler.value("cfg"), sampler.value("sampler")
+    wrong = []
+    if isinstance(cfg, (int, float)) and cfg != 1:
+        wrong.append(f"CFG {cfg:g}")
+    if isinstance(name, str) and name not in DETERMINISTIC:
+        wrong.append(say("sampler {name}", name=name[:40]))
+    if not wrong:
+        return []
+    what = say("{one} and {other}", one=wrong[0], other=wrong[1]) if len(wrong) == 2 else wrong[0]
+    detail = say(
+        "{node} is set to {what}, and `settings` is `from sampler`: SUN needs CFG 1 and a deterministic "
+        "sampler (ddim, euler, dpmpp_2m). Set them, or set `settings` to automatic.",
+        node=sampler.node.label,
+        what=what,
+    )
+    return [Finding(what, detail, edits_for([[sampler]], STEPS, ("cfg", "sampler", "scheduler")))]

@@ -157,6 +157,7 @@ class Graph:
     fixtures: list[Box] = field(default_factory=list)
     """Where a subgraph's own inputs and outputs stand on the canvas, with all that lies behind the inputs."""
     _consumers: dict[Source, list[Consumer]] | None = None
+    _final_consumers: dict[Source, list[Consumer]] = field(default_factory=dict)
 
     def boxes(self) -> set[Box]:
         """Return where nodes and fixtures stand on the canvas."""
@@ -196,6 +197,11 @@ class Graph:
 
     def final_consumers(self, source: Source) -> list[Consumer]:
         """Return the inputs that an output feeds in the end, past Reroute nodes."""
+        if source not in self._final_consumers:
+            self._final_consumers[source] = self._find_final_consumers(source)
+        return self._final_consumers[source]
+
+    def _find_final_consumers(self, source: Source) -> list[Consumer]:
         found: list[Consumer] = []
         waiting, seen = [source], {source}
         while waiting:

@@ -7,13 +7,13 @@ from typing import Any
 from .changes import Change, changes_for, edits_of, plain_values
 from .edits import Edit, Finding, set_mode
 from .graph import BYPASSED, MUTED, Node, Place, as_dict
-from .models import few_step_nodes, is_set_to_few_steps
+from .models import Model, few_step_nodes, is_set_to_few_steps
 from .negative_prompt import model_refusal, why_it_is_empty
-from .notes import NOTES, forget, noted, notes_of
+from .notes import NOTES, forget, is_bypassed_by_sun, noted, notes_of, wake
 from .record import Former, bring_back, has_record
 from .rules import NEGATIVE, SPEED_UP, STEPS, SUN_ON_MODEL
 from .samplers import Sampler, Setting
-from .surroundings import Surroundings, once_per_group
+from .surroundings import Surroundings, once, once_per_group
 from .words import say
 
 MOST_STEPS = 2 * STEPS
@@ -37,6 +37,7 @@ def left_behind(sampler: Sampler, around: Surroundings) -> list[Finding]:
     return [*left_by_sun(sampler, around), *left_by_negative(sampler, around)]
 
 
+@once
 def left_by_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
     """Return a finding for a sampler that still has SUN's few steps, although SUN is off or gone."""
     suns = _suns_before(sampler, around)
@@ -108,6 +109,7 @@ def notes_on_delete(around: Surroundings) -> dict[Node, list[Edit]]:
     return notes
 
 
+@once
 def _was_set_for_sun(sampler: Sampler, around: Surroundings) -> bool:
     """Tell whether a sampler has few steps, and its model does not need few steps without SUN too."""
     is_slow = around.lines.of_sampler(sampler)[1].refusal is None and not _may_need_few_steps(sampler, around)
@@ -123,11 +125,14 @@ def _as_former(change: Change) -> Change:
     return replace(change, old=change.new, unplug=None, hosts=tuple(map(_as_former, change.hosts)))
 
 
+@once
 def left_by_negative(sampler: Sampler, around: Surroundings) -> list[Finding]:
     """Return a finding for a sampler at CFG 1 whose Negative Prompt at CFG 1 is off or gone.
 
     Without a note that one was there, or the node itself, CFG 1 is what was asked for.
     """
+    if asleep := asleep_without_sun(sampler, around):
+        return asleep
     if not _lacks_negative(sampler, around):
         return []
     negative = next((node for node in around.lines.of_sampler(sampler)[0].ours if node.type == NEGATIVE), None)
@@ -153,6 +158,21 @@ def left_by_negative(sampler: Sampler, around: Surroundings) -> list[Finding]:
         "{negative} is off, so the negative prompt of {node} does not count at CFG 1; turn it on, or raise CFG.", **what
     )
     return [Finding(say("Negative is off"), detail)]
+
+
+@once
+def asleep_without_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
+    """Return a finding for a sampler at CFG 1 whose SUNNegative "Speed up" bypassed, if its SUN is off or gone."""
+    asleep = [node for node in around.lines.of_sampler(sampler)[0].ours if is_bypassed_by_sun(node)]
+    if not asleep or sampler.value("cfg") != 1 or _has_sun(sampler, around):
+        return []
+    detail = say(
+        "{negative} was bypassed for SUN, which is off or gone, so the negative prompt of {node} does not count at "
+        "CFG 1. Fix makes it active again.",
+        negative=asleep[0].label,
+        node=sampler.node.label,
+    )
+    return [Finding(say("Negative is off"), detail, [edit for node in asleep for edit in wake(node)])]
 
 
 def former_settings(
@@ -195,7 +215,7 @@ def _is_set_for_sun(sampler: Sampler) -> bool:
 def _lacks_sun(sampler: Sampler, around: Surroundings, going: Collection[Node] = ()) -> bool:
     """Tell whether a sampler is set to few steps on a model that needs SUN for that, and has none that is on."""
     is_plain = all(map(is_off, _suns_before(sampler, around, going)))
-    return is_plain and _is_set_for_sun(sampler) and around.lines.of_sampler(sampler)[1].refusal is None
+    return is_plain and _is_set_for_sun(sampler) and _without(going, sampler, around)[1].refusal is None
 
 
 def _would_lack_sun(sampler: Sampler, muted: Node, around: Surroundings) -> bool:
@@ -214,8 +234,21 @@ def _may_need_few_steps(sampler: Sampler, around: Surroundings) -> bool:
 
 
 def _suns_before(sampler: Sampler, around: Surroundings, going: Collection[Node] = ()) -> list[Node]:
-    line, _ = around.lines.of_sampler(sampler)
-    return [node for node in (*line.ours, *line.lost) if node.type in SUN_ON_MODEL and node not in going]
+    return [node for node in _without(going, sampler, around)[0] if node.type in SUN_ON_MODEL]
+
+
+def _without(going: Collection[Node], sampler: Sampler, around: Surroundings) -> tuple[list[Node], Model]:
+    """Return the nodes of this pack on a sampler's line, and its model, once those in `going` are gone.
+
+    One of these that is muted ends the line now, and then it will not.
+    """
+    line, model = around.lines.of_sampler(sampler)
+    ours, passed = [*line.ours, *line.lost], set()
+    while muted := next((n for n in line.ours if n.mode == MUTED and n in going and n not in passed), None):
+        passed.add(muted)
+        line, model = around.lines.into(muted)
+        ours += [*line.ours, *line.lost]
+    return [node for node in ours if node not in going], model
 
 
 def _lacks_negative(sampler: Sampler, around: Surroundings, going: Collection[Node] = ()) -> bool:
@@ -223,9 +256,8 @@ def _lacks_negative(sampler: Sampler, around: Surroundings, going: Collection[No
     cfg = sampler.value("cfg")
     if sampler.negative_problem is not None or isinstance(cfg, bool) or cfg != 1:
         return False
-    line, model = around.lines.of_sampler(sampler)
-    here = (node for node in (*line.ours, *line.lost) if node not in going)
-    return model_refusal(model) is None and all(map(is_off, here))
+    here, model = _without(going, sampler, around)
+    return model_refusal(model) is None and all(is_off(node) and not is_bypassed_by_sun(node) for node in here)
 
 
 def _has_sun(sampler: Sampler, around: Surroundings, going: Collection[Node] = ()) -> bool:

@@ -1,7 +1,7 @@
 """Find out which model a sampler uses, whether SUN can work on it, and which adapter fits."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .graph import Graph, Node, Source, Workflow, on_one_line
@@ -197,12 +197,12 @@ def few_step_nodes(line: ModelLine) -> list[Node]:
     ]
 
 
-def neighbours(line: ModelLine) -> list[tuple[str | None, str]]:
-    """Return badge and text for each node on a line that does not go together with SUN."""
+def neighbours(line: ModelLine, going: Collection[Node] = ()) -> list[tuple[str | None, str]]:
+    """Return badge and text for each node on a line, but for those in `going`, that does not go together with SUN."""
     return [
         (neighbour.badge, term(neighbour.text).format(node=node.label))
         for node in line.named
-        if (neighbour := NEIGHBOURS.get(node.type)) is not None
+        if node not in going and (neighbour := NEIGHBOURS.get(node.type)) is not None
     ]
 
 

@@ -1,8 +1,14 @@
-"""Tell whether Negative Prompt at CFG 1 would do something for a sampler: its negative prompt hardly counts so far."""
+"""Tell whether Negative Prompt at CFG 1 would do something for a sampler: its negative prompt hardly counts so far.
 
-from .graph import Node
-from .models import Lines, Model, is_set_to_few_steps
-from .rules import COUNTS_ABOVE_CFG, LEFT_SAMPLERS, NEGATIVE_FAMILIES, NO_NEGATIVE
+And which of these nodes do nothing any more once samplers are sped up, because an adapter reads the negative prompt.
+"""
+
+from collections.abc import Collection, Iterator
+
+from .graph import Node, Source, Workflow
+from .model_line import MODEL, model_inputs
+from .models import Candidate, Lines, Model, is_set_to_few_steps
+from .rules import COUNTS_ABOVE_CFG, LEFT_SAMPLERS, NEGATIVE, NEGATIVE_FAMILIES, NO_NEGATIVE, REROUTES, SET_NODE
 from .samplers import Sampler
 from .words import say, term
 
@@ -70,3 +76,38 @@ def _negative_node(sampler: Sampler) -> Node | None:
     owner = sampler.model_node or sampler.node
     source = sampler.graph.through_reroutes(owner.feed("negative"))
     return sampler.graph.nodes.get(source.node) if source is not None else None
+
+
+def idle_negatives(everything: list[Candidate], ready: list[Candidate], lines: Lines, workflow: Workflow) -> list[Node]:
+    """Return the active SUNNegatives whose MODEL goes nowhere but to samplers with SUN, when `ready` have it too.
+
+    There are none in the API's format, in which a node cannot be bypassed.
+    """
+    found = dict.fromkeys(node for c in ready for node in c.line.ours if node.type == NEGATIVE and node.is_active)
+    if not found or not workflow.has_modes:
+        return []
+    is_ready = set(ready)
+    with_sun = [c for c in everything if c in is_ready or c.model.sun is not None]
+    members = {member for candidate in with_sun for member in candidate.sampler.members}
+    busy = {node for c in everything if c.sampler.node not in members for node in c.line.ours}
+    busy.update(node for end in _ends(workflow, members) for node in _ours_above(end, lines))
+    return [node for node in found if node not in busy]
+
+
+def _ends(workflow: Workflow, served: Collection[Node]) -> Iterator[Node]:
+    """Find every node that takes a MODEL and hands none on, but for `served`: also one that does not run now."""
+    for node in workflow.nodes():
+        is_way = node.type in (*REROUTES, SET_NODE) or workflow.inner(node) is not None or _hands_model_on(node)
+        if node not in served and not is_way:
+            yield node
+
+
+def _hands_model_on(node: Node) -> bool:
+    outputs = [Source(node.id, slot) for slot, kind in enumerate(node.outputs) if kind == MODEL]
+    return any(output in node.graph.outputs or node.graph.consumers(output) for output in outputs)
+
+
+def _ours_above(end: Node, lines: Lines) -> Iterator[Node]:
+    for slot in model_inputs(end):
+        if slot.source is not None:
+            yield from lines.of(end.graph, slot.source)[0].ours

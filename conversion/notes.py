@@ -1,4 +1,4 @@
-"""Write and read what changed nodes keep: their settings from before, and the mode of a node that Fix bypassed.
+"""Write and read what changed nodes keep: their settings from before, and the mode of a node that a click bypassed.
 
 They are for what a record cannot help with, because the SUNSpeedUp or SUNNegative that held it was deleted. A note is a
 property too, and anybody may have written it. A link that a click unplugged is noted with the type of the node it came
@@ -89,14 +89,27 @@ def forget(node: Node, of: str) -> list[Edit]:
 def bypass(node: Node) -> list[Edit]:
     """Return the edits that bypass a node and note on it how it was."""
     note = {"version": VERSION, "mode": node.mode}
-    return [set_mode(node.graph, node.id, BYPASSED), set_property(node.graph, node.id, RECORD, note)]
+    return [set_mode(node.graph, node.id, BYPASSED), set_property(node.graph, node.id, _mode_note(node), note)]
 
 
 def is_bypassed_by_sun(node: Node) -> bool:
     """Tell whether a node is bypassed by `bypass`."""
-    return node.mode == BYPASSED and is_index(as_dict(node.properties.get(RECORD)).get("mode"))
+    return node.mode == BYPASSED and was_bypassed_by_sun(node)
+
+
+def was_bypassed_by_sun(node: Node) -> bool:
+    """Tell whether a node has the note of `bypass`, though the artist may have given it another mode since."""
+    return is_index(as_dict(node.properties.get(_mode_note(node))).get("mode"))
 
 
 def wake(node: Node) -> list[Edit]:
-    """Return the edits that undo `bypass`."""
-    return [set_mode(node.graph, node.id, node.properties[RECORD]["mode"]), *forget(node, SPEED_UP)]
+    """Return the edits that undo `bypass`. A mode that the artist chose since stays."""
+    name = _mode_note(node)
+    mode = node.properties[name]["mode"] if is_bypassed_by_sun(node) else node.mode
+    note = set_property(node.graph, node.id, name, None)
+    return [note] if mode == node.mode else [set_mode(node.graph, node.id, mode), note]
+
+
+def _mode_note(node: Node) -> str:
+    """Return the property with the mode from before. A SUNNegative can have its record in the usual one."""
+    return NOTES[NEGATIVE] if node.type == NEGATIVE else RECORD

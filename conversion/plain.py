@@ -6,9 +6,11 @@ from typing import Any
 from .changes import changes_for, edits_of, plain_values
 from .edits import Edit
 from .findings import FROM_SAMPLER
-from .graph import ConversionError, Graph, Node, NodeId, Place, Source, Workflow, as_dict
+from .graph import SUBGRAPH_INPUT, ConversionError, Graph, Node, NodeId, Place, Source, Workflow, as_dict
 from .left_behind import is_off
+from .model_line import instance_input, model_inputs
 from .models import Installed, Lines
+from .notes import is_bypassed_by_sun, wake
 from .plan import read
 from .restore import by_notes, read_records, take_out, undo
 from .rules import GET_NODE, PRIMITIVES, SUN_ON_MODEL
@@ -41,7 +43,9 @@ def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str,
     recorded = [sun for sun in sped_up if sun in records]
     samplers = _behind(sped_up, around)
     behind = {(s.graph.id, s.node.id) for s in samplers}
+    asleep = _asleep(samplers, around)
     undone = [*undo(recorded, records), *by_notes(recorded, records, [s.node for s in samplers], around)]
+    undone += [edit for node in asleep for edit in wake(node)]
     restored = apply_to_ui(data, undone, installed.definitions)
     rest = Surroundings(read(restored, installed.definitions), installed)
     plain = apply_to_ui(restored, _take_out_the_rest(rest), installed.definitions)
@@ -49,12 +53,20 @@ def without_sun(data: Any, prompt: Any, installed: Installed) -> tuple[dict[str,
     samplers = [s for s in find_samplers(after) if (s.graph.id, s.node.id) in behind]
     lines = Lines(after, installed)
     said = ", ".join(_described(sampler, lines.of_sampler(sampler)[1].negative) for sampler in samplers)
-    return plain, _prompt_without_sun(prompt, after, _widgets(samplers)), said
+    queued = _prompt_without_sun(prompt, after, _widgets(samplers))
+    awake = {after.graphs[node.graph.id].nodes[node.id] for node in asleep}
+    return plain, _with_negatives(queued, after, awake) if awake else queued, said
 
 
 def _behind(suns: list[Node], around: Surroundings) -> list[Sampler]:
     chosen = dict.fromkeys(sampler for sun in suns for sampler in around.fed_by(sun))
     return with_partners(chosen, around.samplers, around.workflow)
+
+
+def _asleep(samplers: list[Sampler], around: Surroundings) -> list[Node]:
+    """Return the SUNNegatives that "Speed up" bypassed, because SUN does their work. Without SUN they do it again."""
+    ours = dict.fromkeys(node for sampler in samplers for node in around.lines.of_sampler(sampler)[0].ours)
+    return [node for node in ours if is_bypassed_by_sun(node)]
 
 
 def _take_out_the_rest(around: Surroundings) -> list[Edit]:
@@ -90,6 +102,49 @@ def _prompt_without_sun(prompt: dict[str, Any], workflow: Workflow, widgets: Wid
     return {path: entry for path, entry in prompt.items() if path not in suns}
 
 
+def _with_negatives(prompt: dict[str, Any], workflow: Workflow, awake: set[Node]) -> dict[str, Any]:
+    """Put nodes that the page left out, because they were bypassed, before the inputs that they feed in `workflow`."""
+    added: dict[str, Any] = {}
+    for path, entry in prompt.items():
+        found = _at(workflow, path)
+        inputs = as_dict(as_dict(entry).get("inputs"))
+        for name, value in inputs.items():
+            source = found[-1].feed(name) if found else None
+            above = _above(found[:-1], found[-1].graph, source, workflow, awake) if source is not None else None
+            if above is None:
+                continue
+            hosts, negative = above
+            number = ":".join(str(one.id) for one in (*hosts, negative))
+            given = {own: _in_force(hosts, negative, own, workflow, prompt) for own in _given(negative)}
+            added[number] = {"class_type": negative.type, "inputs": {**given, "model": value}}
+            inputs[name] = [number, 0]
+    return {**prompt, **added}
+
+
+def _given(negative: Node) -> list[str]:
+    """Return the names of what a prompt has to give to a node, its MODEL aside."""
+    linked = [name for name, slot in negative.inputs.items() if slot.feed is not None and name != "model"]
+    return list(dict.fromkeys([*negative.widgets, *linked]))
+
+
+def _above(
+    hosts: list[Node], graph: Graph, source: Source | None, workflow: Workflow, awake: set[Node]
+) -> tuple[list[Node], Node] | None:
+    """Return the first node that gives an output, past bypassed ones, with those around it, if it is one of `awake`."""
+    seen: set[Node] = set()
+    while source is not None:
+        found = _giver(hosts, graph, source, workflow)
+        if found is None or found[1] in seen:
+            return None
+        hosts, node, _ = found
+        if node in awake:
+            return hosts, node
+        seen.add(node)
+        graph = node.graph
+        source = next((slot.source for slot in model_inputs(node) if slot.source), None) if not node.is_active else None
+    return None
+
+
 def _in_force(hosts: list[Node], node: Node, widget: str, workflow: Workflow, prompt: dict[str, Any]) -> Any:
     """Return a widget's value, or its link as the prompt has links; None if no value was saved.
 
@@ -119,24 +174,26 @@ def _in_force(hosts: list[Node], node: Node, widget: str, workflow: Workflow, pr
 def _giver(hosts: list[Node], graph: Graph, source: Source, workflow: Workflow) -> tuple[list[Node], Node, int] | None:
     """Return the node that gives an output, with those of the subgraphs around it, and its slot; None if nothing does.
 
-    Goes on through the outputs of subgraphs, and from a Get node to the Set node of that name, which only the page has.
+    Goes on into subgraphs and out of them, and from a Get node to the Set node of that name, which only the page has.
     """
     seen: set[tuple[str | None, Source]] = set()
     way = list(hosts)
-    while (feed := graph.through_reroutes(source)) is not None and feed.node in graph.nodes:
-        above = graph.nodes[feed.node]
-        inner = workflow.inner(above)
-        if inner is None and above.type != GET_NODE:
-            return way, above, feed.slot
-        if (graph.id, feed) in seen:
-            return None
+    while (feed := graph.through_reroutes(source)) is not None and (graph.id, feed) not in seen:
         seen.add((graph.id, feed))
-        if inner is None:
-            output = _sent(above)
-        else:
+        above = graph.nodes.get(feed.node)
+        inner = workflow.inner(above) if above is not None else None
+        if above is None:
+            outer = instance_input(way[-1], graph, feed.slot) if way and feed.node == SUBGRAPH_INPUT else None
+            output = outer.source if outer is not None else None
+            graph = way.pop().graph if way else graph
+        elif inner is not None:
             output = inner.outputs[feed.slot] if feed.slot < len(inner.outputs) else None
             way.append(above)
             graph = inner
+        elif above.type == GET_NODE:
+            output = _sent(above)
+        else:
+            return way, above, feed.slot
         if output is None:
             return None
         source = output

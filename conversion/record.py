@@ -9,7 +9,7 @@ says whose it is, so that Restore on a copy changes the samplers behind the copy
 For a record that was deleted with its node, see notes.py.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,15 +92,21 @@ def read_record(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> list[Form
 
     `parts` returns the nodes that make up the samplers behind it.
     """
+    return [former for _, formers in _read(sun, parts) for former in formers]
+
+
+def lost_entries(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> list[dict[str, Any]]:
+    """Return the entries of a record that bring nothing back, because their node is gone or their value is invalid."""
+    return [entry for entry, formers in _read(sun, parts) if not formers]
+
+
+def _read(sun: Node, parts: Callable[[Node], Iterable[Node]]) -> Iterator[tuple[dict[str, Any], list[Former]]]:
     entries, is_own = entries_of(sun), _is_own(sun)
     nodes = _named(sun, entries, is_own, parts)
-    found: list[Former] = []
     for entry in entries:
         node = nodes.get(entry["node"])
         former = _former(entry, node, is_own) if node is not None else None
-        if former is not None:
-            found += _with_hosts(former, entry, is_own)
-    return found
+        yield entry, _with_hosts(former, entry, is_own) if former is not None else []
 
 
 def unrecorded(sun: Node, changes: Iterable[Change], parts: Callable[[Node], Iterable[Node]]) -> list[Change]:

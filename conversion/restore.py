@@ -1,13 +1,13 @@
 """Restore a workflow: remove the nodes that a plan put in and bring back the former settings."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from .edits import Edit, Plan, connect_input, remove_node, sentences
 from .graph import Node, Source, Workflow
 from .left_behind import former_settings
 from .models import Installed
-from .notes import forget, is_bypassed_by_sun, wake
-from .record import Former, bring_back, entries_of, has_record, read_record, unlinked_before
+from .notes import forget, is_bypassed_by_sun, wake, was_bypassed_by_sun
+from .record import Former, bring_back, has_record, lost_entries, read_record, unlinked_before
 from .rules import NEGATIVE
 from .samplers import Sampler
 from .surroundings import Surroundings
@@ -26,7 +26,7 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
     records = read_records(around)
     suns = _with_shared_settings(_aimed_at(records, targets, around), records)
     formers, noted = _formers(suns, records), _noted(suns, records, targets, around)
-    bypassed = _bypassed(targets, around)
+    bypassed = [node for node in _bypassed(targets, around) if node not in suns]
     if not suns and not bypassed and not any(noted.values()):
         here = say("There is nothing to restore here")
         return Plan(
@@ -43,16 +43,25 @@ def restore(workflow: Workflow, targets: list[Node] | None, installed: Installed
         if former.value is not None:
             values[former.node].append(f"{former.widget} {former.value}")
     said = [f"{node.label}: {', '.join(of_node)}." for node, of_node in values.items()]
-    from_notes = sum(map(len, noted.values()))  # of nodes that are no longer where a record says
-    if any(len(records[sun]) + from_notes < len(entries_of(sun)) for sun in suns):
+    if any(_has_lost(sun, noted[sun.type], around) for sun in suns):
         said.append(say("Some of the changed nodes are gone, so their settings could not be restored."))
-    said += [say("{node} is active again.", node=node.label) for node in bypassed]
+    said += [say("{node} is active again.", node=node.label) for node in bypassed if is_bypassed_by_sun(node)]
     return Plan(_summary(suns, bool(back)), sentences(said), "success", made)
 
 
 def read_records(around: Surroundings) -> Records:
     """Return what every record in a workflow holds."""
     return {node: read_record(node, around.parts_behind) for node in around.workflow.nodes() if has_record(node)}
+
+
+def _has_lost(sun: Node, noted: list[Former], around: Surroundings) -> bool:
+    """Tell whether a record names settings that do not come back, by itself or by the notes on the samplers behind it.
+
+    A sampler that was moved into a subgraph is not where the record says, but its note went along.
+    """
+    lost = Counter(entry["widget"] for entry in lost_entries(sun, around.parts_behind))
+    behind = {part for sampler in around.fed_by(sun) for part in sampler.parts()} if lost else ()
+    return bool(lost - Counter(former.widget for former in noted if former.node in behind))
 
 
 def undo(suns: list[Node], records: Records) -> list[Edit]:
@@ -90,8 +99,8 @@ def _by_notes(noted: dict[str, list[Former]]) -> list[Edit]:
 
 
 def _bypassed(targets: list[Node] | None, around: Surroundings) -> list[Node]:
-    """Return the nodes that Fix bypassed: all, or those on the MODEL lines that the targets mean."""
-    found = [node for node in around.workflow.nodes() if is_bypassed_by_sun(node)]
+    """Return the nodes that a click bypassed, though the artist may have woken them: all, or those of the targets."""
+    found = [node for node in around.workflow.nodes() if was_bypassed_by_sun(node)]
     if targets is None or not found:
         return found
     chosen = set(targets)
@@ -103,7 +112,7 @@ def _bypassed(targets: list[Node] | None, around: Surroundings) -> list[Node]:
 def _summary(suns: list[Node], are_settings_back: bool) -> str:
     count = len(suns)
     if not suns:
-        return say("The former settings are back") if are_settings_back else say("What Fix bypassed is active again")
+        return say("The former settings are back") if are_settings_back else say("What SUN bypassed is active again")
     if all(node.type == NEGATIVE for node in suns):
         one = say("Negative Prompt at CFG 1 is removed")
         what = one if count == 1 else say("{count} Negative Prompt at CFG 1 nodes are removed", count=count)

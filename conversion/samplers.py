@@ -6,6 +6,7 @@ Partners are samplers that can only be changed together.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .graph import MUTED, SUBGRAPH_INPUT, Consumer, Graph, Input, Node, Source, Workflow, on_one_line
@@ -113,7 +114,7 @@ class Sampler:
             return next((slot for slot in inputs.values() if slot.type == MODEL and slot.source), None)
         return inputs.get((rule.model if rule else None) or "model")
 
-    @property
+    @cached_property
     def start(self) -> Setting | None:
         """The setting that lets it begin within its schedule and run to the end, as image to image does."""
         steps = self.value("steps")
@@ -140,7 +141,11 @@ class Sampler:
 
     def value(self, role: Role) -> Any:
         """Return the current value of the first setting with this role, or None if it is missing or unknown."""
-        return next((setting.value for setting in self.all_of(role)), None)
+        return self._values.get(role)
+
+    @cached_property
+    def _values(self) -> dict[Role, Any]:
+        return {setting.role: setting.value for setting in reversed(self.settings)}
 
 
 def find_samplers(workflow: Workflow) -> list[Sampler]:

@@ -8,7 +8,7 @@ from .left_behind import is_off
 from .model_line import instance_input
 from .rules import NEGATIVE, PROMPTS
 from .samplers import Sampler
-from .surroundings import Surroundings
+from .surroundings import Surroundings, once
 from .words import say
 
 LONGEST = 24
@@ -23,16 +23,20 @@ def served(sun: Node, around: Surroundings) -> list[dict[str, Any]]:
     if is_off(sun) or (sun.type == NEGATIVE and around.adapter_beside(sun)):
         return []
     return [
-        {"graph": node.graph.id, "node": node.id, "label": sampler.node.label, "note": _note(sampler, node, sun)}
-        for sampler in around.fed_by(sun)
+        {
+            "graph": node.graph.id,
+            "node": node.id,
+            "label": sampler.node.label,
+            "note": _note(sampler, node, sun, around),
+        }
+        for sampler in around.works_for(sun)
         if sampler.node.problem is None and (node := sampler.model_node or sampler.node).type != "SUNSampler"
     ]
 
 
-def _note(sampler: Sampler, node: Node, sun: Node) -> str:
+def _note(sampler: Sampler, node: Node, sun: Node, around: Surroundings) -> str:
     is_automatic = sun.widgets.get("cfg" if sun.type == NEGATIVE else "settings") != FROM_SAMPLER
-    own = sun.feed("negative")
-    negative = _prompt(sun, own) if own is not None else _prompt(node, node.feed("negative"))
+    negative = _prompt(sun if sun.feed("negative") is not None else node, around)
     parts = []
     if is_automatic and sampler.all_of("cfg"):
         parts.append(say("CFG ignored"))
@@ -41,13 +45,14 @@ def _note(sampler: Sampler, node: Node, sun: Node) -> str:
     return " · ".join(parts)
 
 
-def _prompt(node: Node, source: Source | None) -> str:
-    """Return the beginning of the prompt that an output gives, or the title of the node that makes it.
+@once
+def _prompt(node: Node, around: Surroundings) -> str:
+    """Return the beginning of a node's negative prompt, or the title of the node that makes it.
 
     Goes on past reroutes, out of subgraphs, and through nodes such as Apply ControlNet that hand a negative on.
     """
     seen: set[tuple[str | None, Source]] = set()
-    graph = node.graph
+    graph, source = node.graph, node.feed("negative")
     while source is not None and (graph.id, source) not in seen:
         seen.add((graph.id, source))
         source = graph.through_reroutes(source)

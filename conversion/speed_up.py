@@ -9,8 +9,8 @@ from .graph import Graph, Node, Workflow
 from .insertion import Canvas, by_line, insert
 from .left_behind import nodes_with_older_notes
 from .models import Candidate, Installed, Lines, judge, neighbours
-from .negative_prompt import negative_refusal
-from .notes import noted, notes_of, to_restore
+from .negative_prompt import idle_negatives, negative_refusal
+from .notes import bypass, noted, notes_of, to_restore
 from .rules import SPEED_UP
 from .samplers import Setting, find_samplers, grouped, partner_groups, with_partners
 from .words import say
@@ -41,7 +41,7 @@ def speed_up(workflow: Workflow, targets: list[Node] | None, installed: Installe
         return Plan(say("SUN left this workflow as it is"), sentences(left))
     is_ready = set(ready)
     wanted = _wanted(ready, [candidate for candidate in everything if candidate not in is_ready], workflow)
-    return _plan(workflow, ready, wanted, left)
+    return _plan(workflow, ready, wanted, idle_negatives(everything, ready, lines, workflow), left)
 
 
 def _left(candidate: Candidate, lines: Lines) -> str:
@@ -99,7 +99,9 @@ def _keep_partners_alike(chosen: list[Candidate], workflow: Workflow) -> None:
             )
 
 
-def _plan(workflow: Workflow, ready: list[Candidate], wanted: dict[Setting, Any], left: list[str]) -> Plan:
+def _plan(
+    workflow: Workflow, ready: list[Candidate], wanted: dict[Setting, Any], idle: list[Node], left: list[str]
+) -> Plan:
     changes = changes_for(wanted)
     made: list[Edit] = []
     boxes: dict[Graph, Canvas] = {}
@@ -115,11 +117,12 @@ def _plan(workflow: Workflow, ready: list[Candidate], wanted: dict[Setting, Any]
         node_id += 1
     made += edits_of(changes.values())
     made += notes_of(former.values(), SPEED_UP, older) if workflow.has_modes else []
+    made += [edit for node in idle for edit in bypass(node)]
     return Plan(
         edits=made,
         severity="warn" if any(c.choice.is_missing for c in ready if c.choice) else "info" if left else "success",
         summary=_summary(ready, wanted),
-        detail=sentences([*_notes(ready), *described(ready, changes), *left]),
+        detail=sentences([*_notes(ready, idle), *described(ready, changes), *left]),
     )
 
 
@@ -152,9 +155,10 @@ def _length(candidate: Candidate, wanted: dict[Setting, Any]) -> int:
     return made_for if start is not None and steps - wanted.get(start, 0) == made_for else steps
 
 
-def _notes(ready: list[Candidate]) -> list[str]:
+def _notes(ready: list[Candidate], idle: list[Node]) -> list[str]:
     notes = [candidate.choice.note for candidate in ready if candidate.choice]
-    notes += [text for candidate in ready for _, text in neighbours(candidate.line)]
+    notes += [text for candidate in ready for _, text in neighbours(candidate.line, idle)]
+    notes += [say("{node} is bypassed, because the adapter reads the negative prompt.", node=n.label) for n in idle]
     lost = [(node, merge) for candidate in ready for node, merge in candidate.line.lost.items()]
     return notes + [
         say(

@@ -1,16 +1,18 @@
 """What a workflow has around its SUN nodes: their MODEL lines, adapters, and the samplers behind and beside them."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .graph import Node, Workflow
+from .model_line import ModelLine
 from .models import Adapter, Installed, Lines
 from .rules import NEGATIVE
 from .samplers import Sampler, find_samplers, grouped
 
 P = ParamSpec("P")
+S = TypeVar("S", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -21,8 +23,8 @@ class Surroundings:
         self.workflow, self.installed = workflow, installed
         self.lines = Lines(workflow, installed)
         self.samplers = find_samplers(workflow)
-        self.made_for_groups: dict[tuple[Any, ...], Any] = {}
-        """What `once_per_group` keeps."""
+        self.kept: dict[tuple[Any, ...], Any] = {}
+        """What `once` and `once_per_group` keep."""
         self._behind = self.lines.samplers_behind(self.samplers)
         self._of_node: dict[Node, list[Sampler]] = defaultdict(list)
         self._plain: dict[Node, list[Sampler]] = defaultdict(list)
@@ -58,6 +60,15 @@ class Surroundings:
         """Return the samplers at the lower end of a SUN node's MODEL line."""
         return self._behind.get(sun, [])
 
+    def works_for(self, node: Node) -> list[Sampler]:
+        """Return the samplers for which a SUN node does something. An adapter leaves a SUNNegative nothing to do."""
+        samplers = self.fed_by(node)
+        return samplers if node.type != NEGATIVE else [one for one in samplers if not self.has_sun(one)]
+
+    def lines_behind(self, sun: Node) -> list[ModelLine]:
+        """Return the MODEL lines of those samplers, each once: hundreds can be at the end of one line."""
+        return list(dict.fromkeys(self.lines.of_sampler(sampler)[0] for sampler in self.fed_by(sun)))
+
     def merges_below(self, sun: Node) -> list[Node]:
         """Return the merges that take only the weights of the MODEL with a SUN node, for samplers without another."""
         lost = [(merge, self.lines.of_sampler(sampler)[1]) for merge, sampler in self._lost.get(sun, ())]
@@ -78,9 +89,14 @@ class Surroundings:
         return self.lines.into(node)[1].sun
 
     def adapter_beside(self, negative: Node) -> Node | None:
-        """Return the SUN node, above a SUNNegative or below, whose adapter reads the negative prompt instead."""
-        lines = [self.lines.into(negative), *map(self.lines.of_sampler, self.fed_by(negative))]
-        return next((model.sun for _, model in lines if model.sun is not None), None)
+        """Return the SUN node, above a SUNNegative or below, whose adapter reads the negative prompt instead.
+
+        If a sampler below has none, the SUNNegative still works for that one.
+        """
+        above, samplers = self.lines.into(negative)[1].sun, self.fed_by(negative)
+        if above is not None or not samplers or not all(map(self.has_sun, samplers)):
+            return above
+        return self.lines.of_sampler(samplers[0])[1].sun
 
     def has_sun(self, sampler: Sampler) -> bool:
         return self.lines.of_sampler(sampler)[1].sun is not None
@@ -105,6 +121,21 @@ class Surroundings:
         return self.installed.adapter(self.adapter_name(sun))
 
 
+def once(
+    make: Callable[Concatenate[S, Surroundings, P], T],
+) -> Callable[Concatenate[S, Surroundings, P], T]:
+    """Let the SUN nodes before a sampler, of which there can be many, share what `make` returns for it."""
+
+    @wraps(make)
+    def shared(subject: S, around: Surroundings, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = make, subject, args
+        if key not in around.kept:
+            around.kept[key] = make(subject, around, *args, **kwargs)
+        return around.kept[key]
+
+    return shared
+
+
 def once_per_group(
     make: Callable[Concatenate[list[Sampler], Surroundings, P], T],
 ) -> Callable[Concatenate[Sampler, Surroundings, P], T]:
@@ -114,8 +145,8 @@ def once_per_group(
     def shared(sampler: Sampler, around: Surroundings, *args: P.args, **kwargs: P.kwargs) -> T:
         partners = around.partners_of(sampler)
         key = make, id(partners), args
-        if key not in around.made_for_groups:
-            around.made_for_groups[key] = make(partners, around, *args, **kwargs)
-        return around.made_for_groups[key]
+        if key not in around.kept:
+            around.kept[key] = make(partners, around, *args, **kwargs)
+        return around.kept[key]
 
     return shared

@@ -76,12 +76,15 @@ def test_menus_offer_it_only_where_a_negative_prompt_hardly_counts(page: CanvasP
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_both_nodes_on_one_line_get_a_badge(page: CanvasPage, few_step: dict) -> None:
+def test_speed_up_bypasses_the_node_which_gets_a_badge_if_it_is_woken(page: CanvasPage, few_step: dict) -> None:
     page.load(few_step)
     page.show_all()
     page.convert("negative")
     page.convert("speed_up")
     (negative,) = page.nodes("SUNNegative")
+    assert negative["mode"] == 4
+    page.select(negative["id"])
+    page.press("Control", "b")
     page.look_at(negative["id"])
     expect(page.face(negative["id"])).to_contain_text("does nothing here")
     page.convert("restore")

@@ -18,6 +18,7 @@ from sun_pack.conversion.ui_format import TITLE_HEIGHT
 
 from .compare import canonical
 from .make_corpus import CHECKPOINT, KSAMPLER, Graph, Subgraph
+from .test_findings import SD15, here
 from .test_left_behind import without
 
 Json = dict[str, Any]
@@ -260,3 +261,40 @@ def test_twice_as_many_partners_take_twice_as_long_to_check_and_to_mend(state: s
         lambda workflow: make_plan("restore", workflow),
     ):
         assert calls(lambda work=work: work(many)) < 2.5 * calls(lambda work=work: work(few))
+
+
+def row_of_suns(count: int, setting: str) -> Json:
+    """Draw SUN nodes in a row before a hundred samplers whose steps, CFG and sampler are not SUN's."""
+    graph = Graph()
+    model = loader(graph)
+    for _ in range(count):
+        model = graph.node(
+            "SUNSpeedUp", [SD15.name, 1.0, "from sampler" if setting == "own" else "automatic"], model=(model, 0)
+        )
+        model["mode"] = MODES.get(setting, 0)
+    for _ in range(100):
+        sampler(graph, model)
+    return graph.workflow()
+
+
+@pytest.mark.parametrize("setting", ["automatic", "own", "off"])
+def test_what_is_found_at_a_sampler_is_found_once_for_all_sun_nodes_before_it(setting: str) -> None:
+    one, many = (row_of_suns(count, setting) for count in (1, 20))
+    for work in (lambda workflow: check(read(workflow), here(SD15)), lambda workflow: make_plan("fix", workflow)):
+        assert calls(lambda work=work: work(many)) < 5 * calls(lambda work=work: work(one))
+
+
+def samplers_of_one_primitive(count: int) -> Json:
+    graph = Graph()
+    model = graph.node("SUNSpeedUp", [SD15.name, 1.0, "from sampler"], model=(loader(graph), 0))
+    cfg = graph.primitive(7.0, "FLOAT")
+    for _ in range(count):
+        graph.node("KSampler", KSAMPLER, model=(model, 0), cfg=(cfg, 0))
+    return graph.workflow()
+
+
+def test_twice_as_many_samplers_with_one_primitive_take_twice_as_long_to_check() -> None:
+    """Whether it may be set depends on all that it drives."""
+    few, many = map(samplers_of_one_primitive, (200, 400))
+    assert len(check(read(many), here(SD15))[0]["badge"]["detail"].splitlines()) > 10
+    assert calls(lambda: check(read(many), here(SD15))) < 2.1 * calls(lambda: check(read(few), here(SD15)))

@@ -317,6 +317,13 @@ def test_one_restore_brings_back_the_cfg_from_before_an_earlier_negative_that_wa
     assert same_but_for_ids(convert("restore", again, None, here(SD15))[0], at_low_cfg())
 
 
+def test_one_restore_is_enough_if_the_later_negative_is_muted() -> None:
+    """It ends the MODEL line now, and no more once it is gone."""
+    workflow, _ = convert("negative", without(counting(), NEGATIVE), None, here(SD15))
+    node(workflow, NEGATIVE)["mode"] = 2
+    assert values(convert("restore", workflow, None, here(SD15))[0]) == values(at_low_cfg())
+
+
 def test_negative_that_is_off_and_left_no_note_is_told_all_the_same() -> None:
     """As earlier versions put it in: its record has the CFG, for Restore."""
     workflow = off(counting(), NEGATIVE)
@@ -350,3 +357,23 @@ def test_restore_misses_no_setting_of_a_sampler_that_was_moved_into_a_subgraph()
     before, after = (one["definitions"]["subgraphs"][0] for one in (load("subgraph_with_the_sampler"), restored))
     assert node(after, "KSampler")["widgets_values"] == node(before, "KSampler")["widgets_values"]
     assert plan.detail == "KSampler (#100): steps 25, cfg 7.5, sampler_name dpmpp_2m, scheduler karras."
+
+
+def test_what_one_sun_lost_is_told_beside_what_another_left() -> None:
+    """The notes on the other's sampler, whose SUN was deleted, bring back as many settings as are lost here."""
+    converted, _ = convert("speed_up", load("two_checkpoints"))
+    kept, gone = (one for one in converted["nodes"] if one["type"] == SUN)
+    left = without(converted, SUN, kept["id"])
+    assert "gone" not in make_plan("restore", left).detail
+    lost = {entry["node"] for entry in gone["properties"]["sun_restore"]["settings"]}
+    left["nodes"] = [node for node in left["nodes"] if node["id"] not in lost]
+    assert "gone" in make_plan("restore", left).detail
+
+
+def test_what_is_lost_is_told_beside_settings_that_stood_on_subgraph_nodes() -> None:
+    """Each of those counts once, however many nodes it stands on."""
+    converted, _ = convert("speed_up", load("subgraph_with_promoted_settings_used_twice"))
+    record = node(converted["definitions"]["subgraphs"][0], SUN)["properties"]["sun_restore"]
+    assert "gone" not in make_plan("restore", converted).detail
+    record["settings"].append({**record["settings"][0], "node": 999, "type": "KSamplerAdvanced"})
+    assert "gone" in make_plan("restore", converted).detail

@@ -203,13 +203,14 @@ def test_negative_node_that_came_later_is_told_with_the_cfg_that_it_sets(cfg: st
 
 
 def test_what_lets_a_negative_count_without_an_adapter_stays() -> None:
-    """It is no part of the comparison, and the prompt keeps it."""
+    """It is no part of the comparison. "Speed up" bypassed it, so that the page leaves it out of the prompt."""
     workflow = load("text_to_image")
     node(workflow, "KSampler")["widgets_values"][3] = 1.5
     workflow, _ = convert("negative", workflow, None, here(SD15))
     workflow, _ = convert("speed_up", workflow, None, here(SD15))
-    plain, queued, said = without_sun(workflow, prompt_of("5", "9", ["8", 0]), here(SD15))
-    assert node(plain, "SUNNegative")["id"] == 8 and queued["5"]["inputs"]["model"] == ["8", 0]
+    plain, queued, said = without_sun(workflow, prompt_of("5", "9", ["1", 0]), here(SD15))
+    assert node(plain, "SUNNegative")["id"] == 8 and queued["8"]["inputs"]["model"] == ["1", 0]
+    assert queued["5"]["inputs"]["model"] == ["8", 0]
     assert queued["5"]["inputs"]["cfg"] == node(plain, "KSampler")["widgets_values"][3] == 1
     assert said == "KSampler (#5): 25 steps, CFG 1"
 
