@@ -81,7 +81,7 @@ def _negative_node(sampler: Sampler) -> Node | None:
 def idle_negatives(everything: list[Candidate], ready: list[Candidate], lines: Lines, workflow: Workflow) -> list[Node]:
     """Return the active SUNNegatives whose MODEL goes nowhere but to samplers with SUN, when `ready` have it too.
 
-    There are none in the API's format, in which a node cannot be bypassed.
+    A workflow in the API's format has none, because nothing can be bypassed there.
     """
     found = dict.fromkeys(node for c in ready for node in c.line.ours if node.type == NEGATIVE and node.is_active)
     if not found or not workflow.has_modes:

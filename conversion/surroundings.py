@@ -128,7 +128,7 @@ def once(
 
     @wraps(make)
     def shared(subject: S, around: Surroundings, *args: P.args, **kwargs: P.kwargs) -> T:
-        key = make, subject, args
+        key = make, subject, args, *kwargs.items()
         if key not in around.kept:
             around.kept[key] = make(subject, around, *args, **kwargs)
         return around.kept[key]
@@ -144,7 +144,7 @@ def once_per_group(
     @wraps(make)
     def shared(sampler: Sampler, around: Surroundings, *args: P.args, **kwargs: P.kwargs) -> T:
         partners = around.partners_of(sampler)
-        key = make, id(partners), args
+        key = make, id(partners), args, *kwargs.items()
         if key not in around.kept:
             around.kept[key] = make(partners, around, *args, **kwargs)
         return around.kept[key]

@@ -81,7 +81,7 @@ class CapturedForward:
             self._capture(lambda: evaluation.unet(self.inputs, own), place, device)
         self.checks_left = CHECKS
         self._loaded: Callable[[], SunForward | None] = lambda: None
-        self._free = weakref.finalize(self, _free, self.graph, device if place.is_async else None)
+        self._free = weakref.finalize(self, _reset, self.graph, device if place.is_async else None)
         self._free.atexit = self._end_use_of_stream.atexit = False
 
     def _capture(self, evaluate: Callable[[], Tensor], place: "GraphPlace", device: torch.device) -> None:
@@ -175,7 +175,7 @@ def _new_stream(device: torch.device) -> torch.cuda.Stream:
     raise CannotCapture("there are too many graphs")
 
 
-def _free(graph: torch.cuda.CUDAGraph, trimmed: torch.device | None) -> None:
+def _reset(graph: torch.cuda.CUDAGraph, trimmed: torch.device | None) -> None:
     """Free a graph, and let the driver of this device give back what it keeps for graphs that are gone.
 
     torch has no function for the latter. During a capture, the driver must not be asked.

@@ -61,8 +61,8 @@ class ResidentWeights:
 def resident_weights(unet: nn.Module, device: torch.device) -> ResidentWeights:
     """Find where the weights of `unet` lie; raises CannotCapture unless all of them are ready on `device`.
 
-    Every run asks for it: attributes are read from a module's own dict, because torch is
-    slow to look for one that a module lacks.
+    Every run asks for it, so attributes are read from a module's own dict: torch is slow to look for one that a module
+    lacks.
     """
     large: list[Hashable] = []
     small: list[tuple[dict[str, Any], str]] = []

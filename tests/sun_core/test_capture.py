@@ -7,8 +7,6 @@ with cudaMallocAsync, ComfyUI's default, and again without that variable for tor
 On ComfyUI 0.33 or newer, the full-size model is in dynamic VRAM, as it is for artists.
 """
 
-import ctypes
-
 import comfy.model_management
 import comfy.sample
 import comfy.sd
@@ -303,21 +301,16 @@ def test_graphs_go_with_the_model(sun, draw):
     assert not hooks.captures.kept
 
 
-def memory_of_graphs():
-    """Bytes that the driver keeps for what CUDA graphs allocate themselves, in this process."""
-    reserved_now, size = 2, ctypes.c_uint64()  # CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT
-    assert not ctypes.CDLL("libcuda.so.1").cuDeviceGetGraphMemAttribute(0, reserved_now, ctypes.byref(size))
-    return size.value
-
-
 def test_memory_of_graphs_is_given_back(sun, draw):
+    from workshop.speed.device import graph_memory
+
     captured, reports = sun()
     draw(trusted(captured, draw))
     assert reports[-1].replayed == STEPS, reports[-1].why_eager
     is_async = torch.cuda.get_allocator_backend() == "cudaMallocAsync"
-    assert (memory_of_graphs() > 0) == is_async
+    assert (graph_memory() > 0) == is_async
     comfy.model_management.unload_all_models()
-    assert memory_of_graphs() == 0
+    assert graph_memory() == 0
 
 
 def test_fused_offsets_hide_no_nan():

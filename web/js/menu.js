@@ -116,7 +116,7 @@ function restorablePoints(node) {
   if (node.subgraph) return node.subgraph.nodes.flatMap(restorablePoints);
   if (isRestorable(node)) return [node];
   const isStart = startingPoints(node).length > 0;
-  if (!isStart && !hasNote(node)) return []; // the page asks for every selected node
+  if (!isStart && !hasNote(node)) return []; // called for every selected node
   const restorable = allNodes().filter(isRestorable);
   if (!isStart) return restorable.length ? [node] : [];
   const isNear = (one) => isPartOfSampler(node) || isPartOfSampler(one) || mayShareLine(one, node);
