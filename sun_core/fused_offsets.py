@@ -2,24 +2,19 @@
 
 The first kernel sums squares over parts of each row, the second adds these sums in a fixed order and combines the
 branches. There are no atomics, so that the same input gives the same bits every time.
-
-The kernels take addresses as numbers. Given a tensor, Triton asks the driver about its address, which the driver does
-not answer for memory that a CUDA graph allocates with cudaMallocAsync, ComfyUI's default.
 """
 
 import logging
-from functools import cache, reduce
-from operator import or_
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # Triton comes with torch on Linux alone
-    triton = None
+from .triton_kernel import Grid, Kernel, divisor, triton
+
+if triton is not None:
+    from .triton_kernel import TYPES, pointer, tl
 
 MOST_PARTS = 128
 """Parts that the norm of a row is summed in, at most."""
@@ -27,17 +22,10 @@ ALIGNMENT = 64
 """Elements that parts begin at a multiple of, so that loads are wide."""
 BLOCK = 2048
 """Elements that one program works on at once."""
-WIDE = 16
-"""Bytes of the widest load, and what addresses must be divisible by for it."""
 
 if triton is not None:
-    _TYPES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
 
-    @triton.jit
-    def _pointer(address, TYPE: tl.constexpr, DIVISOR: tl.constexpr):  # type: ignore[no-untyped-def]
-        return tl.multiple_of(address.to(tl.pointer_type(TYPE.value)), DIVISOR)  # Triton 3.0 takes no constexpr
-
-    @triton.jit
+    @triton.jit(do_not_specialize=["attended_address", "sums_address"])
     def _square_sums(  # type: ignore[no-untyped-def]
         attended_address,
         sums_address,
@@ -50,7 +38,7 @@ if triton is not None:
         BLOCK: tl.constexpr,
     ):
         """sums[branch_and_row, part] = sum of squares of that part of the row, in fp32."""
-        attended, sums = _pointer(attended_address, TYPE, DIVISOR), _pointer(sums_address, tl.float32, DIVISOR)
+        attended, sums = pointer(attended_address, TYPE, DIVISOR), pointer(sums_address, tl.float32, DIVISOR)
         row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
         total = tl.zeros((BLOCK,), tl.float32)
         for block in range(BLOCKS):
@@ -60,7 +48,9 @@ if triton is not None:
             total += x * x
         tl.store(sums + row * PARTS + part, tl.sum(total))
 
-    @triton.jit
+    @triton.jit(
+        do_not_specialize=["attended_address", "sums_address", "scales_address", "shift_address", "out_address"]
+    )
     def _combine(  # type: ignore[no-untyped-def]
         attended_address,
         sums_address,
@@ -79,9 +69,9 @@ if triton is not None:
         BLOCK: tl.constexpr,
     ):
         """out = text + sum of scale * branch * |text|/|branch| + shift, in fp32 until it is stored."""
-        attended, out = _pointer(attended_address, TYPE, DIVISOR), _pointer(out_address, TYPE, DIVISOR)
-        sums, scales = _pointer(sums_address, tl.float32, DIVISOR), _pointer(scales_address, tl.float32, DIVISOR)
-        shift = _pointer(shift_address, SHIFT_TYPE, DIVISOR)
+        attended, out = pointer(attended_address, TYPE, DIVISOR), pointer(out_address, TYPE, DIVISOR)
+        sums, scales = pointer(sums_address, tl.float32, DIVISOR), pointer(scales_address, tl.float32, DIVISOR)
+        shift = pointer(shift_address, SHIFT_TYPE, DIVISOR)
         row = tl.program_id(0).to(tl.int64)
         parts = tl.arange(0, PARTS)
         offsets = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -99,39 +89,42 @@ if triton is not None:
             result += ratio * scale * x
         tl.store(out + row * row_size + offsets, result.to(TYPE), mask=inside)
 
+    _square_sums_kernel, _combine_kernel = Kernel(_square_sums), Kernel(_combine)
+
 
 def add_offsets_fused(attended: Tensor, scales: Tensor, shift: Tensor) -> Tensor:
     """Do what `attention.add_offsets` does, on a CUDA device and without gradients; shapes as there."""
+    device = attended.device
+    if device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            return add_offsets_fused(attended, scales, shift)
     attended = attended.contiguous()
-    branches_and_text, rows, tokens, channels = attended.shape
-    row_size = tokens * channels
-    parts, part_size, blocks_of_part, blocks = _division(row_size)
-    sums = torch.empty(branches_and_text * rows * parts, dtype=torch.float32, device=attended.device)
-    out = torch.empty_like(attended[0])
+    shape, dtype = attended.shape, attended.dtype
+    sums = torch.empty(shape[0] * shape[1] * MOST_PARTS, dtype=torch.float32, device=device)
+    out = torch.empty(shape[1:], dtype=dtype, device=device)
     addresses = [tensor.data_ptr() for tensor in (attended, sums, scales, shift, out)]
-    divisor = WIDE if reduce(or_, addresses) % WIDE == 0 else min(attended.element_size(), shift.element_size())
-    dtype = _TYPES[attended.dtype]
-    with torch.cuda.device(attended.device):
-        _square_sums[(branches_and_text * rows, parts)](
-            *addresses[:2], row_size, part_size, dtype, divisor, parts, blocks_of_part, BLOCK
-        )
-        _combine[(rows, blocks)](
-            *addresses,
-            rows,
-            row_size,
-            channels,
-            scales.stride(0),
-            dtype,
-            _TYPES[shift.dtype],
-            divisor,
-            branches_and_text - 1,
-            parts,
-            BLOCK,
-        )
+    aligned = divisor(addresses, (attended.element_size(), shift.element_size()))
+    kind = (shape, dtype, shift.dtype, scales.stride(0), aligned)
+    (grid, others), (next_grid, next_others) = _launches(*kind)
+    _square_sums_kernel(kind, grid, addresses[:2], others)
+    _combine_kernel(kind, next_grid, addresses, next_others)
     return out
 
 
 @cache
+def _launches(
+    shape: torch.Size, dtype: torch.dtype, shift_dtype: torch.dtype, scale_stride: int, aligned: int
+) -> list[tuple[Grid, tuple[Any, ...]]]:
+    """Return the grid of each kernel, and its arguments but for the addresses."""
+    branches_and_text, rows, tokens, channels = shape
+    row_size = tokens * channels
+    parts, part_size, blocks_of_part, blocks = _division(row_size)
+    square_sums = (row_size, part_size, TYPES[dtype], aligned, parts, blocks_of_part, BLOCK)
+    sizes, types = (rows, row_size, channels, scale_stride), (TYPES[dtype], TYPES[shift_dtype], aligned)
+    combine = (*sizes, *types, branches_and_text - 1, parts, BLOCK)
+    return [((branches_and_text * rows, parts, 1), square_sums), ((rows, blocks, 1), combine)]
+
+
 def _division(row_size: int) -> tuple[int, int, int, int]:
     """Return how a row is divided: its parts, the elements and blocks of a part, and the blocks of the row."""
     blocks = triton.cdiv(row_size, BLOCK)
@@ -145,7 +138,7 @@ def can_fuse(attended: Tensor, scales: Tensor) -> bool:
     return (
         triton is not None
         and attended.is_cuda
-        and attended.dtype in _TYPES
+        and attended.dtype in TYPES
         and scales.dtype == torch.float32
         and scales.stride(-1) == 1
         and not torch.compiler.is_compiling()
@@ -158,9 +151,9 @@ def can_fuse(attended: Tensor, scales: Tensor) -> bool:
 def _works_on(device: torch.device) -> bool:
     """Try the kernels once: Triton builds them on the spot, which a machine without a C compiler cannot."""
     try:
-        attended: Any = torch.ones(3, 1, 2, 8, device=device)
-        out = add_offsets_fused(attended, torch.ones(2, 1, 1, 8, device=device), torch.zeros(8, device=device))
-        return bool((out == 3).all())
+        attended, scales = torch.ones(3, 1, 2, 8, device=device), torch.ones(2, 1, 1, 8, device=device)
+        outs = [add_offsets_fused(attended, scales, torch.zeros(8, device=device)) for _ in range(2)]
+        return all(bool((out == 3).all()) for out in outs)
     except Exception as error:  # whatever Triton, the compiler or the driver raise
         logging.info(f"SUN combines its branches without Triton, which does not work here ({type(error).__name__}).")
         return False
