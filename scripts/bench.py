@@ -16,6 +16,7 @@ tables of benchmarks/README.md and docs/training.md from benchmarks/speed/*.json
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,22 @@ def main(chosen: argparse.Namespace) -> int:
     if chosen.publish:
         publish()
         return 0
-    measured = measure_training(chosen) if chosen.training else measure_sampling(chosen)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+    measurements = measure_training(chosen) if chosen.training else measure_sampling(chosen)
+    for measured in measurements:
+        if chosen.json:
+            chosen.json.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def measure_sampling(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Measure and print how fast SUN samples."""
+def measure_sampling(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure how fast SUN samples, and print it; give what is measured so far after each batch size."""
     prepare_memory_management()
     start_comfyui()
     from workshop.speed.measured import table
     from workshop.speed.measurements import measure
 
-    figures, machine = measure(chosen.latent, chosen.batch or [1])
+    for figures, machine in measure(chosen.latent, chosen.batch or [1]):
+        yield {"machine": machine, "figures": figures}
     print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()) + "\n")
     print(table(figures))
     print(
@@ -50,22 +53,24 @@ def measure_sampling(chosen: argparse.Namespace) -> dict[str, Any]:
         "speed-up ends at 12.5.\nMemory is the highest during a run that torch counts: on a GPU with dynamic "
         "VRAM without the weights, and with cudaMallocAsync without the graphs."
     )
-    return {"machine": machine, "figures": figures}
 
 
-def measure_training(chosen: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure and print how fast an adapter learns."""
+def measure_training(chosen: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """Measure how fast an adapter learns, and print it; give the rows so far after each batch size."""
     start_comfyui("--use-pytorch-cross-attention")
     from workshop.speed import training
 
-    return training.measure_training(chosen.family, chosen.batch or [8], chosen.set)
+    rows = []
+    for row in training.measure_training(chosen.family, chosen.batch or [8], chosen.set):
+        rows.append(row)
+        yield rows
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latent", type=int, default=32, metavar="N", help="latents of N x N; 64 is 512 x 512 pixels")
     parser.add_argument("--batch", type=int, action="append", metavar="N", help="pictures at once; may be given often")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too, after each batch size")
     parser.add_argument("--training", action="store_true", help="measure training instead")
     parser.add_argument("--family", choices=("sd15", "sdxl"), default="sd15", help="whose U-Net is trained")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a training setting")

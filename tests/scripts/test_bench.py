@@ -3,8 +3,11 @@
 import json
 import math
 import subprocess
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from workshop.speed.measured import Figures, table
@@ -84,3 +87,20 @@ def test_training_is_measured_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = measure_training("sd15", [2], ["width=64", "height=64"])
     assert row["batch"] == 2 and row["images_per_second"] > 0
     assert row["losses"] and all(map(math.isfinite, row["losses"]))
+
+
+def test_what_is_measured_is_written_before_the_next_batch_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, file = import_module("bench"), tmp_path / "figures.json"
+
+    def measured_until_interrupted(_: Any) -> Iterator[list[int]]:
+        yield [1]
+        assert json.loads(file.read_text(encoding="utf-8")) == [1]
+        yield [1, 2]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "measure_training", measured_until_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench.main(Namespace(publish=False, training=True, json=file))
+    assert json.loads(file.read_text(encoding="utf-8")) == [1, 2]

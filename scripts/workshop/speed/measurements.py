@@ -1,7 +1,7 @@
 """All figures of the benchmark, in an order that lets it say first how long it takes."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from .sampling_runs import PLAIN_CFG, PLAIN_STEPS, SUN_STEPS, measure_busy, meas
 
 MOST_SECONDS = 150.0
 """What the runs and forwards of all batch sizes may take; repeats are chosen by it."""
-MOST_REPEATS = 7
-MOST_FORWARDS = 30
+MOST_REPEATS = 10
+FORWARDS_OF_A_REPEAT = 4
 EVALUATIONS_OF_A_FORWARD = 3
 """Evaluations for each measured forward of SUN, or of Negative Prompt at CFG 1: its own, and both that are timed."""
 TINY_STEPS = 60
@@ -33,9 +33,13 @@ CAPTURING_RUNS = 3
 """Runs after which a forward is captured, checked and trusted."""
 
 
+Measured = tuple[dict[str, Figure], dict[str, str | int]]
+"""All figures by name, and what they were measured on."""
+
+
 @torch.inference_mode()
-def measure(latent_size: int, batches: Sequence[int]) -> tuple[dict[str, Figure], dict[str, str | int]]:
-    """Return all figures by name, and what they were measured on."""
+def measure(latent_size: int, batches: Sequence[int]) -> Iterator[Measured]:
+    """Give all figures so far after each batch size."""
     figures = Figures()
     print("Building U-Nets with random weights ...", flush=True)
     tiny, weights = tiny_model(), random_weights()
@@ -49,6 +53,12 @@ def measure(latent_size: int, batches: Sequence[int]) -> tuple[dict[str, Figure]
     measure_tiny(tiny, figures)
     samplers = {batch: Sampler(latent_size, batch) for batch in batches}
     repeats, forwards = plan(samplers, models)
+    described = machine() | {
+        "weights": str(plain.model.get_dtype()).removeprefix("torch."),
+        "latent": f"{latent_size}x{latent_size}",
+        "dynamic_vram": str(dynamic_vram),
+        "repeats": repeats,
+    }
     for batch, sampler in samplers.items():
         name = f"batch {batch}"
         if "captured" in models:
@@ -61,13 +71,7 @@ def measure(latent_size: int, batches: Sequence[int]) -> tuple[dict[str, Figure]
         limit = "at most 1.03" if device().type == "cpu" else ""
         measure_forwards(sampler, negative, forwards, figures, f"{name}: forward", NAG, limit)
         measure_busy(sampler, models, figures, name)
-    described = machine() | {
-        "weights": str(plain.model.get_dtype()).removeprefix("torch."),
-        "latent": f"{latent_size}x{latent_size}",
-        "dynamic_vram": str(dynamic_vram),
-        "repeats": repeats,
-    }
-    return figures.summary(), described
+        yield figures.summary(), described
 
 
 def loaded_adapter(plain: ModelPatcher, figures: Figures) -> SunAdapter:
@@ -115,7 +119,7 @@ def plan(samplers: dict[int, Sampler], models: dict[str, ModelPatcher]) -> tuple
         run_seconds += PLAIN_STEPS * with_cfg + (len(models)) * SUN_STEPS * single
         forward_seconds += 2 * EVALUATIONS_OF_A_FORWARD * single
     repeats = max(1, min(MOST_REPEATS, int(MOST_SECONDS / run_seconds)))
-    forwards = max(3, min(MOST_FORWARDS, int(MOST_FORWARDS * MOST_SECONDS / run_seconds / MOST_REPEATS)))
+    forwards = max(3, int(FORWARDS_OF_A_REPEAT * min(MOST_REPEATS, MOST_SECONDS / run_seconds)))
     minutes = (run_seconds * repeats + forward_seconds * forwards) / 60
     print(f"Measuring takes about {minutes + 0.3:.1f} minutes more.", flush=True)
     return repeats, forwards

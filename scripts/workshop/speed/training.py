@@ -34,14 +34,13 @@ SDXL_UNET: dict[str, Any] = SD15_UNET | {
 }  # fmt: skip
 
 
-def measure_training(family: str, batches: Sequence[int], settings: Sequence[str]) -> list[dict[str, Any]]:
-    """Measure and print each batch size; return a row of figures for each. `settings` are NAME=VALUE, in YAML."""
+def measure_training(family: str, batches: Sequence[int], settings: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Measure and print each batch size; give a row of figures for each. `settings` are NAME=VALUE, in YAML."""
     on_cpu = device().type == "cpu"
     precision = chosen_precision("auto", on_cpu)
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     changed = {name: yaml.safe_load(value) for name, _, value in (setting.partition("=") for setting in settings)}
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    rows = []
     for batch in batches:
         model = random_model(family, dtype)
         config = defaults_for_model(model).with_values({"batch_size": batch, "accumulation": 1, **changed})
@@ -52,16 +51,15 @@ def measure_training(family: str, batches: Sequence[int], settings: Sequence[str
         print(figures.describe(), flush=True)
         print(f"host waits for the device            {len(syncs) / len(figures.losses):.1f} times per step")
         print("losses  " + " ".join(f"{loss:.5f}" for loss in figures.losses), flush=True)
-        rows.append({
+        yield {
             "family": family, "batch": batch, "precision": precision, "device": name,
             "torch": torch.__version__, "images_per_second": figures.images / figures.step,
             "peak_bytes": figures.peak, "losses": figures.losses, "settings": changed,
-        })  # fmt: skip
+        }  # fmt: skip
         del model, session, figures
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return rows
 
 
 @contextmanager
