@@ -1,7 +1,8 @@
-"""torch.compile for the blocks of the frozen U-Net: fewer and larger kernels while training.
+"""torch.compile for the transformer blocks of the frozen U-Net: fewer and larger kernels while training.
 
-Blocks that are alike share their code, so that a U-Net takes some ten compilations for each way that it is used
-(teacher, student, target). Whole rows may come and go without another one.
+Blocks that are alike share their code, so that a U-Net takes a few compilations for each way that it is used (teacher,
+student, target). Whole rows may come and go without another one. Of a residual block, convolutions are most, and the
+rest is in fused_group_norm.py.
 """
 
 import logging
@@ -12,14 +13,13 @@ from typing import Any
 import torch
 import torch._dynamo
 from comfy.ldm.modules.attention import BasicTransformerBlock
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from ..attention import add_offsets
 from ..attention_patch import FORWARD_KEY
 from ..forward import Offsets, SunForward
 from ..layers import cross_attention_layers
+from .eps_unet import attention
 
 KINDS_OF_BLOCKS = 128
 """More than a U-Net has kinds of blocks and ways to use them; torch's own limit of recompilations is 8."""
@@ -30,7 +30,7 @@ _RECOMPILE_LIMIT = "recompile_limit" if hasattr(torch._dynamo.config, "recompile
 
 @contextmanager
 def compiled_blocks(unet: nn.Module) -> Iterator[None]:
-    """Let the residual and transformer blocks of `unet` run compiled.
+    """Let the transformer blocks of `unet` run compiled.
 
     If compiling fails, which is said once, they run as ever.
     """
@@ -44,24 +44,12 @@ def compiled_blocks(unet: nn.Module) -> Iterator[None]:
 
 
 def _replace_forwards(unet: nn.Module) -> list[nn.Module]:
-    compiler = _Compiler()
-    transformer = compiler.compiled(transformer_block)
-    residual, norm = compiler.compiled(residual_block), compiler.compiled(group_norm)
+    transformer = _Compiler().compiled(transformer_block)
     numbers = {id(layer.attention): layer.number for part in unet.modules() for layer in cross_attention_layers(part)}
-    residual_blocks = [module for module in unet.modules() if isinstance(module, ResBlock)]
-    within = {id(part) for block in residual_blocks for part in block.modules()}
-    replaced = []
-    for module in unet.modules():
-        if isinstance(module, ResBlock):
-            module.forward = _forward(module, residual)
-        elif isinstance(module, BasicTransformerBlock) and _is_ordinary(module):
-            module.forward = _transformer_forward(module, numbers[id(module.attn2)], transformer)
-        elif isinstance(module, nn.GroupNorm) and id(module) not in within:
-            module.forward = _forward(module, norm)  # type: ignore[method-assign]
-        else:
-            continue
-        replaced.append(module)
-    return replaced
+    blocks = [part for part in unet.modules() if isinstance(part, BasicTransformerBlock) and _is_ordinary(part)]
+    for block in blocks:
+        block.forward = _transformer_forward(block, numbers[id(block.attn2)], transformer)
+    return blocks
 
 
 class _Compiler:
@@ -100,14 +88,6 @@ def _is_ordinary(block: BasicTransformerBlock) -> bool:
     )
 
 
-def _forward(module: nn.Module, compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def forward(*tensors: Tensor) -> Tensor:
-        _let_rows_change(*tensors)
-        return compiled(module, *tensors)
-
-    return forward
-
-
 def _let_rows_change(*tensors: Tensor) -> None:
     """Tell torch.compile that the first dimension of these may have any size."""
     for tensor in tensors:
@@ -131,16 +111,6 @@ def _transformer_forward(
     return forward
 
 
-def residual_block(block: ResBlock, x: Tensor, emb: Tensor) -> Tensor:
-    """Evaluate a residual block."""
-    return block._forward(x, emb)
-
-
-def group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """Evaluate a GroupNorm; eagerly, CUDA's would copy channels-last input to another memory order."""
-    return torch.nn.functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
-
-
 def transformer_block(
     block: BasicTransformerBlock,
     x: Tensor,
@@ -157,9 +127,7 @@ def transformer_block(
     """
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows, _, channels = q.shape
-        q, k, v = (t.view(rows, -1, block.n_heads, channels // block.n_heads).transpose(1, 2) for t in (q, k, v))
-        return scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, -1, channels)
+        return attention(q, k, v, block.n_heads)
 
     normed = block.norm1(x)
     own = block.attn1

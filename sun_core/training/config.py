@@ -63,9 +63,9 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     """Computes activations again in the backward pass instead of keeping them."""
     compile: bool = False
-    """Compiles the U-Net's blocks with torch.compile; if that fails, they run as without."""
+    """Compiles the U-Net's transformer blocks with torch.compile; if that fails, they run as without."""
     channels_last: bool = True
-    """Keeps the U-Net's convolutions channels-last on a CUDA device; usually faster."""
+    """Keeps the U-Net's convolutions channels-last on a CUDA device, and its GroupNorms too if Triton is there."""
     on_bad_data: str = "stop"
     """stop at the first file that cannot be used, or skip it; either way it is named."""
     save_every: int = 250

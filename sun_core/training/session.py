@@ -12,7 +12,7 @@ The node SUNTrain and tools/train.py both go this way:
 """
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from .eps_unet import EpsUNet, alphas_of
 from .evaluation import Evaluation
 from .example import Example
 from .frozen_weights import channels_last, usable_for_autograd, with_weights_that_stay
+from .fused_group_norm import fused_group_norms
 from .picture_encoder import PictureEncoder
 from .pictures import read_pictures
 from .prompts import Prompts, TextEncoder
@@ -90,8 +91,11 @@ class Session:
         """Keep the U-Net on its device, whole, with weights that can take part in autograd."""
         self.load()
         unet, config = self.distillation.unet, self.config
-        is_reordered = config.channels_last and self.model.load_device.type == "cuda"
-        with usable_for_autograd(unet), channels_last(unet) if is_reordered else nullcontext():
+        with ExitStack() as ways:
+            ways.enter_context(usable_for_autograd(unet))
+            if config.channels_last and self.model.load_device.type == "cuda":
+                ways.enter_context(channels_last(unet))
+                ways.enter_context(fused_group_norms(unet))
             yield
 
     def load(self) -> None:

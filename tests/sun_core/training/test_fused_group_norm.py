@@ -1,0 +1,96 @@
+"""GroupNorms on channels-last images: the same numbers, without copies in another order of memory.
+
+The kernels need a GPU: SUN_TEST_DEVICE=cuda python3 scripts/test.py tests/sun_core/training/test_fused_group_norm.py
+"""
+
+import comfy.model_management
+import comfy.ops
+import pytest
+import tiny_run
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from sun_pack.sun_core.training import fused_group_norm
+from sun_pack.sun_core.training.fused_group_norm import fused_group_norms
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
+SHAPES = ((2, 320, 64, 64, 32), (3, 96, 5, 7, 4), (1, 960, 16, 16, 32), (5, 32, 1, 1, 8))
+"""Images, channels, height, width, groups."""
+
+
+def test_the_unet_gives_the_same_and_is_as_before_afterwards(difference):
+    base = tiny_run.mini()[0].model
+    unet, context_dim = base.diffusion_model, base.model_config.unet_config["context_dim"]
+    with torch.no_grad(), next(unet.parameters()).device:
+        inputs = torch.randn(2, 4, 8, 8), torch.tensor([1.0, 500.0]), torch.randn(2, 77, context_dim)
+        before = unet(*inputs)
+        with fused_group_norms(unet):
+            assert difference(unet(*inputs), before) < 1e-5
+        assert torch.equal(unet(*inputs), before)
+    assert not any("forward" in vars(module) for module in unet.modules())
+
+
+def test_it_is_as_before_after_an_error():
+    unet = tiny_run.mini()[0].model.diffusion_model
+    with pytest.raises(KeyError), fused_group_norms(unet):
+        raise KeyError
+    assert not any("forward" in vars(module) for module in unet.modules())
+
+
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_a_norm_that_is_scaled_before_its_silu_keeps_both(is_scaled):
+    block = ResBlock(32, 64, 0.0, 32, use_scale_shift_norm=is_scaled, operations=comfy.ops.manual_cast)
+    torch.manual_seed(0)
+    for weight in block.parameters():
+        torch.nn.init.normal_(weight, 0, 0.1)
+    x, embedding = torch.randn(2, 32, 4, 4), torch.randn(2, 64)
+    before = block(x, embedding)
+    with fused_group_norms(block):
+        assert len(dict(fused_group_norm._norms_with_silu(block))) == 2 - is_scaled
+        assert torch.equal(block(x, embedding), before)
+
+
+def inputs(images, channels, height, width, dtype):
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, device="cuda").to(dtype)
+
+    image = (images, channels, height, width)
+    return 2 * normal(*image) + 1, normal(channels), normal(channels), normal(*image)
+
+
+@on_gpu
+@pytest.mark.parametrize("with_silu", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 4e-3), (torch.float16, 5e-4)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_output_and_gradient_are_those_of_the_formula(shape, dtype, tolerance, with_silu, difference):
+    """Tolerances are half the distance between two numbers of the type."""
+    *image, groups = shape
+    x, weight, bias, gradient = inputs(*image, dtype)
+    norm = torch.nn.GroupNorm(groups, image[1], device="cuda", dtype=dtype).requires_grad_(False)
+    norm.weight.copy_(weight)
+    norm.bias.copy_(bias)
+    exact = x.double().requires_grad_()
+    expected = torch.nn.functional.group_norm(exact, groups, weight.double(), bias.double(), norm.eps)
+    expected = torch.nn.functional.silu(expected) if with_silu else expected
+    (expected_gradient,) = torch.autograd.grad(expected, exact, gradient.double())
+    assert fused_group_norm._can_fuse(norm, x)
+    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+        for _ in range(2):  # the second time, the kernels are launched without Triton
+            given = given.detach().requires_grad_()
+            out = fused_group_norm.normed(norm, with_silu, given)
+            (got,) = torch.autograd.grad(out, given, gradient)
+            assert out.dtype == got.dtype == dtype
+            assert difference(out, expected) < tolerance
+            assert difference(got, expected_gradient) < tolerance
+            with torch.no_grad():
+                assert torch.equal(fused_group_norm.normed(norm, with_silu, given), out)
+
+
+@on_gpu
+def test_weights_that_learn_are_left_to_torch():
+    norm = torch.nn.GroupNorm(4, 32, device="cuda")
+    x = torch.randn(1, 32, 4, 4, device="cuda")
+    assert not fused_group_norm._can_fuse(norm, x)
+    fused_group_norm.normed(norm, True, x).sum().backward()
+    assert norm.weight.grad is not None
