@@ -193,8 +193,10 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         x, weight, bias, moments = ctx.saved_tensors
+        groups, epsilon, with_silu = ctx.settings
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        return _evaluated(x, weight, bias, *ctx.settings, gradient, moments)[0], None, None, None, None, None
+        of_x, _ = _evaluated(x, weight, bias, groups, epsilon, with_silu, gradient, moments)
+        return of_x, None, None, None, None, None
 
 
 def _evaluated(
