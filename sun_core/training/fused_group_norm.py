@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
-from torch.nn.functional import group_norm, silu
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import silu
 
 from ..triton_kernel import Grid, Kernel, divisor, triton
 
@@ -191,6 +192,7 @@ class _GroupNorm(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         x, weight, bias, moments = ctx.saved_tensors
         groups, epsilon, with_silu = ctx.settings
@@ -267,7 +269,7 @@ def _launches(
 def normed(norm: nn.GroupNorm, with_silu: bool, x: Tensor) -> Tensor:
     """Evaluate a GroupNorm, and the SiLU behind it if `with_silu`: (images, channels, height, width) -> the same."""
     if not _can_fuse(norm, x):
-        out = group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        out = type(norm).forward(norm, x)
         return silu(out) if with_silu else out
     x = x.contiguous(memory_format=torch.channels_last)
     arguments = (x, norm.weight, norm.bias, norm.num_groups, norm.eps, with_silu)
