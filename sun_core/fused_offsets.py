@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .triton_kernel import Grid, Kernel, divisor, triton
+from .triton_kernel import Grid, divisor, kernel, triton
 
 if triton is not None:
     from .triton_kernel import TYPES, pointer, tl
@@ -25,7 +25,7 @@ BLOCK = 2048
 
 if triton is not None:
 
-    @triton.jit(do_not_specialize=["attended_address", "sums_address"])
+    @kernel(addresses=2)
     def _square_sums(  # type: ignore[no-untyped-def]
         attended_address,
         sums_address,
@@ -48,9 +48,7 @@ if triton is not None:
             total += x * x
         tl.store(sums + row * PARTS + part, tl.sum(total))
 
-    @triton.jit(
-        do_not_specialize=["attended_address", "sums_address", "scales_address", "shift_address", "out_address"]
-    )
+    @kernel(addresses=5)
     def _combine(  # type: ignore[no-untyped-def]
         attended_address,
         sums_address,
@@ -89,8 +87,6 @@ if triton is not None:
             result += ratio * scale * x
         tl.store(out + row * row_size + offsets, result.to(TYPE), mask=inside)
 
-    _square_sums_kernel, _combine_kernel = Kernel(_square_sums), Kernel(_combine)
-
 
 def add_offsets_fused(attended: Tensor, scales: Tensor, shift: Tensor) -> Tensor:
     """Do what `attention.add_offsets` does, on a CUDA device and without gradients; shapes as there."""
@@ -106,8 +102,8 @@ def add_offsets_fused(attended: Tensor, scales: Tensor, shift: Tensor) -> Tensor
     aligned = divisor(addresses, (attended.element_size(), shift.element_size()))
     kind = (shape, dtype, shift.dtype, scales.stride(0), aligned)
     (grid, others), (next_grid, next_others) = _launches(*kind)
-    _square_sums_kernel(kind, grid, addresses[:2], others)
-    _combine_kernel(kind, next_grid, addresses, next_others)
+    _square_sums(kind, grid, addresses[:2], others)
+    _combine(kind, next_grid, addresses, next_others)
     return out
 
 
@@ -119,10 +115,10 @@ def _launches(
     branches_and_text, rows, tokens, channels = shape
     row_size = tokens * channels
     parts, part_size, blocks_of_part, blocks = _division(row_size)
-    square_sums = (row_size, part_size, TYPES[dtype], aligned, parts, blocks_of_part, BLOCK)
+    of_square_sums = (row_size, part_size, TYPES[dtype], aligned, parts, blocks_of_part, BLOCK)
     sizes, types = (rows, row_size, channels, scale_stride), (TYPES[dtype], TYPES[shift_dtype], aligned)
-    combine = (*sizes, *types, branches_and_text - 1, parts, BLOCK)
-    return [((branches_and_text * rows, parts, 1), square_sums), ((rows, blocks, 1), combine)]
+    of_combine = (*sizes, *types, branches_and_text - 1, parts, BLOCK)
+    return [((branches_and_text * rows, parts, 1), of_square_sums), ((rows, blocks, 1), of_combine)]
 
 
 def _division(row_size: int) -> tuple[int, int, int, int]:

@@ -7,7 +7,7 @@ The kernels take addresses as numbers. Given a tensor, Triton asks the driver ab
 not answer for memory that a CUDA graph allocates with cudaMallocAsync, ComfyUI's default.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -33,8 +33,16 @@ if triton is not None:
         return tl.multiple_of(address.to(tl.pointer_type(TYPE.value)), DIVISOR)  # Triton 3.0 takes no constexpr
 
 
+def kernel(addresses: int) -> Callable[[Callable[..., None]], "Kernel"]:
+    """Make a Kernel of a function in Triton's language whose first arguments are so many addresses, as numbers.
+
+    Triton does not specialize it on them: what divides them is for `pointer` to say.
+    """
+    return lambda function: Kernel(triton.jit(function, do_not_specialize=range(addresses)))
+
+
 class Kernel:
-    """A kernel whose first arguments are addresses, as numbers, which Triton is not to specialize it on."""
+    """A kernel that Triton finds the code of once for each kind of arguments."""
 
     def __init__(self, function: Any):
         """Take what `triton.jit` makes."""

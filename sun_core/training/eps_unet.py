@@ -59,9 +59,13 @@ def _differentiable_attention(
     _: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **kwargs: Any
 ) -> Tensor:
     """Use torch's attention in place of whichever ComfyUI runs with: some of those have no gradient."""
-    if mask is None and not kwargs.get("skip_reshape") and not kwargs.get("skip_output_reshape"):
+    if mask is None and not any(kwargs.get(name) for name in _OTHER_ATTENTION):
         return attention(q, k, v, heads)
     return comfy.ldm.modules.attention.attention_pytorch(q, k, v, heads, mask, **kwargs)
+
+
+_OTHER_ATTENTION = ("skip_reshape", "skip_output_reshape", "scale", "enable_gqa")
+"""What `attention` does not do; Stable Diffusion's U-Nets do not ask for it."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

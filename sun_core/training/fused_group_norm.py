@@ -7,6 +7,7 @@ Each image's pixels are summed in parts, and the parts in a fixed order: the sam
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from ..triton_kernel import Grid, Kernel, divisor, triton
+from ..triton_kernel import Grid, divisor, kernel, triton
 
 if triton is not None:
     from ..triton_kernel import TYPES, pointer, tl
@@ -32,6 +33,11 @@ PART = 512
 if triton is not None:
 
     @triton.jit
+    def _pivot(x, image, pixels, channels, group, channels_of_group):  # type: ignore[no-untyped-def]
+        """Return a value of each group: a variance that is taken around it keeps its digits, however large the mean."""
+        return tl.load(x + image * pixels * channels + group * channels_of_group).to(tl.float32)
+
+    @triton.jit
     def _gradient(gradient, normed, weight, bias, SILU: tl.constexpr):  # type: ignore[no-untyped-def]
         """Return the gradient with respect to the normed input, of that with respect to the output."""
         if SILU:
@@ -40,7 +46,7 @@ if triton is not None:
             gradient *= sigmoid * (1 + out * (1 - sigmoid))
         return gradient * weight
 
-    @triton.jit
+    @kernel(addresses=6)
     def _sum(  # type: ignore[no-untyped-def]
         x_address,
         gradient_address,
@@ -62,7 +68,7 @@ if triton is not None:
         PIXELS: tl.constexpr,
         CHANNELS: tl.constexpr,
     ):
-        """sums[image, part, :, channel] = sums of x and x^2 over a part of the pixels, in fp32.
+        """sums[image, part, :, channel] = sums of d and d^2 over a part of the pixels, in fp32; d = x - pivot.
 
         Backward: of the gradient with respect to the normed input, and of its product with the normed input.
         """
@@ -78,6 +84,9 @@ if triton is not None:
             moments += 2 * (image * groups + channel // channels_of_group)
             mean = tl.load(moments, mask=is_channel)
             factor = tl.load(moments + 1, mask=is_channel)
+        else:
+            group = tl.minimum(channel // channels_of_group, groups - 1)
+            pivot = _pivot(x, image, pixels, channels, group, channels_of_group)
         first = tl.zeros((PIXELS, CHANNELS), tl.float32)
         second = tl.zeros((PIXELS, CHANNELS), tl.float32)
         for block in range(BLOCKS):
@@ -92,14 +101,16 @@ if triton is not None:
                 first += gradient
                 second += gradient * normed
             else:
-                first += values
-                second += values * values
+                distance = tl.where(inside, values - pivot[None, :], 0.0)
+                first += distance
+                second += distance * distance
         sums += (image * PARTS + part) * 2 * channels + channel
         tl.store(sums, tl.sum(first, 0), mask=is_channel)
         tl.store(sums + channels, tl.sum(second, 0), mask=is_channel)
 
-    @triton.jit
+    @kernel(addresses=3)
     def _add_parts(  # type: ignore[no-untyped-def]
+        x_address,
         sums_address,
         moments_address,
         pixels,
@@ -107,6 +118,7 @@ if triton is not None:
         groups,
         channels_of_group,
         epsilon,
+        TYPE: tl.constexpr,
         DIVISOR: tl.constexpr,
         BACKWARD: tl.constexpr,
         PARTS: tl.constexpr,
@@ -124,11 +136,12 @@ if triton is not None:
         second = tl.sum(tl.sum(tl.load(sums + offsets + channels, mask=inside, other=0.0), 1), 0) / count
         if not BACKWARD:
             second = 1 / tl.sqrt(tl.maximum(second - first * first, 0.0) + epsilon)
+            first += _pivot(pointer(x_address, TYPE, DIVISOR), image, pixels, channels, group, channels_of_group)
         moments += 2 * (image * groups + group)
         tl.store(moments, first)
         tl.store(moments + 1, second)
 
-    @triton.jit
+    @kernel(addresses=7)
     def _apply(  # type: ignore[no-untyped-def]
         x_address,
         gradient_address,
@@ -175,8 +188,6 @@ if triton is not None:
             if SILU:
                 result *= tl.sigmoid(result)
         tl.store(out + offsets, result.to(TYPE), mask=inside)
-
-    _sum_kernel, _add_parts_kernel, _apply_kernel = Kernel(_sum), Kernel(_add_parts), Kernel(_apply)
 
 
 class _GroupNorm(torch.autograd.Function):
@@ -227,9 +238,9 @@ def _evaluated(
     aligned = divisor(addresses, (x.element_size(), weight.element_size()))
     kind = (shape, x.dtype, weight.dtype, groups, epsilon, aligned, is_backward, with_silu)
     to_sum, to_add_parts, to_apply = _launches(*kind)
-    _sum_kernel(kind, to_sum[0], (*of_inputs, of_sums), to_sum[1])
-    _add_parts_kernel(kind, to_add_parts[0], (of_sums, of_means), to_add_parts[1])
-    _apply_kernel(kind, to_apply[0], (*of_inputs, of_means, of_out), to_apply[1])
+    _sum(kind, to_sum[0], (*of_inputs, of_sums), to_sum[1])
+    _add_parts(kind, to_add_parts[0], (of_inputs[0], of_sums, of_means), to_add_parts[1])
+    _apply(kind, to_apply[0], (*of_inputs, of_means, of_out), to_apply[1])
     return out, means
 
 
@@ -261,7 +272,7 @@ def _launches(
     most = (triton.next_power_of_2(parts), triton.next_power_of_2(of_group))
     return [
         ((images, parts, blocks_of_channels), (*sizes, *ways, parts, blocks, PIXELS, CHANNELS)),
-        ((images, groups, 1), (*sizes, epsilon, aligned, is_backward, parts, *most)),
+        ((images, groups, 1), (*sizes, epsilon, TYPES[dtype], aligned, is_backward, parts, *most)),
         ((images, triton.cdiv(pixels, PIXELS), blocks_of_channels), (*sizes, *ways, PIXELS, CHANNELS)),
     ]
 
@@ -285,6 +296,8 @@ def _can_fuse(norm: nn.GroupNorm, x: Tensor) -> bool:
         and x.ndim == 4
         and norm.weight is not None
         and not norm.weight.requires_grad
+        and norm.weight.device == x.device
+        and not (getattr(norm, "weight_function", ()) or getattr(norm, "bias_function", ()))  # patched as it is used
         and {x.dtype, norm.weight.dtype} <= TYPES.keys()
         and _works_on(x.device)
     )
@@ -293,24 +306,29 @@ def _can_fuse(norm: nn.GroupNorm, x: Tensor) -> bool:
 @cache
 def _works_on(device: torch.device) -> bool:
     """Try the kernels: Triton builds them on the spot, which a machine without a C compiler cannot."""
+    works, why = False, "wrong numbers"
     try:
-        with torch.inference_mode(False), torch.enable_grad():
-            x = torch.tensor([1.0, -1.0] * 16, device=device).view(1, 32, 1, 1).expand(1, 32, 2, 2)
-            x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-            ones = torch.ones(32, device=device)
-            outs = [_GroupNorm.apply(x, ones, ones, 2, 0.0, False) for _ in range(2)]
-            (gradient,) = torch.autograd.grad(outs[0].sum(), x)
-            return all(bool((out == x + 1).all()) for out in outs) and not gradient.any()
+        x = torch.tensor([1.0, -1.0] * 16, device=device).view(1, 32, 1, 1).expand(1, 32, 2, 2)
+        x, ones = x.contiguous(memory_format=torch.channels_last), torch.ones(32, device=device)
+        for _ in range(2):  # compiled, and as it is
+            out, moments = _evaluated(x, ones, ones, 2, 0.0, False)
+            of_x, _ = _evaluated(x, ones, ones, 2, 0.0, False, torch.ones_like(x), moments)
+            works = torch.allclose(out, x + 1) and torch.allclose(of_x, torch.zeros_like(x), atol=1e-6)
     except Exception as error:  # whatever Triton, the compiler or the driver raise
-        logging.info(f"SUN trains without Triton, which does not work here ({type(error).__name__}).")
-        return False
+        works, why = False, type(error).__name__
+    if not works:
+        logging.info(f"SUN trains without Triton, which does not work here ({why}).")
+    return works
 
 
 @contextmanager
 def fused_group_norms(unet: nn.Module) -> Iterator[None]:
-    """Within, evaluate the GroupNorms of a U-Net, each with the SiLU behind it, by `normed`."""
-    silus = dict(_norms_with_silu(unet))
-    norms = [part for part in unet.modules() if isinstance(part, nn.GroupNorm)]
+    """Within, evaluate the GroupNorms of a U-Net, each with the SiLU behind it, by `normed`.
+
+    What has a `forward` of its own already, from another pack or an outer use of this, is left alone.
+    """
+    norms = [part for part in unet.modules() if isinstance(part, nn.GroupNorm) and _has_forward_of_class(part)]
+    silus = {norm: activation for norm, activation in _norms_with_silu(unet) if norm in norms}
     for norm in norms:
         norm.forward = partial(normed, norm, norm in silus)  # type: ignore[method-assign]
     for activation in silus.values():
@@ -319,14 +337,21 @@ def fused_group_norms(unet: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module in (*norms, *silus.values()):
-            del module.forward  # the class's own is seen again
+            del module.forward
+
+
+def _has_forward_of_class(module: nn.Module) -> bool:
+    return "forward" not in vars(module)
 
 
 def _norms_with_silu(unet: nn.Module) -> Iterator[tuple[nn.GroupNorm, nn.SiLU]]:
-    """Find each norm that a SiLU follows at once, and that SiLU."""
+    """Find each norm that a SiLU follows at once and nowhere else, and that SiLU."""
     scaled = {part.out_layers for part in unet.modules() if isinstance(part, ResBlock) and part.use_scale_shift_norm}
+    places = Counter(child for part in unet.modules() for child in part._modules.values())
     for part in unet.modules():
         if isinstance(part, nn.Sequential) and part not in scaled:  # these scale what comes out of the norm
             for norm, activation in pairwise(part):
-                if isinstance(norm, nn.GroupNorm) and isinstance(activation, nn.SiLU):
+                if not (isinstance(norm, nn.GroupNorm) and isinstance(activation, nn.SiLU)):
+                    continue
+                if places[norm] == places[activation] == 1 and _has_forward_of_class(activation):
                     yield norm, activation

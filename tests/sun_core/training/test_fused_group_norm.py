@@ -3,7 +3,8 @@
 The kernels need a GPU: SUN_TEST_DEVICE=cuda python3 scripts/test.py tests/sun_core/training/test_fused_group_norm.py
 """
 
-import comfy.model_management
+from types import SimpleNamespace
+
 import comfy.ops
 import pytest
 import tiny_run
@@ -13,7 +14,7 @@ from sun_pack.sun_core.training import fused_group_norm
 from sun_pack.sun_core.training.fused_group_norm import fused_group_norms
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
-SHAPES = ((2, 320, 64, 64, 32), (3, 96, 5, 7, 4), (1, 960, 16, 16, 32), (5, 32, 1, 1, 8))
+SHAPES = ((2, 320, 64, 64, 32), (3, 96, 5, 7, 4), (1, 64, 48, 48, 32), (1, 960, 16, 16, 32), (5, 32, 1, 1, 8))
 """Images, channels, height, width, groups."""
 
 
@@ -48,7 +49,8 @@ def test_a_norm_that_is_scaled_before_its_silu_keeps_both(is_scaled):
     x, embedding = torch.randn(2, 32, 4, 4), torch.randn(2, 64)
     before = block(x, embedding)
     with fused_group_norms(block):
-        assert len(dict(fused_group_norm._norms_with_silu(block))) == 2 - is_scaled
+        within = [part for part in block.modules() if isinstance(part, torch.nn.SiLU) and "forward" in vars(part)]
+        assert len(within) == 2 - is_scaled
         assert torch.equal(block(x, embedding), before)
 
 
@@ -61,6 +63,42 @@ def test_weights_that_comfyui_casts_are_cast():
     unet = torch.nn.Sequential(norm, torch.nn.SiLU())
     with fused_group_norms(unet):
         assert torch.equal(unet(x), expected)
+
+
+def test_it_is_as_before_after_another_use_within_it():
+    unet = tiny_run.mini()[0].model.diffusion_model
+    with fused_group_norms(unet):
+        forwards = [vars(module).get("forward") for module in unet.modules()]
+        with fused_group_norms(unet):
+            pass
+        assert [vars(module).get("forward") for module in unet.modules()] == forwards
+    assert not any("forward" in vars(module) for module in unet.modules())
+
+
+def test_a_silu_that_stands_elsewhere_too_stays_one():
+    silu = torch.nn.SiLU()
+    unet = torch.nn.Sequential(torch.nn.GroupNorm(2, 8), silu, torch.nn.GroupNorm(2, 8), silu, torch.nn.Conv2d(8, 8, 1))
+    x = torch.randn(1, 8, 4, 4)
+    before = unet(x)
+    with fused_group_norms(unet):
+        assert torch.equal(unet(x), before)
+
+
+def test_what_must_not_be_read_on_a_gpu_is_left_to_comfyui(monkeypatch):
+    """A norm may be offloaded, or be patched as it is used. An image is on a GPU here that only says so."""
+    monkeypatch.setattr(fused_group_norm, "triton", True)
+    monkeypatch.setattr(fused_group_norm, "TYPES", {torch.float32: None}, raising=False)
+    monkeypatch.setattr(fused_group_norm, "_works_on", lambda device: True)
+    gpu = torch.device("cuda", 0)
+
+    def can_fuse(weight_device=gpu, patches=()):
+        weight = SimpleNamespace(requires_grad=False, device=weight_device, dtype=torch.float32)
+        image = SimpleNamespace(is_cuda=True, ndim=4, dtype=torch.float32, device=gpu)
+        return fused_group_norm._can_fuse(SimpleNamespace(weight=weight, weight_function=patches), image)
+
+    assert can_fuse()
+    assert not can_fuse(weight_device=torch.device("cpu"))
+    assert not can_fuse(patches=[len])
 
 
 def inputs(images, channels, height, width, dtype):
@@ -99,6 +137,30 @@ def test_output_and_gradient_are_those_of_the_formula(shape, dtype, tolerance, w
             assert difference(got, expected_gradient) < tolerance
             with torch.no_grad():
                 assert torch.equal(fused_group_norm.normed(norm, with_silu, given), out)
+
+
+@on_gpu
+def test_addresses_that_16_does_not_divide_are_read():
+    def unaligned(tensor):
+        return torch.cat([tensor.flatten()[:1], tensor.flatten()])[1:].view(tensor.shape)
+
+    x, weight, bias, _ = inputs(1, 64, 8, 8, torch.float16)
+    norm = torch.nn.GroupNorm(32, 64, device="cuda", dtype=torch.float32).requires_grad_(False)
+    norm.weight.copy_(weight)
+    norm.bias.copy_(bias)
+    expected = fused_group_norm.normed(norm, True, x)
+    norm.weight.data, norm.bias.data = unaligned(norm.weight), unaligned(norm.bias)
+    assert norm.weight.data_ptr() % 16
+    for _ in range(2):
+        assert torch.equal(fused_group_norm.normed(norm, True, x), expected)
+
+
+@on_gpu
+def test_a_mean_far_from_zero_costs_no_digits(difference):
+    x = inputs(2, 64, 16, 16, torch.float32)[0] + 1000
+    norm = torch.nn.GroupNorm(32, 64, device="cuda").requires_grad_(False)
+    expected = torch.nn.functional.group_norm(x.double(), 32, eps=norm.eps)
+    assert difference(fused_group_norm.normed(norm, False, x), expected) < 1e-4
 
 
 @on_gpu
