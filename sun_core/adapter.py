@@ -49,7 +49,7 @@ class SunLayer(nn.Module):
 
     def per_channel(self, branch: str, which: str) -> Tensor:
         """Return the "alpha" or "beta" of a branch: (hidden_dim,)."""
-        return getattr(self, f"to_k_{branch}_{which}")
+        return cast(Tensor, self._parameters[f"to_k_{branch}_{which}"])  # getattr takes long
 
 
 def _project(linear: Any, context: Tensor) -> Tensor:

@@ -124,12 +124,15 @@ class LayerBranches:
         return LayerBranches(keys, values, self.combine.with_tensors(tensors), self.chunk_rows)
 
     def _spread(self, of_branches: Sequence[Pieces]) -> list[Tensor]:
-        return [piece.expand(self.chunk_rows, -1, -1) for pieces in of_branches for piece in pieces]
+        return [self._over_rows(piece) for pieces in of_branches for piece in pieces]
 
     def _joined(self, pieces: Pieces) -> Tensor:
         if len(pieces) == 1:
-            return pieces[0].expand(self.chunk_rows, -1, -1)
-        return torch.cat([piece.expand(self.chunk_rows, -1, -1) for piece in pieces])
+            return self._over_rows(pieces[0])
+        return torch.cat([self._over_rows(piece) for piece in pieces])
+
+    def _over_rows(self, piece: Tensor) -> Tensor:
+        return piece if len(piece) == self.chunk_rows else piece.expand(self.chunk_rows, -1, -1)
 
 
 @dataclass
