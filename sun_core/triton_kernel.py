@@ -42,7 +42,7 @@ def kernel(addresses: int) -> Callable[[Callable[..., None]], "Kernel"]:
 
 
 class Kernel:
-    """A kernel that Triton finds the code of once for each kind of arguments."""
+    """A kernel; Triton looks for its code once for each kind of arguments."""
 
     def __init__(self, function: Any):
         """Take what `triton.jit` makes."""

@@ -34,7 +34,7 @@ if triton is not None:
 
     @triton.jit
     def _pivot(x, image, pixels, channels, group, channels_of_group):  # type: ignore[no-untyped-def]
-        """Return a value of each group: a variance that is taken around it keeps its digits, however large the mean."""
+        """Return a value of each group: a variance around it keeps its digits, unless just that value is far off."""
         return tl.load(x + image * pixels * channels + group * channels_of_group).to(tl.float32)
 
     @triton.jit
@@ -131,9 +131,10 @@ if triton is not None:
         part, channel = tl.arange(0, MOST_PARTS), tl.arange(0, MOST_CHANNELS)
         inside = (part < PARTS)[:, None] & (channel < channels_of_group)[None, :]
         offsets = (image * PARTS + part[:, None]) * 2 * channels + group * channels_of_group + channel[None, :]
-        count = (pixels * channels_of_group).to(tl.float32)
-        first = tl.sum(tl.sum(tl.load(sums + offsets, mask=inside, other=0.0), 1), 0) / count
-        second = tl.sum(tl.sum(tl.load(sums + offsets + channels, mask=inside, other=0.0), 1), 0) / count
+        first = tl.load(sums + offsets, mask=inside, other=0.0)
+        second = tl.load(sums + offsets + channels, mask=inside, other=0.0)
+        first = tl.sum(tl.sum(first, 1), 0) / pixels / channels_of_group
+        second = tl.sum(tl.sum(second, 1), 0) / pixels / channels_of_group
         if not BACKWARD:
             second = 1 / tl.sqrt(tl.maximum(second - first * first, 0.0) + epsilon)
             first += _pivot(pointer(x_address, TYPE, DIVISOR), image, pixels, channels, group, channels_of_group)

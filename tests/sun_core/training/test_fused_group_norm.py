@@ -14,7 +14,14 @@ from sun_pack.sun_core.training import fused_group_norm
 from sun_pack.sun_core.training.fused_group_norm import fused_group_norms
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
-SHAPES = ((2, 320, 64, 64, 32), (3, 96, 5, 7, 4), (1, 64, 48, 48, 32), (1, 960, 16, 16, 32), (5, 32, 1, 1, 8))
+SHAPES = (
+    (2, 320, 64, 64, 32),
+    (3, 96, 5, 7, 4),
+    (1, 64, 48, 48, 32),
+    (1, 960, 16, 16, 32),
+    (5, 32, 1, 1, 8),
+    (1, 8, 1, 1, 8),
+)
 """Images, channels, height, width, groups."""
 
 
@@ -116,7 +123,7 @@ def inputs(images, channels, height, width, dtype):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 4e-3), (torch.float16, 5e-4)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_output_and_gradient_are_those_of_the_formula(shape, dtype, tolerance, with_silu, difference):
-    """Tolerances are half the distance between two numbers of the type."""
+    """Tolerances in half precision are half the distance between two of its numbers."""
     *image, groups = shape
     x, weight, bias, gradient = inputs(*image, dtype)
     norm = torch.nn.GroupNorm(groups, image[1], device="cuda", dtype=dtype).requires_grad_(False)
@@ -140,7 +147,7 @@ def test_output_and_gradient_are_those_of_the_formula(shape, dtype, tolerance, w
 
 
 @on_gpu
-def test_addresses_that_16_does_not_divide_are_read():
+def test_addresses_that_16_does_not_divide_are_read(difference):
     def unaligned(tensor):
         return torch.cat([tensor.flatten()[:1], tensor.flatten()])[1:].view(tensor.shape)
 
@@ -152,7 +159,7 @@ def test_addresses_that_16_does_not_divide_are_read():
     norm.weight.data, norm.bias.data = unaligned(norm.weight), unaligned(norm.bias)
     assert norm.weight.data_ptr() % 16
     for _ in range(2):
-        assert torch.equal(fused_group_norm.normed(norm, True, x), expected)
+        assert difference(fused_group_norm.normed(norm, True, x), expected) < 5e-4
 
 
 @on_gpu
