@@ -71,7 +71,7 @@ _OTHER_ATTENTION = ("skip_reshape", "skip_output_reshape", "scale", "enable_gqa"
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Attend with the kernel that torch chooses: (rows, tokens, channels) each -> as q.
 
-    ComfyUI always prefers one, which takes twice as long as torch's choice on a new GPU.
+    ComfyUI always prefers the same one, which is slower than torch's choice on some GPUs.
     """
     rows, _, channels = q.shape
     q, k, v = (t.view(rows, -1, heads, channels // heads).transpose(1, 2) for t in (q, k, v))

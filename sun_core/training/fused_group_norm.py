@@ -1,7 +1,7 @@
 """GroupNorm, and the SiLU behind it, on channels-last images: as Triton kernels that copy nothing.
 
 torch's own works on channels-first images alone on a GPU, so that each norm copies its input and the next convolution
-copies it back; in training, all of that is kept for the backward pass. These keep the input, which is there anyway.
+copies it back, and training keeps such copies for the backward pass. These keep the input, which is there anyway.
 
 Each image's pixels are summed in parts, and the parts in a fixed order: the same input gives the same bits.
 """

@@ -3,6 +3,7 @@
 The kernels need a GPU: SUN_TEST_DEVICE=cuda python3 scripts/test.py tests/sun_core/training/test_fused_group_norm.py
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import comfy.ops
@@ -20,7 +21,6 @@ SHAPES = (
     (1, 64, 48, 48, 32),
     (1, 960, 16, 16, 32),
     (5, 32, 1, 1, 8),
-    (1, 8, 1, 1, 8),
 )
 """Images, channels, height, width, groups."""
 
@@ -59,6 +59,18 @@ def test_a_norm_that_is_scaled_before_its_silu_keeps_both(is_scaled):
         within = [part for part in block.modules() if isinstance(part, torch.nn.SiLU) and "forward" in vars(part)]
         assert len(within) == 2 - is_scaled
         assert torch.equal(block(x, embedding), before)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_training_on_a_gpu_uses_them(monkeypatch, channels_last):
+    """The MODEL is on a CPU here, and says that it is on a GPU."""
+    session = tiny_run.tiny_session(replace(tiny_run.CONFIG, channels_last=channels_last))
+    norms = [part for part in session.distillation.unet.modules() if isinstance(part, torch.nn.GroupNorm)]
+    monkeypatch.setattr(session, "load", lambda: None)
+    monkeypatch.setattr(session.model, "load_device", torch.device("cuda"))
+    with session.loaded():
+        assert norms and all(("forward" in vars(norm)) == channels_last for norm in norms)
+    assert not any("forward" in vars(norm) for norm in norms)
 
 
 def test_weights_that_comfyui_casts_are_cast():
