@@ -74,15 +74,18 @@ class SunAttention:
             forward = widened(forward, self.number, rows, extra_options.get(CONTEXT_KEY))
             if forward is None and record is not None:
                 record.unplaced = (expected, rows)
+        is_alone = self.neighbour is None and not self.callbacks
         if forward is not None:
             one_call = "optimized_attention_override" not in extra_options  # which may know rows by cond_or_uncond
+            if forward.text is not None and record is not None and is_alone and one_call:
+                forward.text.keep(self.number, k, v)
             attended, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:], one_call)
             if record is not None:
                 record.acted.add(self.number)
         else:
             out = attend(q, k, v)
             attended = (out,)
-        if self.neighbour is not None or self.callbacks:
+        if not is_alone:
             out = self._with_neighbours(out, attended[0], q, k, v, extra_options)
         return out if out.dtype == q.dtype else out.to(q.dtype)
 

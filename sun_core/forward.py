@@ -1,6 +1,7 @@
 """One forward of the U-Net with SUN: which rows it works on, and what each layer makes of its branches there."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from .attention import add_offsets
 from .conditioning import NegativeEntry, Project, entry_weights
 from .fused_offsets import add_offsets_fused, can_fuse
+from .kept_text import KeptText
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: q (rows, tokens, channels), k and v (rows, context tokens, channels) -> as q."""
@@ -86,23 +88,33 @@ class LayerBranches:
     _values: list[Tensor] = field(init=False, repr=False)
     _tokens: int | None = field(init=False, repr=False)
     """How many tokens each branch has, None if they differ."""
+    _single: bool = field(init=False, repr=False)
+    """Whether each branch has the same keys and values for all rows."""
 
     def __post_init__(self) -> None:
         """Prepare what every step needs."""
         self._keys, self._values = self._spread(self.keys), self._spread(self.values)
         lengths = {pieces[0].shape[1] for pieces in self.keys}
         self._tokens = lengths.pop() if len(lengths) == 1 else None
+        self._single = all(len(pieces) == 1 and len(pieces[0]) == 1 for pieces in self.keys)
 
-    def attend_with_text(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Attended:
+    def attend_with_text(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend, is_one_text: bool = False) -> Attended:
         """Attend to the text and all branches: (rows, tokens, channels) -> (1 + branches, rows, tokens, channels).
 
-        One call does it if all contexts have the same number of tokens and it takes no longer; bits are the same.
+        One call does it if all contexts have the same number of tokens and it takes no longer; bits are the same. If
+        all rows have one text (`is_one_text`) and the same branches, their tokens attend as those of one row, and
+        nothing is copied for each row.
         """
         if k.shape[1] != self._tokens or _is_large(q):
             return self.attend_beside(attend(q, k, v), q, attend)
         shape, copies = q.shape, 1 + len(self.keys)
-        queries = q.expand(copies, -1, -1) if shape[0] == 1 else q.repeat(copies, 1, 1)
-        keys, values = torch.cat([k, *self._keys, v, *self._values]).chunk(2)
+        if self._single and (shape[0] == 1 or (is_one_text and _may_join_rows(q))):
+            queries = q.reshape(1, -1, shape[2]).expand(copies, -1, -1)
+            of_branches = [[pieces[0] for pieces in branches] for branches in (self.keys, self.values)]
+            k, v = k[:1], v[:1]
+        else:
+            queries, of_branches = q.repeat(copies, 1, 1), [self._keys, self._values]
+        keys, values = torch.cat([k, *of_branches[0], v, *of_branches[1]]).chunk(2)
         return attend(queries, keys, values).reshape(copies, *shape)
 
     def attend_beside(self, text: Tensor, q: Tensor, attend: Attend) -> Attended:
@@ -146,6 +158,10 @@ class SunForward:
     masked: Sequence[NegativeEntry] = ()
     """The negative entries, if any of them counts in places only."""
     latent_size: Sequence[int] = ()
+    is_one_text: bool = False
+    """Whether all rows have the same text, of which every layer makes its K and V."""
+    text: KeptText | None = None
+    """What the layers made of the text, if that stays the same in the run."""
     _weights: dict[tuple, Tensor] = field(default_factory=dict)
 
     def __call__(
@@ -158,7 +174,7 @@ class SunForward:
         """
         if self.rows is None and one_call:
             layer = self.layers[number]
-            attended = layer.attend_with_text(q, k, v, attend)
+            attended = layer.attend_with_text(q, k, v, attend, self.is_one_text)
             return attended, self._combined(layer, attended, grid)
         text = attend(q, k, v)
         return (text,), self.beside(number, text, q, attend, grid)
@@ -174,6 +190,10 @@ class SunForward:
         attended = layer.attend_beside(text[self.rows], q[self.rows], attend)
         return text.index_copy(0, self.rows, self._combined(layer, attended, grid))
 
+    def text_given_for(self, context: Tensor | None) -> AbstractContextManager[None]:
+        """Within, the U-Net's layers give what they kept of the text if they are called with `context` itself."""
+        return nullcontext() if self.text is None else self.text.given_for(context)
+
     def tensors(self) -> list[Tensor]:
         """Return all tensors of the layers, in the order that `with_tensors` takes."""
         return [tensor for layer in self.layers.values() for tensor in layer.tensors()]
@@ -181,7 +201,7 @@ class SunForward:
     def with_tensors(self, tensors: Iterator[Tensor]) -> "SunForward":
         """Return the same forward on other tensors."""
         layers = {number: layer.with_tensors(tensors) for number, layer in self.layers.items()}
-        return replace(self, layers=layers, _weights={})
+        return replace(self, layers=layers, text=None, _weights={})
 
     def _combined(self, layer: LayerBranches, attended: Attended, grid: Sequence[int]) -> Tensor:
         return layer.combine(attended, self._branch_weights(attended, grid) if self.masked else None)
@@ -203,6 +223,11 @@ class SunForward:
             others = len(attended) - 1 - len(weights)
             self._weights[key] = torch.cat([weights, torch.ones_like(weights[:1]).repeat(others, 1, 1, 1)]).to(text)
         return self._weights[key]
+
+
+def _may_join_rows(q: Tensor) -> bool:
+    """Say whether tokens of all rows may attend as those of one: on a CPU that would change a picture's last bits."""
+    return not q.is_cpu
 
 
 def _is_large(q: Tensor) -> bool:

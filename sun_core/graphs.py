@@ -73,7 +73,7 @@ class CapturedForward:
         self.graph = torch.cuda.CUDAGraph()
         self.small = weights.copy_small()
         if place.is_async:
-            _evaluate_on(place.stream, evaluation, device)
+            _run_on(place.stream, lambda: evaluation.unet(self.inputs, own), device)
         self.bytes = 0
         """Memory that the graph added to its pool; ComfyUI takes it for free."""
         with comfy.model_management.interrupt_processing_mutex:  # Cancel waits: a capture must not end halfway
@@ -151,7 +151,7 @@ def _reserved(device: torch.device, place: GraphPlace) -> int:
     return 0 if place.is_async else torch.cuda.memory_reserved(device)
 
 
-def _evaluate_on(stream: torch.cuda.Stream, evaluation: Evaluation, device: torch.device) -> None:
+def _run_on(stream: torch.cuda.Stream, evaluate: Callable[[], Tensor], device: torch.device) -> None:
     """Evaluate on the stream that will capture, so that cuBLAS has its workspace there.
 
     Allocated during a capture by cudaMallocAsync, it would belong to that graph, but stay in use on the stream.
@@ -160,7 +160,7 @@ def _evaluate_on(stream: torch.cuda.Stream, evaluation: Evaluation, device: torc
     stream.wait_stream(current)
     try:
         with torch.cuda.stream(stream):
-            evaluation.eager()
+            evaluate()
     finally:
         current.wait_stream(stream)
 

@@ -19,12 +19,14 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .attention_patch import FORWARD_KEY, install, record_contexts
-from .branches import SUN
+from .branches import SUN, of_all_devices
 from .capture import Replays
 from .conditioning import area_as_mask, negative_entries, window_of
 from .errors import SunError
+from .forward import SunForward
 from .graphs import Captures, Evaluation, Inputs, free_graphs
 from .guidance import Guidance
+from .kept_text import Texts
 from .layers import CrossAttentionLayer
 from .measures import RECORD_KEY, ForwardRecord, Measures
 from .neighbours import (
@@ -137,6 +139,8 @@ class SunHooks:
         report = self.running
         guidance = Guidance(run.measures, _names(guider, "positive"), run.plain_names, self.settings.automatic)
         guidance.install(model_options, SUN)
+        if run.texts is not None:
+            transformer_options["wrappers"][WrappersMP.CALC_COND_BATCH][SUN].append(run.texts.calc_cond_batch)
         move_to_end(transformer_options, WrappersMP.DIFFUSION_MODEL)
         report.start()
         with ExitStack() as ends:
@@ -181,6 +185,9 @@ class SunHooks:
     def _new_run(self, guider: Any, negative_conds: list[dict], noise: Tensor, model_options: dict) -> SunRun:
         source = self.settings.source(guider.model_patcher)
         percent_to_sigma = guider.inner_model.model_sampling.percent_to_sigma
+        can_change = contexts_can_change(guider, model_options)
+        text_stays = not can_change and not may_change_contexts(guider, model_options["transformer_options"])
+        is_on_one_device = len(of_all_devices(guider.model_patcher)) == 1
         return SunRun(
             source,
             negative_entries(negative_conds, source.context_dim, noise.shape[2:]),
@@ -188,7 +195,9 @@ class SunHooks:
             sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
             images=len(noise),
-            contexts_can_change=contexts_can_change(guider, model_options),
+            contexts_can_change=can_change,
+            layers=self.layers,
+            texts=Texts() if text_stays and is_on_one_device and self.layers else None,
             is_compiled=compile_check(guider.model_patcher.model.diffusion_model, model_options),
             measures=Measures(layers=source.layer_count),
         )
@@ -234,17 +243,20 @@ class SunHooks:
         options = transformer_options or {}
         if not torch.compiler.is_compiling() and RECORD_KEY in options:
             options[RECORD_KEY].entered = True
-        if torch.compiler.is_compiling() or options.get(FORWARD_KEY) is None:
-            return executor(x, timesteps, context, y, control, options, **kwargs)
-        if control is not None or kwargs:
-            options[REPLAYS_KEY].why_eager = "ControlNet or another node adds inputs"
+        sun: SunForward | None = options.get(FORWARD_KEY)
+        if torch.compiler.is_compiling() or sun is None:
             return executor(x, timesteps, context, y, control, options, **kwargs)
 
         def unet(inputs: Inputs, options: dict[str, Any]) -> Tensor:
-            return executor(inputs["x"], inputs["timesteps"], inputs["context"], inputs["y"], None, options)
+            with options[FORWARD_KEY].text_given_for(inputs["context"]):
+                arguments = (inputs["x"], inputs["timesteps"], inputs["context"], inputs["y"], control, options)
+                return executor(*arguments, **kwargs)
 
         inputs = {"x": x, "timesteps": timesteps, "context": context, "y": y}
-        replays, sun = options[REPLAYS_KEY], options[FORWARD_KEY]
+        replays = options[REPLAYS_KEY]
+        if control is not None or kwargs:
+            replays.why_eager = "ControlNet or another node adds inputs"
+            return unet(inputs, options)
         count = replays.count
         prediction = replays(Evaluation(unet, inputs, options, sun, FORWARD_KEY))
         if replays.count > count and RECORD_KEY in options:

@@ -11,6 +11,8 @@ from torch import Tensor
 from .branches import BranchSource, Needed
 from .conditioning import CachedContext, NegativeEntry, has_places
 from .forward import SunForward
+from .kept_text import MOST_BYTES, KeptText, Texts
+from .layers import CrossAttentionLayer
 from .measures import ForwardRecord, Measures
 
 BEFORE_THE_START = 1e8
@@ -32,6 +34,10 @@ class SunRun:
     """Images of the run, of which a context window evaluates some."""
     contexts_can_change: bool = True
     """Whether an entry's context may change from step to step, as context windows let it: then each is compared."""
+    layers: Sequence[CrossAttentionLayer] = ()
+    """Layers of the U-Net that may keep what they make of the text."""
+    texts: Texts | None = None
+    """Says whether the text stays the same, None if that is not known."""
     is_compiled: Callable[[], bool] = lambda: False
     """Says whether torch.compile runs the U-Net or a part of it, of which nothing is recorded then."""
     evaluated_names: set[Hashable] = field(default_factory=set)
@@ -45,6 +51,8 @@ class SunRun:
     _in_window: dict[int, NegativeEntry] = field(default_factory=dict)
     """What the images in `_window` have of each negative."""
     _forwards: dict[Hashable, SunForward] = field(default_factory=dict)
+    _text_bytes: int = 0
+    """What the layers keep of the text."""
 
     @cached_property
     def has_ranges(self) -> bool:
@@ -91,11 +99,24 @@ class SunRun:
         if self.source.reads_positives:
             chunks = zip(names, context.split(row_count // len(names)), is_sun, strict=True)
             positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
-        key = (is_sun, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype)
+        key = (*names, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype)
         forward = self._forwards.get(key)
         if forward is None:
             forward = self._forwards[key] = self._new_forward(x, positives, negatives, is_sun, dtype)
+            forward.text = self._kept_text(context, dtype)
+            forward.is_one_text = len(positives) == 1 == len(names) and len(positives[0].context) == 1
+        if weights is not None or None in names or not (self.texts and self.texts.are_same):
+            forward.text, forward.is_one_text = None, False
         return forward
+
+    def _kept_text(self, context: Tensor, dtype: torch.dtype) -> KeptText | None:
+        """Return what keeps the layers' K and V of a context, None if that would take too much memory."""
+        channels = 2 * sum(layer.hidden_dim for layer in self.layers)
+        size = channels * context.shape[0] * context.shape[1] * dtype.itemsize
+        if self._text_bytes + size > MOST_BYTES:
+            return None
+        self._text_bytes += size
+        return KeptText(self.layers)
 
     def count(self, record: ForwardRecord, names: Sequence[Hashable], rows: int, forward: SunForward | None) -> None:
         """Count an evaluation of `rows` rows, if the U-Net was evaluated at all."""

@@ -42,7 +42,7 @@ def widened(forward: SunForward, number: int, rows: int, context: Tensor | None)
         k, v = layer.project_text((context if sun_rows is None else context[sun_rows]).to(keys[-1][0]))
         keys[-1], values[-1] = list(k.split(chunk_rows)), list(v.split(chunk_rows))
     repeated: LayerBranches = replace(layer, keys=keys, values=values)
-    return replace(forward, layers={number: repeated}, row_count=rows, rows=sun_rows)
+    return replace(forward, layers={number: repeated}, row_count=rows, rows=sun_rows, is_one_text=False, text=None)
 
 
 def _repeated_chunks(rows: Tensor, chunk_rows: int, copies: int) -> Tensor:

@@ -4,6 +4,8 @@ import comfy.ldm.modules.attention
 import pytest
 import torch
 from sun_pack.sun_core import forward
+from sun_pack.sun_core.adapter import SunAdapter
+from sun_pack.sun_core.apply import SunSettings, apply_sun
 from sun_pack.sun_core.forward import LayerBranches, Offsets
 
 CHANNELS, TEXT_TOKENS, HEADS = 320, 77, 8
@@ -44,3 +46,29 @@ def test_one_call_gives_the_bits_of_one_call_per_branch(branches, attend, monkey
     monkeypatch.setattr(forward, "LARGE", q.numel())  # what was above it is not any more
     assert torch.equal(branches.attend_with_text(q, k, v, attend), torch.stack(one_by_one))
     assert attend.rows == [1, 1, 1, 3]
+
+
+@pytest.mark.parametrize("is_one_text", [False, True])
+def test_rows_of_one_text_attend_as_one_row_on_a_gpu(branches, attend, monkeypatch, is_one_text):
+    monkeypatch.setattr(forward, "_may_join_rows", lambda q: True)  # no GPU is needed for the arithmetic
+    in_batch = LayerBranches(branches.keys, branches.values, branches.combine, chunk_rows=3)
+    q, k, v = (torch.randn(rows, length, CHANNELS) for rows, length in ((3, 64), (1, TEXT_TOKENS), (1, TEXT_TOKENS)))
+    text = (k.expand(3, -1, -1), v.expand(3, -1, -1))
+    attended = in_batch.attend_with_text(q, *text, attend, is_one_text)
+    assert attend.rows == ([3] if is_one_text else [9])
+    one_by_one = [branches.attend_with_text(row, k, v, attend)[:, 0] for row in q.split(1)]
+    torch.testing.assert_close(attended, torch.stack(one_by_one, dim=1))
+
+
+@pytest.mark.parametrize("extra_positive", [True, False])
+def test_rows_with_texts_of_their_own_attend_one_by_one(
+    model, sample, reference, difference, monkeypatch, extra_positive
+):
+    """One conditioning of several rows, for a batch, as packs for prompt schedules make it."""
+    sun = apply_sun(model, SunAdapter.for_unet(model.model.diffusion_model, extra_positive), SunSettings())
+    rows = torch.cat([reference.io["in.pos0"], reference.io["in.pos1"]])
+    alone = [sample(sun, positive=[[row[None], {}]], batch=2)[i] for i, row in enumerate(rows)]
+    for may_join in (False, True):
+        monkeypatch.setattr(forward, "_may_join_rows", lambda q, may_join=may_join: may_join)
+        for i, image in enumerate(sample(sun, positive=[[rows, {}]], batch=2)):
+            assert difference(image, alone[i]) < 1e-5

@@ -269,18 +269,17 @@ def test_capture_that_ran_out_of_memory_is_not_tried_again_in_its_run(sun, draw,
 def test_memory_that_ran_out_before_a_capture_is_not_asked_for_again_in_its_run(sun, draw, monkeypatch):
     tried = []
 
-    def out_of_memory(*args):
-        tried.append(args)
+    def out_of_memory(stream, *args):
+        tried.append(stream)
         raise torch.cuda.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "cudaMallocAsync")
-    monkeypatch.setattr(graphs, "_evaluate_on", out_of_memory)
+    monkeypatch.setattr(graphs, "_run_on", out_of_memory)
     patched = sun()
     for _ in range(2):
         draw(patched.model)
     assert len(tried) == 1
-    ((stream, *_),) = tried
-    assert graphs._idle_streams[torch.device("cpu")] == [stream]
+    assert graphs._idle_streams[torch.device("cpu")] == tried
 
 
 def test_attention_that_asks_for_the_free_memory_is_not_captured(sun, draw, monkeypatch):
