@@ -48,7 +48,7 @@ class CachedContext:
         if key not in self._kv:
             self._kv[key] = project(self._cast(like))
         k, v = self._kv[key]
-        return (k, v) if len(k) in (1, rows) else (repeat_rows(k, rows), repeat_rows(v, rows))
+        return (k, v) if k.shape[0] in (1, rows) else (repeat_rows(k, rows), repeat_rows(v, rows))
 
     def through(self, adapter: Callable[[Tensor], Tensor], like: Tensor) -> "CachedContext":
         """Return what the model's text adapter makes of the context at first use, in the dtype and on the device of

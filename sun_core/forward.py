@@ -96,7 +96,7 @@ class LayerBranches:
         self._keys, self._values = self._spread(self.keys), self._spread(self.values)
         lengths = {pieces[0].shape[1] for pieces in self.keys}
         self._tokens = lengths.pop() if len(lengths) == 1 else None
-        self._single = all(len(pieces) == 1 and len(pieces[0]) == 1 for pieces in self.keys)
+        self._single = all(len(pieces) == 1 and pieces[0].shape[0] == 1 for pieces in self.keys)
 
     def attend_with_text(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend, is_one_text: bool = False) -> Attended:
         """Attend to the text and all branches: (rows, tokens, channels) -> (1 + branches, rows, tokens, channels).
@@ -144,7 +144,7 @@ class LayerBranches:
         return torch.cat([self._over_rows(piece) for piece in pieces])
 
     def _over_rows(self, piece: Tensor) -> Tensor:
-        return piece if len(piece) == self.chunk_rows else piece.expand(self.chunk_rows, -1, -1)
+        return piece if piece.shape[0] == self.chunk_rows else piece.expand(self.chunk_rows, -1, -1)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """All figures of the benchmark, in an order that lets it say first how long it takes."""
 
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,15 @@ from .forwards import measure_forwards, measure_host, measure_operations
 from .measured import Figure, Figures
 from .memory_management import start_dynamic_vram
 from .random_models import TINY_UNET, Sampler, full_size_model, random_weights, tiny_model
-from .sampling_runs import PLAIN_CFG, PLAIN_STEPS, SUN_STEPS, measure_busy, measure_fixed_costs, measure_runs
+from .sampling_runs import PLAIN_CFG, PLAIN_STEPS, SUN_STEPS, TURNS, measure_busy, measure_fixed_costs, measure_runs
 
-MOST_SECONDS = 150.0
-"""What the runs and forwards of all batch sizes may take; repeats are chosen by it."""
-MOST_REPEATS = 10
-FORWARDS_OF_A_REPEAT = 4
+MOST_SECONDS = 225.0
+"""What everything may take; repeats are chosen by it."""
+OTHER_SECONDS = 15.0
+"""What starting, capturing and profiling take of that."""
+SHARE_OF_RUNS = 0.6
+"""What whole runs may take of the rest; single forwards take what these leave."""
+MOST_REPEATS, FEWEST_FORWARDS, MOST_FORWARDS = 6, 3, 40
 EVALUATIONS_OF_A_FORWARD = 3
 """Evaluations for each measured forward of SUN, or of Negative Prompt at CFG 1: its own, and both that are timed."""
 TINY_STEPS = 60
@@ -40,7 +44,7 @@ Measured = tuple[dict[str, Figure], dict[str, str | int]]
 @torch.inference_mode()
 def measure(latent_size: int, batches: Sequence[int]) -> Iterator[Measured]:
     """Give all figures so far after each batch size."""
-    figures = Figures()
+    started, figures = time.perf_counter(), Figures()
     print("Building U-Nets with random weights ...", flush=True)
     tiny, weights = tiny_model(), random_weights()
     dynamic_vram = start_dynamic_vram()
@@ -52,7 +56,7 @@ def measure(latent_size: int, batches: Sequence[int]) -> Iterator[Measured]:
     negative = apply_negative(plain, NegativeSettings(), may_capture=lambda: False)
     measure_tiny(tiny, figures)
     samplers = {batch: Sampler(latent_size, batch) for batch in batches}
-    repeats, forwards = plan(samplers, models)
+    repeats, forwards = plan(samplers, models, MOST_SECONDS - OTHER_SECONDS, started)
     described = machine() | {
         "weights": str(plain.model.get_dtype()).removeprefix("torch."),
         "latent": f"{latent_size}x{latent_size}",
@@ -108,18 +112,25 @@ def measure_capture(sampler: Sampler, captured: ModelPatcher, figures: Figures, 
     figures.add(f"{name}: memory of the CUDA graphs", (graph_memory() + captures.bytes) / 1e9, "GB")
 
 
-def plan(samplers: dict[int, Sampler], models: dict[str, ModelPatcher]) -> tuple[int, int]:
-    """Warm up, choose how often to repeat runs and forwards, and say how long it will take."""
+def plan(
+    samplers: dict[int, Sampler], models: dict[str, ModelPatcher], seconds: float, started: float
+) -> tuple[int, int]:
+    """Warm up, choose how often to repeat runs and forwards, and say how long it will take.
+
+    All is to be done `seconds` after `started`, if one repeat and a few forwards can be.
+    """
     run_seconds = forward_seconds = 0.0
     for sampler in samplers.values():
         sampler(models["plain"], 1, PLAIN_CFG)
         sampler(models["sun"], 1, 1.0)
         _, with_cfg = timed(partial(sampler, models["plain"], 1, PLAIN_CFG))
         _, single = timed(partial(sampler, models["sun"], 1, 1.0))
-        run_seconds += PLAIN_STEPS * with_cfg + (len(models)) * SUN_STEPS * single
+        run_seconds += PLAIN_STEPS * with_cfg + len(models) * TURNS * SUN_STEPS * single
         forward_seconds += 2 * EVALUATIONS_OF_A_FORWARD * single
-    repeats = max(1, min(MOST_REPEATS, int(MOST_SECONDS / run_seconds)))
-    forwards = max(3, int(FORWARDS_OF_A_REPEAT * min(MOST_REPEATS, MOST_SECONDS / run_seconds)))
-    minutes = (run_seconds * repeats + forward_seconds * forwards) / 60
-    print(f"Measuring takes about {minutes + 0.3:.1f} minutes more.", flush=True)
+    left = seconds - (time.perf_counter() - started)
+    repeats = max(1, min(MOST_REPEATS, int(SHARE_OF_RUNS * left / run_seconds)))
+    left -= repeats * run_seconds
+    forwards = max(FEWEST_FORWARDS, min(MOST_FORWARDS, int(left / forward_seconds)))
+    minutes = (run_seconds * repeats + forward_seconds * forwards + OTHER_SECONDS) / 60
+    print(f"Measuring takes about {minutes:.1f} minutes more.", flush=True)
     return repeats, forwards

@@ -14,34 +14,34 @@ from .measured import Figures
 from .random_models import Sampler
 
 PLAIN_STEPS, PLAIN_CFG, SUN_STEPS = 25, 7.0, 4
+FOUR_STEPS = (("plain, 4 steps", "plain"), ("SUN, 4 steps", "sun"), ("SUN, 4 steps, captured", "captured"))
+"""What the runs of 4 steps are called, and the MODEL of each."""
+TURNS = 3
+"""Runs of each of these for one run of 25 steps: they take little time, and a machine's speed wanders."""
 TINY_RUNS = 40
 
 
 def measure_runs(sampler: Sampler, models: dict[str, ModelPatcher], figures: Figures, name: str) -> None:
-    """Measure a run of each kind, one after the other: 25 steps with CFG, 4 without, and 4 with SUN."""
-    runs: dict[str, Callable[[], Any]] = {
-        "plain, 25 steps, CFG": partial(sampler, models["plain"], PLAIN_STEPS, PLAIN_CFG),
-        "plain, 4 steps": partial(sampler, models["plain"], SUN_STEPS, 1.0),
-        "SUN, 4 steps": partial(sampler, models["sun"], SUN_STEPS, 1.0),
-    }
-    if "captured" in models:
-        runs["SUN, 4 steps, captured"] = partial(sampler, models["captured"], SUN_STEPS, 1.0)
-    seconds = {}
-    for kind, run in runs.items():
+    """Measure a run of 25 steps with CFG, then some of 4 steps without and with SUN, in a turning order."""
+
+    def measured(kind: str, model: str, steps: int, cfg: float) -> float:
         memory = PeakMemory()
-        _, seconds[kind] = timed(run)
-        figures.add(f"{name}: {kind}", seconds[kind], "s")
+        _, seconds = timed(partial(sampler, models[model], steps, cfg))
+        figures.add(f"{name}: {kind}", seconds, "s")
         if (peak := memory.gigabytes()) is not None:
             figures.add(f"{name}: peak memory, {kind}", peak, "GB")
-    fastest = list(runs)[-1]
-    plain, plain_4, sun = (seconds[kind] for kind in list(runs)[:3])
-    figures.add(
-        f"{name}: speed-up, eager", plain / sun, "x", "at most 12.5" if device().type != "cpu" else "at least 10"
-    )
-    if "captured" in models:
-        figures.add(f"{name}: speed-up, captured", plain / seconds[fastest], "x", "at least 10 at batch 1")
-    limit = "at most 1.03" if device().type == "cpu" else "at most 1.10 at batch 1, 1.05 at batch 8"
-    figures.add(f"{name}: SUN, 4 steps / plain, 4 steps", sun / plain_4, "x", limit)
+        return seconds
+
+    with_cfg = measured("plain, 25 steps, CFG", "plain", PLAIN_STEPS, PLAIN_CFG)
+    kinds = [(kind, model) for kind, model in FOUR_STEPS if model in models]
+    for turn in range(TURNS):
+        seconds = {model: measured(kind, model, SUN_STEPS, 1.0) for kind, model in kinds[:: -1 if turn % 2 else 1]}
+        limit = "at most 12.5" if device().type != "cpu" else "at least 10"
+        figures.add(f"{name}: speed-up, eager", with_cfg / seconds["sun"], "x", limit)
+        if "captured" in models:
+            figures.add(f"{name}: speed-up, captured", with_cfg / seconds["captured"], "x", "at least 10 at batch 1")
+        limit = "at most 1.03" if device().type == "cpu" else "at most 1.10 at batch 1, 1.05 at batch 8"
+        figures.add(f"{name}: SUN, 4 steps / plain, 4 steps", seconds["sun"] / seconds["plain"], "x", limit)
 
 
 def measure_busy(sampler: Sampler, models: dict[str, ModelPatcher], figures: Figures, name: str) -> None:
