@@ -190,17 +190,15 @@ def layers_of(adapter: SunAdapter, needed: Needed, strengths: Strengths) -> dict
     """Make the branches of all layers of `adapter`: one for every negative entry, and the extra positive one."""
     negatives, like = needed.negatives, needed.like
     shares = [1.0] * len(negatives) if has_places(negatives, needed.latent_size) else entry_shares(negatives)
-    scales, shift = _scales_and_shift(adapter, shares, strengths, like)
-    sizes = [layer.hidden_dim for layer in adapter.by_number.values()]
+    scales, shifts = _scales_and_shifts(adapter, shares, strengths, like)
     layers = {}
-    split = zip(adapter.by_number.items(), scales.split(sizes, dim=-1), shift.split(sizes), strict=True)
-    for (number, layer), scale, beta in split:
+    for (number, layer), scale, shift in zip(adapter.by_number.items(), scales, shifts, strict=True):
         negative, extra_positive = (partial(layer.keys_values, branch) for branch in (NEGATIVE, EXTRA_POSITIVE))
         branches = needed.of_texts(negatives, number, negative)
         if adapter.layout.extra_positive:
             branches.append(needed.of_positives(number, extra_positive))
         project_text = extra_positive if adapter.layout.extra_positive else None
-        layers[int(number)] = layer_of(branches, Offsets(scale, beta), needed.chunk_rows, project_text)
+        layers[int(number)] = layer_of(branches, Offsets(scale, shift), needed.chunk_rows, project_text)
     return layers
 
 
@@ -212,15 +210,15 @@ def layer_of(
     return LayerBranches(keys, values, combine, chunk_rows, project_text)
 
 
-def _scales_and_shift(
+def _scales_and_shifts(
     adapter: SunAdapter, shares: Sequence[float], strengths: Strengths, like: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the scales of all branches and the shift, of all layers side by side, in few operations.
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Return the scales of all branches and the shift of each layer, in few operations for all.
 
-    Returns: (branches, 1, 1, channels of all layers), fp32; (channels of all layers,), in the dtype of `like`.
+    Returns: (branches, 1, 1, channels) each, fp32, and dense; (channels,) each, in the dtype of `like`.
     """
-
     layers = adapter.by_number.values()
+    sizes = [layer.hidden_dim for layer in layers]
 
     def side_by_side(branch: str, which: str) -> Tensor:
         return torch.cat([layer.per_channel(branch, which) for layer in layers]).to(like.device, torch.float)
@@ -231,4 +229,7 @@ def _scales_and_shift(
     if adapter.layout.extra_positive:
         scales.append(side_by_side(EXTRA_POSITIVE, "alpha") * strengths.positive)
         shift = torch.add(shift, side_by_side(EXTRA_POSITIVE, "beta"), alpha=strengths.positive)
-    return torch.stack(scales)[:, None, None], shift.to(like.dtype)
+    of_layers = list(zip(*(scale.split(sizes) for scale in scales), strict=True))
+    dense = torch.cat([scale for of_branches in of_layers for scale in of_branches])
+    split = dense.split([size * len(scales) for size in sizes])
+    return [scale.view(len(scales), 1, 1, -1) for scale in split], shift.to(like.dtype).split(sizes)

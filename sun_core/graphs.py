@@ -10,7 +10,7 @@ import sys
 import traceback
 import weakref
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,7 @@ class CapturedForward:
         self.weights, self.signature = weights, signature
         self.inputs = {name: None if tensor is None else tensor.clone() for name, tensor in evaluation.inputs.items()}
         self.sun_tensors = [tensor.clone() for tensor in evaluation.sun.tensors()]
+        self._copied_at_once = _copied_at_once(evaluation.sun.tensors())
         own = {**evaluation.options, evaluation.key: evaluation.sun.with_tensors(iter(self.sun_tensors))}
         self.output = torch.empty_like(eager)
         self.graph = torch.cuda.CUDAGraph()
@@ -101,6 +102,7 @@ class CapturedForward:
             raise
         self.bytes = max(0, _reserved(device, place) - reserved)
 
+    @torch.no_grad()
     def take_small_weights(self, weights: ResidentWeights) -> None:
         """Copy the small weights to where the graph reads them."""
         torch._foreach_copy_(self.small, weights.small_tensors())
@@ -111,7 +113,9 @@ class CapturedForward:
             if own is not None:
                 own.copy_(inputs[name])  # type: ignore[arg-type]
         if self._loaded() is not sun:
-            torch._foreach_copy_(self.sun_tensors, sun.tensors())
+            tensors = sun.tensors()
+            for group in self._copied_at_once:
+                torch._foreach_copy_([self.sun_tensors[i] for i in group], [tensors[i] for i in group])
             self._loaded = weakref.ref(sun)
         self.graph.replay()
         return self.output.clone()
@@ -120,6 +124,14 @@ class CapturedForward:
         """Give the graph's memory back, which otherwise happens with the last reference to it."""
         self._free()
         self._end_use_of_stream()
+
+
+def _copied_at_once(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Return groups of indices: torch copies all of a list in one launch if they are of one dtype and all dense."""
+    groups = defaultdict(list)
+    for index, tensor in enumerate(tensors):
+        groups[tensor.dtype, tensor.is_contiguous()].append(index)
+    return list(groups.values())
 
 
 @dataclass

@@ -365,3 +365,15 @@ def test_fifth_shape_takes_the_place_of_the_first(trusted, draw):
     assert len(graphs_of(trusted)) == len(alive) == 4
     assert first not in alive
     assert torch.equal(draw(trusted.model), picture)
+
+
+def test_another_runs_keys_and_values_are_copied_in_few_operations(trusted, draw, conditioning, monkeypatch):
+    """torch does so for tensors of one dtype that are dense, and copies any other list one by one."""
+    lists, copy = [], torch._foreach_copy_
+    monkeypatch.setattr(torch, "_foreach_copy_", lambda own, given: lists.append(given) or copy(own, given))
+    draw(trusted.model, negative=conditioning("neg1"))
+    assert lists
+    for tensors in lists:
+        assert len({tensor.dtype for tensor in tensors}) == 1
+        assert all(tensor.is_contiguous() for tensor in tensors)
+    assert len(lists) <= 3, "small weights; keys and values in half precision; scales"
