@@ -69,11 +69,13 @@ class Texts:
         """Stay the same in copies of a run's options."""
         return self
 
-    def calc_cond_batch(self, executor: Any, model: Any, conds: list[list[dict] | None], *args: Any) -> list[Tensor]:
+    def calc_cond_batch(
+        self, executor: Any, model: Any, conds: list[list[dict] | None], *args: Any, **kwargs: Any
+    ) -> list[Tensor]:
         """Look at what ComfyUI is to evaluate: it makes a batch of these contexts, in their order."""
         for cond in conds:
             for entry in cond or ():
                 context = entry.get("model_conds", {}).get("c_crossattn")
                 if self._contexts.setdefault(entry.get("uuid"), context) is not context:
                     self.are_same = False
-        return executor(model, conds, *args)
+        return executor(model, conds, *args, **kwargs)
