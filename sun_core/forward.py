@@ -111,7 +111,7 @@ class LayerBranches:
         if self._single and (shape[0] == 1 or (is_one_text and _may_join_rows(q))):
             queries = q.reshape(1, -1, shape[2]).expand(copies, -1, -1)
             of_branches = [[pieces[0] for pieces in branches] for branches in (self.keys, self.values)]
-            k, v = k[:1], v[:1]
+            k, v = (k, v) if shape[0] == 1 else (k[:1], v[:1])
         else:
             queries, of_branches = q.repeat(copies, 1, 1), [self._keys, self._values]
         keys, values = torch.cat([k, *of_branches[0], v, *of_branches[1]]).chunk(2)

@@ -24,8 +24,9 @@ class KeptText:
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def keep(self, number: int, k: Tensor, v: Tensor) -> None:
-        """Keep K and V of a layer, unless there are some; they must not be changed later."""
-        self._kept.setdefault(number, (k, v))
+        """Keep K and V of a layer, unless it has some or gradients go through them; nothing may change them later."""
+        if not (k.requires_grad or v.requires_grad):
+            self._kept.setdefault(number, (k, v))
 
     @contextmanager
     def given_for(self, context: Tensor | None) -> Iterator[None]:
