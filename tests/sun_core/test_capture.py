@@ -13,6 +13,7 @@ import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from sun_pack.sun_core import forward, run
 from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 
@@ -171,6 +172,20 @@ def test_another_shape_has_a_graph_of_its_own(sun, draw, assert_same, change):
     assert reports[-1].replayed == STEPS, reports[-1].why_eager
 
 
+def test_images_of_one_text_draw_what_they_draw_row_by_row(sun, draw, difference, monkeypatch):
+    eager, _ = sun(may_capture=False)
+    as_one_row = draw(eager, batch=3)
+    monkeypatch.setattr(forward, "_may_join_rows", lambda q: False)
+    assert difference(as_one_row, draw(eager, batch=3)) < 1e-3
+
+
+def test_kept_text_draws_what_the_text_of_each_step_draws(sun, draw, assert_same, monkeypatch):
+    eager, _ = sun(may_capture=False)
+    kept = draw(eager)
+    monkeypatch.setattr(run, "MOST_BYTES", -1)
+    assert_same(kept, draw(eager))
+
+
 def test_another_strength_draws_what_it_draws_eagerly(sun, draw, assert_same, difference):
     (captured, _), (half, reports), (eager, _) = sun(), sun(strength=0.5), sun(may_capture=False, strength=0.5)
     first = draw(trusted(captured, draw))
@@ -285,8 +300,8 @@ def test_hundred_runs_hold_no_more_memory(sun, draw, assert_same):
     first = draw(trusted(captured, draw))
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
-    for run in range(100):
-        draw(captured, seed=run, negative=run)
+    for seed in range(100):
+        draw(captured, seed=seed, negative=seed)
         assert reports[-1].replayed == STEPS, reports[-1].why_eager
     torch.cuda.synchronize()
     assert torch.cuda.memory_allocated() <= before + 2**20
