@@ -26,6 +26,11 @@ class SunAttention:
     def __init__(self, number: int, neighbour: Callable | None = None, callbacks: Sequence[tuple[Callable, dict]] = ()):
         self.number, self.neighbour, self.callbacks = number, neighbour, list(callbacks)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing of other packs acts in this layer."""
+        return self.neighbour is None and not self.callbacks
+
     def add(self, callback: Callable, **kwargs: Any) -> None:
         """Add `callback(out, q, k, v, extra_options, **kwargs)`: a delta while sigma_end <= sigma <= sigma_start."""
         self.callbacks.append((callback, kwargs))
@@ -74,18 +79,15 @@ class SunAttention:
             forward = widened(forward, self.number, rows, extra_options.get(CONTEXT_KEY))
             if forward is None and record is not None:
                 record.unplaced = (expected, rows)
-        is_alone = self.neighbour is None and not self.callbacks
         if forward is not None:
             one_call = "optimized_attention_override" not in extra_options  # which may know rows by cond_or_uncond
-            if forward.text is not None and record is not None and is_alone and one_call:
-                forward.text.keep(self.number, k, v)
             attended, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:], one_call)
             if record is not None:
                 record.acted.add(self.number)
         else:
             out = attend(q, k, v)
             attended = (out,)
-        if not is_alone:
+        if not self.is_alone:
             out = self._with_neighbours(out, attended[0], q, k, v, extra_options)
         return out if out.dtype == q.dtype else out.to(q.dtype)
 

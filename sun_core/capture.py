@@ -12,7 +12,6 @@ from collections.abc import Hashable
 from typing import Any
 
 import comfy.ldm.modules.attention
-import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -29,27 +28,13 @@ from .graphs import (
     check_no_capture_failed,
     free_graphs_of_unloaded_models,
 )
+from .own_unet import change_of, wrappers_of_unet
 from .resident_weights import CannotCapture, ResidentWeights, pinned, resident_weights
 
 COMPILE_KEY = "torch.compile"
 """The APPLY_MODEL wrapper of ComfyUI's TorchCompileModel."""
 SPARE_MEMORY = 2**30
 """Bytes that must stay free beside a graph."""
-
-_CORE = (
-    (openaimodel.UNetModel, "forward"),
-    (openaimodel.UNetModel, "_forward"),
-    (openaimodel.ResBlock, "forward"),
-    (openaimodel.ResBlock, "_forward"),
-    (openaimodel, "forward_timestep_embed"),
-    (openaimodel, "apply_control"),
-    (comfy.ldm.modules.attention.SpatialTransformer, "forward"),
-    (comfy.ldm.modules.attention.BasicTransformerBlock, "forward"),
-    (comfy.ldm.modules.attention.CrossAttention, "forward"),
-    (torch.nn.GroupNorm, "forward"),
-)
-"""What a U-Net's forward is made of. Packs put functions of their own in these places, at any time."""
-_AT_IMPORT = tuple(getattr(owner, name, None) for owner, name in _CORE)
 
 _ASK_FOR_MEMORY = (comfy.ldm.modules.attention.attention_split, comfy.ldm.modules.attention.attention_sub_quad)
 """Attention functions that ask for the free memory, which cudaMallocAsync forbids during a capture."""
@@ -102,19 +87,11 @@ class Replays:
         if model.get_additional_models_with_key("multigpu"):
             raise CannotCapture("several GPUs share the run")
         check_no_capture_failed()
-        unet = model.model.diffusion_model
-        now = [getattr(owner, name, None) for owner, name in _CORE]
-        if type(unet) is not openaimodel.UNetModel or any(
-            function is not before or not function.__module__.startswith(("comfy.ldm.", "torch.nn."))
-            for function, before in zip(now, _AT_IMPORT, strict=True)
-        ):
-            raise CannotCapture("the U-Net is not ComfyUI's own")
-        if any(key.startswith("diffusion_model") for key in (*model.object_patches, *model.object_patches_backup)):
-            raise CannotCapture("another node changes the U-Net's modules")
-        if model.injections or model.hook_patches or model.forced_hooks:
-            raise CannotCapture("another node changes the model while it runs")
-        if unet.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-            raise CannotCapture(f"weights in {str(unet.dtype).removeprefix('torch.')} are not captured")
+        if (change := change_of(model)) is not None:
+            raise CannotCapture(change)
+        dtype = model.model.diffusion_model.dtype
+        if dtype not in (torch.float16, torch.bfloat16, torch.float32):
+            raise CannotCapture(f"weights in {str(dtype).removeprefix('torch.')} are not captured")
         if self._free_memory() < SPARE_MEMORY:
             self.captures.clear()
             raise CannotCapture("there is little memory")
@@ -241,14 +218,13 @@ class Replays:
         replace = options.get("patches_replace", {})
         attentions = replace.get("attn2", {}).values()
         is_foreign = options.get("patches") or any(patches for kind, patches in replace.items() if kind != "attn2")
-        if is_foreign or any(not isinstance(a, SunAttention) or a.neighbour or a.callbacks for a in attentions):
+        if is_foreign or any(not isinstance(a, SunAttention) or not a.is_alone for a in attentions):
             raise CannotCapture("another node patches the U-Net")
-        wrappers = options.get("wrappers", {}).get(WrappersMP.DIFFUSION_MODEL, {})
         if COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
             raise CannotCapture("torch.compile is on the model")
         if comfy.ldm.modules.attention.optimized_attention in _ASK_FOR_MEMORY:
             raise CannotCapture("the attention function looks at the free memory")
-        if "optimized_attention_override" in options or len([w for of_key in wrappers.values() for w in of_key]) > 1:
+        if "optimized_attention_override" in options or len(wrappers_of_unet(options)) > 1:
             raise CannotCapture("another node wraps the U-Net")
 
     def _shape(self, inputs: Inputs, sun: SunForward) -> Hashable:

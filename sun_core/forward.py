@@ -101,9 +101,9 @@ class LayerBranches:
     def attend_with_text(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend, is_one_text: bool = False) -> Attended:
         """Attend to the text and all branches: (rows, tokens, channels) -> (1 + branches, rows, tokens, channels).
 
-        One call does it if all contexts have the same number of tokens and it takes no longer; bits are the same. If
-        all rows have one text (`is_one_text`) and the same branches, their tokens attend as those of one row, and
-        nothing is copied for each row.
+        One call does it if all contexts have the same number of tokens and it takes no longer; on a CPU, bits are the
+        same. If all rows have one text (`is_one_text`) and the same branches, their tokens attend as those of one row
+        on other devices, and nothing is copied for each row.
         """
         if k.shape[1] != self._tokens or _is_large(q):
             return self.attend_beside(attend(q, k, v), q, attend)
@@ -159,7 +159,8 @@ class SunForward:
     """The negative entries, if any of them counts in places only."""
     latent_size: Sequence[int] = ()
     is_one_text: bool = False
-    """Whether all rows have the same text, of which every layer makes its K and V."""
+    """Whether all rows are known to have the same text, of which every layer makes its K and V; not known where the
+    positive is not read, as without an adapter."""
     text: KeptText | None = None
     """What the layers made of the text, if that stays the same in the run."""
     _weights: dict[tuple, Tensor] = field(default_factory=dict)

@@ -43,8 +43,11 @@ class Guidance:
         """Stay the same in copies of a run's options."""
         return self
 
-    def install(self, model_options: dict[str, Any], key: str) -> None:
-        """Watch and set the guidance of a run; change the run's own options in place."""
+    def install(self, model_options: dict[str, Any], key: str, *watching: Callable) -> None:
+        """Watch and set the guidance of a run; change the run's own options in place.
+
+        watching: further wrappers of the same kind as `calc_cond_batch`, which see what is evaluated.
+        """
         self.measures.wants_uncond = bool(model_options.get(ASKS_FOR_UNCOND))
         if "sampler_cfg_function" in model_options:
             model_options["sampler_cfg_function"] = self._reader(model_options["sampler_cfg_function"], CfgReader)
@@ -56,7 +59,7 @@ class Guidance:
             model_options["sampler_pre_cfg_function"] = own
         wrappers = model_options["transformer_options"].setdefault("wrappers", {})
         wrappers[WrappersMP.CALC_COND_BATCH] = {
-            key: [self.calc_cond_batch],
+            key: [self.calc_cond_batch, *watching],
             **wrappers.get(WrappersMP.CALC_COND_BATCH, {}),
         }
 

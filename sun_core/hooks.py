@@ -37,6 +37,7 @@ from .neighbours import (
     move_to_end,
     with_first_wrapper,
 )
+from .own_unet import change_of, reads_the_context_itself
 from .run import RunReport, SunRun
 from .settings import Settings
 from .transformer_patch import options_for_layers
@@ -69,6 +70,8 @@ class SunHooks:
         self.settings, self.layers, self.negative = settings, layers, negative
         self.report, self.may_capture = report, may_capture
         self.captures = Captures()
+        self.was_eager = False
+        """Whether the last run's layers were evaluated outside of torch.compile."""
         self.running: RunReport | None = None
         """The report of the run that is on."""
 
@@ -138,9 +141,7 @@ class SunHooks:
         replays = transformer_options[REPLAYS_KEY] = Replays(self.captures, guider.model_patcher, self.may_capture())
         report = self.running
         guidance = Guidance(run.measures, _names(guider, "positive"), run.plain_names, self.settings.automatic)
-        guidance.install(model_options, SUN)
-        if run.texts is not None:
-            transformer_options["wrappers"][WrappersMP.CALC_COND_BATCH][SUN].append(run.texts.calc_cond_batch)
+        guidance.install(model_options, SUN, *(() if run.texts is None else (run.texts.calc_cond_batch,)))
         move_to_end(transformer_options, WrappersMP.DIFFUSION_MODEL)
         report.start()
         with ExitStack() as ends:
@@ -150,6 +151,7 @@ class SunHooks:
                 with self._counted_predictions(guider, run.measures):
                     return executor(*rest, **kwargs)
             finally:
+                self.was_eager = run.is_eager
                 report.evaluations, report.rows = run.measures.evaluations, run.measures.rows
                 if run.measures.sun_forwards:
                     report.layers, report.acted = run.measures.layers, len(run.measures.acted)
@@ -186,7 +188,7 @@ class SunHooks:
         source = self.settings.source(guider.model_patcher)
         percent_to_sigma = guider.inner_model.model_sampling.percent_to_sigma
         can_change = contexts_can_change(guider, model_options)
-        text_stays = not can_change and not may_change_contexts(guider, model_options["transformer_options"])
+        may_stay = self.layers and not can_change and change_of(guider.model_patcher) is None
         is_on_one_device = len(of_all_devices(guider.model_patcher)) == 1
         return SunRun(
             source,
@@ -197,7 +199,8 @@ class SunHooks:
             images=len(noise),
             contexts_can_change=can_change,
             layers=self.layers,
-            texts=Texts() if text_stays and is_on_one_device and self.layers else None,
+            texts=Texts() if may_stay and is_on_one_device else None,
+            is_eager=self.was_eager,
             is_compiled=compile_check(guider.model_patcher.model.diffusion_model, model_options),
             measures=Measures(layers=source.layer_count),
         )
@@ -220,7 +223,8 @@ class SunHooks:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         names = transformer_options.get("uuids", (None,))
         dtype, weights = _compute_dtype(executor.class_obj), _hooked_weights(executor.class_obj)
-        forward = run.forward(x, c_crossattn, names, t, dtype, window_of(transformer_options), weights)
+        window, reads_context = window_of(transformer_options), reads_the_context_itself(transformer_options)
+        forward = run.forward(x, c_crossattn, names, t, dtype, window, weights, reads_context)
         record = ForwardRecord(entered=not run.source.has_wrappers)  # without wrappers, nothing tells
         transformer_options |= {FORWARD_KEY: forward, RECORD_KEY: record}
         with options_for_layers(transformer_options):

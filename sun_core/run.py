@@ -38,6 +38,8 @@ class SunRun:
     """Layers of the U-Net that may keep what they make of the text."""
     texts: Texts | None = None
     """Says whether the text stays the same, None if that is not known."""
+    is_eager: bool = False
+    """Whether the layers are known to be evaluated outside of torch.compile, which what they keep would disturb."""
     is_compiled: Callable[[], bool] = lambda: False
     """Says whether torch.compile runs the U-Net or a part of it, of which nothing is recorded then."""
     evaluated_names: set[Hashable] = field(default_factory=set)
@@ -51,8 +53,6 @@ class SunRun:
     _in_window: dict[int, NegativeEntry] = field(default_factory=dict)
     """What the images in `_window` have of each negative."""
     _forwards: dict[Hashable, SunForward] = field(default_factory=dict)
-    _text_bytes: int = 0
-    """What the layers keep of the text."""
 
     @cached_property
     def has_ranges(self) -> bool:
@@ -69,13 +69,14 @@ class SunRun:
         dtype: torch.dtype,
         window: Sequence[int] | None = None,
         weights: Hashable = None,
+        reads_context: bool = False,
     ) -> SunForward | None:
         """Return what the next forward needs, None if SUN has nothing to do in it.
 
         x: (rows, channels, height, width); context: (rows, tokens, context_dim), c+ of the rows that SUN works on;
         names: which conditioning entry each chunk of rows is of; sigma: (rows,); dtype: what the U-Net computes in;
         window: which images the rows of a chunk are, None for all; weights: another value if hooks gave the U-Net
-        other weights.
+        other weights; reads_context: whether the U-Net's layers make their K and V of `context` itself.
         """
         if self.source.follows_weights and weights != self._weights:
             self.forget()
@@ -99,30 +100,32 @@ class SunRun:
         if self.source.reads_positives:
             chunks = zip(names, context.split(row_count // len(names)), is_sun, strict=True)
             positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
-        key = (*names, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype)
+        texts = self.texts if reads_context and weights is None and None not in names else None
+        stays = texts is not None and texts.are_same
+        keeps = stays and self.is_eager
+        key = (*names, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype, stays, keeps)
         forward = self._forwards.get(key)
         if forward is None:
-            forward = self._forwards[key] = self._new_forward(x, positives, negatives, is_sun, dtype)
-            forward.text = self._kept_text(context, dtype)
-            forward.is_one_text = len(positives) == 1 == len(names) and len(positives[0].context) == 1
-        if weights is not None or None in names or not (self.texts and self.texts.are_same):
-            forward.text, forward.is_one_text = None, False
+            forward = self._new_forward(x, positives, negatives, is_sun, dtype)
+            forward.is_one_text = stays and len(positives) == 1 == len(names) and len(positives[0].context) == 1
+            forward.text = self._kept_text(context, dtype) if keeps else None
+            self._forwards[key] = forward
         return forward
 
     def _kept_text(self, context: Tensor, dtype: torch.dtype) -> KeptText | None:
         """Return what keeps the layers' K and V of a context, None if that would take too much memory."""
         channels = 2 * sum(layer.hidden_dim for layer in self.layers)
         size = channels * context.shape[0] * context.shape[1] * dtype.itemsize
-        if self._text_bytes + size > MOST_BYTES:
-            return None
-        self._text_bytes += size
-        return KeptText(self.layers)
+        kept = sum(forward.text.size for forward in self._forwards.values() if forward.text is not None)
+        return KeptText(self.layers, size) if kept + size <= MOST_BYTES else None
 
     def count(self, record: ForwardRecord, names: Sequence[Hashable], rows: int, forward: SunForward | None) -> None:
         """Count an evaluation of `rows` rows, if the U-Net was evaluated at all."""
         is_recorded = len(record.called) >= self.measures.layers or not self.is_compiled()
         if is_recorded and not (record.entered or record.called):
             return
+        if forward is not None:
+            self.is_eager = len(record.called) >= self.measures.layers
         chunk_rows = rows / len(names)
         self.evaluated_names.update(names)
         self.measures.evaluations += 1
@@ -170,6 +173,10 @@ class SunRun:
             is_one_repeated = len(rows) == 1 or torch.equal(rows[:1].expand_as(rows), rows)
             cached = self._positives[key] = CachedContext(rows[:1] if is_one_repeated else rows)
         return cached
+
+    def __deepcopy__(self, memo: dict) -> "SunRun":
+        """Stay the same in copies of a run's options: it holds the layers of the U-Net."""
+        return self
 
     def forget(self) -> None:
         """Free what was computed."""

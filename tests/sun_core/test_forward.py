@@ -1,6 +1,7 @@
 """How the layers of a forward attend to the text and the branches."""
 
 import comfy.ldm.modules.attention
+import comfy.samplers
 import pytest
 import torch
 from sun_pack.sun_core import forward
@@ -72,3 +73,36 @@ def test_rows_with_texts_of_their_own_attend_one_by_one(
         monkeypatch.setattr(forward, "_may_join_rows", lambda q, may_join=may_join: may_join)
         for i, image in enumerate(sample(sun, positive=[[rows, {}]], batch=2)):
             assert difference(image, alone[i]) < 1e-5
+
+
+@pytest.mark.parametrize("where", ["class of a block", "patch of an evaluation"])
+def test_rows_that_another_pack_gives_words_of_their_own_keep_them(
+    model, adapter, sample, difference, monkeypatch, where
+):
+    """Rows that have one text attend as one on a GPU; these had it only before."""
+    loudness = torch.tensor([1.0, 2.0]).view(2, 1, 1)
+    sun = apply_sun(model, adapter, SunSettings())
+    unchanged = sample(sun, batch=2)
+    if where == "class of a block":
+        block = comfy.ldm.modules.attention.BasicTransformerBlock
+        own = block.forward
+        monkeypatch.setattr(
+            block,
+            "forward",
+            lambda self, x, context, transformer_options: own(self, x, context * loudness, transformer_options),
+        )
+    else:
+
+        def patched(args):
+            patches = {"attn2_patch": [lambda n, context, value, options: (n, context * loudness, value * loudness)]}
+            transformer_options = args["model_options"]["transformer_options"] | {"patches": patches}
+            options = args["model_options"] | {"transformer_options": transformer_options}
+            return comfy.samplers.calc_cond_batch(args["model"], [args["cond"]], args["input"], args["sigma"], options)[
+                0
+            ]
+
+        sun.set_model_sampler_post_cfg_function(patched)
+    one_by_one = sample(sun, batch=2)
+    assert difference(one_by_one[1], unchanged[1]) > 0.01
+    monkeypatch.setattr(forward, "_may_join_rows", lambda q: True)
+    assert difference(sample(sun, batch=2), one_by_one) < 1e-5

@@ -1,18 +1,30 @@
 """The text's keys and values are made once in a run, and are those of the text that each evaluation is given."""
 
+import copy
+import functools
+
 import comfy.conds
 import comfy.hooks
+import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.samplers
 import pytest
 import torch
+import torch._dynamo
 from sun_pack.sun_core import run
 from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.hooks import RUN_KEY
 from sun_pack.sun_core.kept_text import KeptText
 from sun_pack.sun_core.layers import cross_attention_layers
 
 STEPS = 4
 NODES = ["SUN", "Negative Prompt at CFG 1"]
+
+
+def changed(layers):
+    """The layers that have a forward of their own."""
+    linears = (linear for layer in layers for linear in (layer.attention.to_k, layer.attention.to_v))
+    return [linear for linear in linears if "forward" in vars(linear)]
 
 
 @pytest.fixture
@@ -67,17 +79,21 @@ def test_text_is_projected_once_per_run_and_the_picture_keeps_its_bits(
 ):
     patched = apply(model, node)
     of_negative = node != "SUN"  # the layers project it too
+    first = sample(patched, batch=batch)
+    assert len(made) == 2 + of_negative, "one that shows that nothing is compiled, and one that is kept"
+    made.clear()
     drawn = sample(patched, batch=batch)
     assert len(made) == 1 + of_negative
     made.clear()
     assert torch.equal(drawn, without(lambda: sample(patched, batch=batch)))
     assert len(made) == STEPS + of_negative
-    assert not any("to_k" in vars(layer.attention) for layer in layers)
+    assert torch.equal(first, drawn)
+    assert not changed(layers)
 
 
 @pytest.mark.parametrize("node", NODES)
 @pytest.mark.parametrize("cfg", [1.0, 5.0])
-def test_text_of_every_batch_is_its_own(apply, model, sample, conditioning, without, node, cfg):
+def test_text_of_every_batch_is_its_own(apply, model, sample, conditioning, made, without, node, cfg):
     """Combined, timed, with an area, and with CFG from the sampler."""
     patched = apply(model, node, automatic=cfg == 1)
     positive = [
@@ -85,26 +101,48 @@ def test_text_of_every_batch_is_its_own(apply, model, sample, conditioning, with
         *conditioning("pos1", area=(8, 8, 4, 4), strength=1.0),
         *conditioning("neg1", start_percent=0.3, end_percent=1.0),
     ]
+    sample(patched)
+    made.clear()
     drawn = sample(patched, positive=positive, cfg=cfg)
+    kept = len(made)
+    made.clear()
     assert torch.equal(drawn, without(lambda: sample(patched, positive=positive, cfg=cfg)))
+    assert kept < len(made)
 
 
-def test_next_run_has_its_own_text(apply, model, sample, conditioning, without):
+def test_next_run_has_its_own_text(apply, model, sample, conditioning, made, without):
     patched = apply(model, "SUN")
+    sample(patched)
     for positive in (conditioning("pos0"), conditioning("pos1")):
-        assert torch.equal(sample(patched, positive=positive), without(lambda p=positive: sample(patched, positive=p)))
+        made.clear()
+        drawn = sample(patched, positive=positive)
+        assert len(made) == 1
+        assert torch.equal(drawn, without(lambda p=positive: sample(patched, positive=p)))
+
+
+def evaluated(args, conds=None, **transformer_options):
+    """Evaluate the model once more, as functions around CFG do: with other conditionings, or with other options."""
+    options = args["model_options"] | {
+        "transformer_options": args["model_options"]["transformer_options"] | transformer_options
+    }
+    conds = args["cond"] if conds is None else conds
+    (prediction,) = comfy.samplers.calc_cond_batch(args["model"], [conds], args["input"], args["sigma"], options)
+    return prediction
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_other_words_under_the_same_entry_are_noticed(apply, model, sample, reference, without, difference, node):
+@pytest.mark.parametrize("how", ["another conditioning", "in place"])
+def test_other_words_under_the_same_entry_are_noticed(apply, model, sample, reference, without, difference, node, how):
     """A function of another pack gives the positive other words in later steps and leaves its uuid."""
 
     def other_words(args):
         conds = [dict(cond, model_conds=dict(cond["model_conds"])) for cond in args["cond"]]
-        conds[0]["model_conds"]["c_crossattn"] = comfy.conds.CONDCrossAttn(reference.io["in.pos1"])
-        model, x, sigma, options = (args[name] for name in ("model", "input", "sigma", "model_options"))
-        (prediction,) = comfy.samplers.calc_cond_batch(model, [conds], x, sigma, options)
-        return prediction
+        if how == "in place":
+            conds = args["cond"]
+            conds[0]["model_conds"]["c_crossattn"].cond = reference.io["in.pos1"]
+        else:
+            conds[0]["model_conds"]["c_crossattn"] = comfy.conds.CONDCrossAttn(reference.io["in.pos1"])
+        return evaluated(args, conds)
 
     patched = apply(model, node)
     unchanged = sample(patched)
@@ -127,37 +165,168 @@ def test_patch_that_changes_the_context_in_some_steps_keeps_its_effect(apply, mo
     assert torch.equal(drawn, without(lambda: sample(patched)))
 
 
+def test_patch_in_one_of_two_evaluations_of_a_step_stays_there(apply, model, sample, without, difference):
+    def weaker(n, context, value, options):
+        return n, context * 0.5, value * 0.5
+
+    patched = apply(model, "SUN")
+    unchanged = sample(patched)
+    patched.set_model_sampler_post_cfg_function(
+        lambda args: args["denoised"] + args["cond_denoised"] - evaluated(args, patches={"attn2_patch": [weaker]})
+    )
+    patched.set_model_sampler_post_cfg_function(lambda args: (args["denoised"] + evaluated(args)) / 2)
+    drawn = sample(patched)
+    assert difference(drawn, unchanged) > 0.01
+    assert torch.equal(drawn, without(lambda: sample(patched)))
+
+
+def test_replacement_that_overwrites_values_changes_its_own_evaluations_alone(apply, model, sample, without):
+    def silent(q, k, v, options):
+        return comfy.ldm.modules.attention.optimized_attention(q, k, v.mul_(0.5), options["n_heads"])
+
+    def with_silent_layer(args):
+        replace = args["model_options"]["transformer_options"]["patches_replace"]
+        replace = {**replace, "attn2": {**replace["attn2"], ("middle", 0): silent}}
+        return args["denoised"] + args["cond_denoised"] - evaluated(args, patches_replace=replace)
+
+    patched = apply(model, "SUN")
+    sample(patched)
+    patched.set_model_sampler_post_cfg_function(with_silent_layer)
+    assert torch.equal(sample(patched), without(lambda: sample(patched)))
+
+
+@pytest.mark.parametrize("where", ["class", "object patch"])
+def test_block_of_another_pack_keeps_its_effect(apply, model, sample, without, difference, monkeypatch, where):
+    """It gives its layers other words in early steps."""
+    block = comfy.ldm.modules.attention.BasicTransformerBlock
+    forward = block.forward
+
+    def louder_at_first(self, x, context=None, transformer_options={}):  # noqa: B006 - as ComfyUI's
+        context = context * 2 if float(transformer_options["sigmas"][0]) > 5 else context
+        return forward(self, x, context, transformer_options)
+
+    unchanged = sample(apply(model, "SUN"))
+    if where == "class":
+        monkeypatch.setattr(block, "forward", louder_at_first)
+    else:
+        inner = model.model.diffusion_model.middle_block[1].transformer_blocks[0]
+        name = "diffusion_model.middle_block.1.transformer_blocks.0.forward"
+        model.add_object_patch(name, functools.partial(louder_at_first, inner))
+    patched = apply(model, "SUN")
+    sample(patched)
+    drawn = sample(patched)
+    assert difference(drawn, unchanged) > 1e-4
+    assert torch.equal(drawn, without(lambda: sample(patched)))
+
+
+def test_layers_stay_modules_while_the_unet_is_evaluated(apply, model, sample, layers):
+    """ComfyUI finds weights by their names; packs look at them."""
+    seen = []
+    patched = apply(model, "SUN")
+    patched.set_model_input_block_patch(
+        lambda h, options: seen.extend(layer.attention.to_k.weight.shape for layer in layers) or h
+    )
+    sample(patched)
+    assert seen
+
+
 def test_layer_that_another_pack_watches_is_called_in_every_step(apply, model, sample, layers):
     seen = []
     with_hook, with_own_forward = layers[0].attention, layers[1].attention
     hook = with_hook.to_v.register_forward_hook(lambda *args: seen.append("hook"))
     forward = with_own_forward.to_k.forward
     with_own_forward.to_k.forward = lambda x: seen.append("forward") or forward(x)
+    patched = apply(model, "SUN")
     try:
-        sample(apply(model, "SUN"))
+        for _ in range(2):
+            seen.clear()
+            sample(patched)
     finally:
         hook.remove()
         del with_own_forward.to_k.forward
     assert seen.count("hook") == seen.count("forward") == STEPS
 
 
-def test_call_with_another_context_is_made(layers):
-    kept, attention = KeptText(layers), layers[0].attention
+def test_layer_whose_weight_is_changed_as_it_is_called_is_called_in_every_step(apply, model, sample, without, layers):
+    calls = []
+
+    def fading(weight, *args, **kwargs):
+        calls.append(1)
+        return weight / len(calls)
+
+    model.add_weight_wrapper("diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight", fading)
+    patched = apply(model, "SUN")
+    for _ in range(2):
+        calls.clear()
+        sample(patched)
+    assert len(calls) == STEPS
+
+
+def test_linear_makes_what_is_not_kept(layers):
+    kept, linear = KeptText(layers, size=0), layers[0].attention.to_k
     context, other = (torch.randn(1, 7, layers[0].context_dim) for _ in range(2))
-    k, v = torch.randn(2, 1, 7, layers[0].hidden_dim)
-    kept.keep(layers[0].number, k, v)
     with kept.given_for(context):
-        assert attention.to_k(context) is k and attention.to_v(context) is v
-        assert torch.equal(attention.to_k(other), attention._modules["to_k"](other))
-    assert attention.to_k is attention._modules["to_k"]
+        first = linear(context)
+    with kept.given_for(context):
+        assert linear(context) is first
+        assert torch.equal(linear(other), linear(other)) and not torch.equal(linear(other), first)
+    weight = linear.weight
+    linear.weight = torch.nn.Parameter(weight * 2, requires_grad=False)
+    with kept.given_for(context):
+        assert torch.equal(linear(context), first * 2)
+    linear.weight = weight
+    assert linear(context) is not first and torch.equal(linear(context), first)
 
 
-def test_nothing_stays_in_the_layers_after_an_interrupt(apply, model, layers):
-    kept, context = KeptText(layers), torch.zeros(1, 7, layers[0].context_dim)
-    kept.keep(layers[0].number, context, context)
-    with pytest.raises(comfy.model_management.InterruptProcessingException), kept.given_for(context):
+def test_nothing_stays_in_the_layers_after_an_interrupt(apply, model, sample, layers):
+    patched = apply(model, "SUN")
+    sample(patched)
+
+    def interrupt(h, options):
+        assert changed(layers)
         raise comfy.model_management.InterruptProcessingException
-    assert not any({"to_k", "to_v"} & vars(layer.attention).keys() for layer in layers)
+
+    patched.set_model_input_block_patch(interrupt)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(patched)
+    assert not changed(layers)
+
+
+def test_another_packs_forward_that_comes_while_the_unet_is_evaluated_stays(layers):
+    linear = layers[0].attention.to_k
+    with KeptText(layers, size=0).given_for(torch.zeros(1, 7, layers[0].context_dim)):
+        linear.forward = len
+    assert linear.forward is len
+    del linear.forward
+    assert not changed(layers)
+
+
+def test_compiled_layers_keep_nothing(apply, model, sample, layers, without):
+    """What hides a layer's forward is new in each evaluation: each would be compiled again."""
+    block = model.model.diffusion_model.middle_block[1].transformer_blocks[0]
+    patched = apply(model, "SUN")
+    block.compile(backend="eager")
+    try:
+        drawn = [sample(patched) for _ in range(2)][-1]
+        compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert torch.equal(drawn, without(lambda: sample(patched)))
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
+    finally:
+        block._compiled_call_impl = None
+        torch._dynamo.reset()
+
+
+def test_copies_of_a_runs_options_share_its_layers(apply, model, sample, layers):
+    copies = []
+
+    def copied(args):
+        copies.append(copy.deepcopy(args["model_options"]["transformer_options"][RUN_KEY]))
+        return args["denoised"]
+
+    patched = apply(model, "SUN")
+    patched.set_model_sampler_post_cfg_function(copied)
+    sample(patched)
+    assert all(run.layers[0].attention is layers[0].attention for run in copies)
 
 
 def test_hook_whose_strength_changes_gives_the_text_other_keys_and_values(
@@ -185,8 +354,20 @@ def test_large_batches_keep_nothing(apply, model, sample, made, layers, monkeypa
     channels, tokens = sum(layer.hidden_dim for layer in layers), 77
     monkeypatch.setattr(run, "MOST_BYTES", 2 * 2 * channels * tokens * 4)  # two rows, K and V, fp32
     patched = apply(model, "SUN")
-    sample(patched, batch=2)
-    assert len(made) == 1
-    made.clear()
-    sample(patched, batch=3)
-    assert len(made) == STEPS
+    sample(patched)
+    for batch, calls in ((2, 1), (3, STEPS)):
+        made.clear()
+        sample(patched, batch=batch)
+        assert len(made) == calls
+
+
+def test_all_batches_of_a_run_keep_no_more_than_one_may(apply, model, sample, conditioning, made, layers, monkeypatch):
+    channels, tokens = sum(layer.hidden_dim for layer in layers), 77
+    positive = [*conditioning("pos0", area=(8, 16, 0, 0)), *conditioning("pos1", area=(16, 8, 0, 8))]
+    patched = apply(model, "SUN")
+    sample(patched)
+    for rows, calls in ((2, 2), (1, 1 + STEPS)):
+        monkeypatch.setattr(run, "MOST_BYTES", rows * 2 * channels * tokens * 4)
+        made.clear()
+        sample(patched, positive=positive)
+        assert len(made) == calls
