@@ -1,8 +1,9 @@
 """The text's keys and values, which a U-Net makes anew in every step of a run although they stay the same.
 
-An evaluation of a batch keeps what the layers' `to_k` and `to_v` make of its context; later ones are given that. Weights
-that another pack writes to between two steps of a run, in place, are not noticed.
-A fast GPU waits for the host to start these layers, and on a CPU they are 1 % of a small picture's time.
+An evaluation of a batch keeps what the layers' `to_k` and `to_v` make of its context; later ones are given that. A fast
+GPU waits for the host to start these layers, and on a CPU they are 1 % of a small picture's time.
+
+What another pack writes into a layer's weights in place, between two steps of a run, is not noticed.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -100,17 +100,25 @@ class SunRun:
         if self.source.reads_positives:
             chunks = zip(names, context.split(row_count // len(names)), is_sun, strict=True)
             positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
-        texts = self.texts if reads_context and weights is None and None not in names else None
-        stays = texts is not None and texts.are_same
-        keeps = stays and self.is_eager
-        key = (*names, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype, stays, keeps)
+        key = (*names, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype)
         forward = self._forwards.get(key)
         if forward is None:
-            forward = self._new_forward(x, positives, negatives, is_sun, dtype)
-            forward.is_one_text = stays and len(positives) == 1 == len(names) and len(positives[0].context) == 1
-            forward.text = self._kept_text(context, dtype) if keeps else None
-            self._forwards[key] = forward
-        return forward
+            forward = self._forwards[key] = self._new_forward(x, positives, negatives, is_sun, dtype)
+        texts = self.texts if reads_context and weights is None and None not in names else None
+        if texts is None or not texts.are_same:
+            return forward
+        is_one_text = len(positives) == 1 == len(names) and len(positives[0].context) == 1
+        return self._with_text(key, forward, context, dtype, is_one_text)
+
+    def _with_text(
+        self, key: Hashable, forward: SunForward, context: Tensor, dtype: torch.dtype, is_one_text: bool
+    ) -> SunForward:
+        """Return `forward`, which stands under `key`, for a context that stays the same: the same object every time."""
+        key = (key, self.is_eager)
+        if key not in self._forwards:
+            text = self._kept_text(context, dtype) if self.is_eager else None
+            self._forwards[key] = replace(forward, is_one_text=is_one_text, text=text)
+        return self._forwards[key]
 
     def _kept_text(self, context: Tensor, dtype: torch.dtype) -> KeptText | None:
         """Return what keeps the layers' K and V of a context, None if that would take too much memory."""

@@ -71,15 +71,25 @@ def test_no_forward_after_the_first_waits_for_the_device(model, adapter, forward
 
 
 def test_keys_values_and_scales_are_made_in_the_first_forward_alone(model, adapter, forwards):
-    first, *others = forwards(apply_sun(model, adapter, SunSettings()))
+    sun = apply_sun(model, adapter, SunSettings())
+    forwards(sun)  # shows that nothing is compiled
+    first, *others = forwards(sun)
     assert all(counts == others[0] for counts in others)
     assert first["mm"] > others[0]["mm"], "the first makes keys and values"
+
+
+def test_layer_makes_nothing_of_the_text_after_the_first_forward(model, adapter, forwards, layer_count):
+    sun = apply_sun(model, adapter, SunSettings())
+    plain, (*_, last) = forwards(model)[1], forwards(sun)
+    assert plain["mm"] - last["mm"] == 2 * layer_count
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_layer_without_an_adapter_adds_no_more_and_never_waits(model, forwards, layer_count, batch):
     plain = forwards(model, batch=batch)[1]
-    first, *others = forwards(apply_negative(model, NegativeSettings()), batch=batch)
+    negative = apply_negative(model, NegativeSettings())
+    forwards(negative, batch=batch)  # shows that nothing is compiled
+    first, *others = forwards(negative, batch=batch)
     assert added_per_layer(others[0], plain, layer_count) <= 10, others[0] - plain
     assert first["mm"] > others[0]["mm"] and all(counts == others[0] for counts in others)
     assert not any(counts[name] for counts in (first, *others) for name in WAITS)
