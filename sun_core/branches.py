@@ -35,6 +35,8 @@ class Needed:
     latent_size: Sequence[int]
     like: Tensor
     """Has the dtype and the device that the branches are to have."""
+    in_pairs: bool = False
+    """Whether contexts have two tokens for each word, of which one is for the key and one for the value (NegPip)."""
 
     def of_texts(self, texts: Sequence[CachedContext], number: str, project: Project) -> list[list[KeysValues]]:
         """Return what `project` makes of each text for layer `number`: the same for every chunk."""
@@ -45,7 +47,15 @@ class Needed:
         return [self._of(context, number, project) for context in self.positives]
 
     def _of(self, context: CachedContext, number: str, project: Project) -> KeysValues:
+        if self.in_pairs:
+            project = partial(_of_pairs, project)
         return context.keys_values(number, project, self.like, self.chunk_rows)
+
+
+def _of_pairs(project: Project, context: Tensor) -> KeysValues:
+    """Take each word's key of its first token and its value of its second, as NegPip does with those of the U-Net."""
+    k, v = project(context)
+    return (k, v) if k.shape[1] % 2 else (k[:, 0::2], v[:, 1::2])  # a text of odd length was not made by NegPip
 
 
 class BranchSource(Protocol):

@@ -175,15 +175,20 @@ class CfgReader(Reader):
     """A sampler_cfg_function, which combines the two predictions."""
 
     def __call__(self, args: dict[str, Any]) -> Tensor:
-        """Combine: the result has the form of the argument `cond`."""
-        instead = {}
+        """Combine: the result has the form of the argument `cond`, which stays what is no number without an uncond.
+
+        That comes of a division by the distance of the two predictions, as Latent Modifiers have it.
+        """
+        instead, cond = {}, args["cond"].clone()  # the function may change it in place
         is_told = "input_uncond" in args  # by ComfyUI, not by Automatic CFG, which has a sampling function of its own
         if not (self.guidance.is_evaluated(args["input_uncond"]) if is_told else self.guidance.had_uncond):
             instead = {"uncond": args["cond"].clone(), "uncond_denoised": args["cond_denoised"].clone()}
         given = WatchedArgs({**args, **instead})
         result = self.call(given)
         self.has_read |= not given.read.isdisjoint(("uncond", "uncond_denoised"))
-        self.compare(args["cond"], result, 0)
+        if instead:
+            result = torch.where(result.isnan(), cond, result)
+        self.compare(cond, result, 0)
         return result
 
 
@@ -196,14 +201,14 @@ class PostCfgReader(Reader):
 
     def __call__(self, args: dict[str, Any]) -> Tensor:
         """Change the argument `denoised`."""
-        instead = {}
+        instead, denoised = {}, args["denoised"].clone()  # the function may change it in place
         if not self.guidance.is_evaluated(args["uncond"]):
             instead = {"uncond_denoised": torch.zeros_like(args["uncond_denoised"])}
         given = WatchedArgs({**args, **instead})
         result = self.call(given)
         compares_alone = "cond_denoised" in given.read and "model" not in given.read
         self.has_read |= "uncond_denoised" in given.read or compares_alone
-        self.compare(args["denoised"], result, args["input"])
+        self.compare(denoised, result, args["input"])
         return result
 
 
@@ -211,16 +216,31 @@ class PreCfgReader(Reader):
     """A sampler_pre_cfg_function, which changes the predictions before they are combined."""
 
     def __call__(self, args: dict[str, Any]) -> list[Tensor]:
-        """Change the argument `conds_out`, positive first."""
-        given = list(args["conds_out"])
+        """Change the argument `conds_out`, positive first.
+
+        What becomes of a stand-in at CFG 1 counts for nothing and is put aside: functions that divide by CFG - 1, as
+        some of Skimmed CFG do, make it no number.
+        """
+        given, scale = list(args["conds_out"]), args["cond_scale"]
         stand_in = given[0].clone()
-        if len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1]):
+        stands_in = len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1])
+        is_alone = stands_in and abs(scale - 1) < 1e-6
+        if stands_in:
             given[1] = stand_in
+        before = _combined(given, scale)  # the function may change what it is given in place
         watched = {"conds": WatchedList(args["conds"], self), "conds_out": WatchedList(given, self)}
-        result = list.copy(self.call({**args, **watched}))
-        scale = args["cond_scale"]
-        self.compare(_combined(given, scale), _combined(result, scale), args["input"])
-        return [args["conds_out"][1] if prediction is stand_in else prediction for prediction in result]
+        try:
+            result = list.copy(self.call({**args, **watched}))
+        except ZeroDivisionError:
+            if not stands_in:
+                raise
+            result = given
+        if is_alone:
+            result[1] = stand_in
+        self.compare(before, result[0] if is_alone else _combined(result, scale), args["input"])
+        if len(result) > 1 and result[1] is stand_in:
+            result[1] = args["conds_out"][1]
+        return result
 
 
 def _combined(predictions: Sequence[Tensor], scale: float) -> Tensor:

@@ -33,9 +33,11 @@ from .neighbours import (
     caches,
     compile_check,
     contexts_can_change,
+    has_negpip,
     may_change_contexts,
     move_to_end,
     with_first_wrapper,
+    with_ranges,
 )
 from .own_unet import change_of, reads_the_context_itself
 from .run import RunReport, SunRun
@@ -137,6 +139,7 @@ class SunHooks:
             conds = _processed(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
         else:
             conds = guider.conds["negative"]
+        conds = with_ranges(conds, model_options.get("sigmas", sigmas))  # smZNodes puts all that are sampled there
         run = transformer_options[RUN_KEY] = self._new_run(guider, conds, noise, model_options)
         replays = transformer_options[REPLAYS_KEY] = Replays(self.captures, guider.model_patcher, self.may_capture())
         report = self.running
@@ -201,6 +204,7 @@ class SunHooks:
             layers=self.layers,
             texts=Texts() if may_stay and is_on_one_device else None,
             is_eager=self.was_eager,
+            in_pairs=has_negpip(model_options["transformer_options"]),
             is_compiled=compile_check(guider.model_patcher.model.diffusion_model, model_options),
             measures=Measures(layers=source.layer_count),
         )

@@ -1,12 +1,14 @@
 """What other packs put on a MODEL beside SUN, as a run finds it in its options."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
+from torch import Tensor
 
 from .branches import SUN
 from .capture import COMPILE_KEY
@@ -41,6 +43,39 @@ def may_change_contexts(guider: Any, transformer_options: dict[str, Any]) -> boo
     """Say whether patches on the MODEL, or hooks of a prompt, may give cross-attention other contexts."""
     hooks = any(cond.get("hooks") for conds in guider.conds.values() for cond in conds)
     return hooks or bool(transformer_options.get("patches", {}).get("attn2_patch"))
+
+
+def has_negpip(transformer_options: dict[str, Any]) -> bool:
+    """Say whether NegPip is on the MODEL: words may count negatively, by two tokens for each, one for K, one for V."""
+    patches = transformer_options.get("patches", {}).get("attn2_patch", ())
+    return any("negpip" in getattr(patch, "__name__", "") for patch in patches)
+
+
+def with_ranges(conds: Sequence[dict[str, Any]], sigmas: Tensor) -> list[dict[str, Any]]:
+    """Give entries that smZNodes lets count in a part of the steps only, such as [dog:cat:0.5], that range in sigmas.
+
+    sigmas: (steps + 1,), of the whole sampling. A boundary lies between the sigmas of two steps.
+    """
+    if not any("init_steps" in cond for cond in conds):
+        return list(conds)
+    levels = sigmas.tolist()  # it waits for the device
+    steps = len(levels) - 1
+
+    def sigma_before(share: Any) -> float:
+        step = math.ceil(share * steps)
+        if step <= 0:
+            return math.inf
+        return (levels[step - 1] + levels[step]) / 2 if step < steps else 0.0
+
+    def with_range(cond: dict[str, Any]) -> dict[str, Any]:
+        start, end = sigma_before(cond["start_perc"]), sigma_before(cond["end_perc"])
+        return {
+            **cond,
+            "timestep_start": min(start, cond.get("timestep_start", math.inf)),
+            "timestep_end": max(end, cond.get("timestep_end", 0.0)),
+        }
+
+    return [with_range(cond) if "init_steps" in cond else cond for cond in conds]
 
 
 def compile_check(unet: torch.nn.Module, model_options: dict[str, Any]) -> Callable[[], bool]:

@@ -40,6 +40,8 @@ class SunRun:
     """Says whether the text stays the same, None if that is not known."""
     is_eager: bool = False
     """Whether the layers are known to be evaluated outside of torch.compile, which what they keep would disturb."""
+    in_pairs: bool = False
+    """Whether contexts have two tokens for each word, one for the key and one for the value, as those of NegPip."""
     is_compiled: Callable[[], bool] = lambda: False
     """Says whether torch.compile runs the U-Net or a part of it, of which nothing is recorded then."""
     evaluated_names: set[Hashable] = field(default_factory=set)
@@ -151,7 +153,7 @@ class SunRun:
     ) -> SunForward:
         chunk_rows = len(x) // len(is_sun)
         like = torch.empty(0, dtype=dtype, device=x.device)
-        needed = Needed(negatives, positives, sum(is_sun), chunk_rows, x.shape[2:], like)
+        needed = Needed(negatives, positives, sum(is_sun), chunk_rows, x.shape[2:], like, self.in_pairs)
         sun_rows = [row for row in range(len(x)) if is_sun[row // chunk_rows]]
         return SunForward(
             layers=self.source.layers(needed),

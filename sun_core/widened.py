@@ -13,19 +13,22 @@ from torch import Tensor
 from .forward import LayerBranches, SunForward
 
 CONTEXT_KEY = "sun_context"
-"""Where a block's extra_options hold the context, (rows, tokens, context_dim), that its K and V are made of."""
+"""Where a block's extra_options hold the Contexts that its K and V are made of."""
+
+Contexts = tuple[Tensor, Tensor]
+"""One for K and one for V, (rows, tokens, context_dim) each: the same one, unless another pack parts them."""
 
 
-def record_context(n: Tensor, context: Tensor, value: Tensor, extra_options: dict[str, Any]) -> tuple[Tensor, ...]:
-    """Record the context of a block: an attn2 patch that changes nothing, and runs behind those of other packs."""
-    extra_options[CONTEXT_KEY] = context
+def record_context(n: Tensor, context: Tensor, value: Tensor | None, extra_options: dict[str, Any]) -> tuple[Any, ...]:
+    """Record the contexts of a block: an attn2 patch that changes nothing, and runs behind those of other packs."""
+    extra_options[CONTEXT_KEY] = context, context if value is None else value
     return n, context, value
 
 
-def widened(forward: SunForward, number: int, rows: int, context: Tensor | None) -> SunForward | None:
+def widened(forward: SunForward, number: int, rows: int, contexts: Contexts | None) -> SunForward | None:
     """Return `forward` with layer `number` for `rows` rows, None if these are not SUN's chunks repeated.
 
-    context: (rows, tokens, context_dim), what the rows attend to, which the extra positive then reads too.
+    contexts: those of all rows, which the extra positive then reads too.
     """
     layer = forward.layers[number]
     chunk_rows, sun_chunks = layer.chunk_rows, len(layer.keys[0])
@@ -38,8 +41,11 @@ def widened(forward: SunForward, number: int, rows: int, context: Tensor | None)
         [[piece for piece in pieces for _ in range(copies)] for pieces in of_branches]
         for of_branches in (layer.keys, layer.values)
     )
-    if layer.project_text is not None and context is not None:
-        k, v = layer.project_text((context if sun_rows is None else context[sun_rows]).to(keys[-1][0]))
+    if layer.project_text is not None and contexts is not None:
+        of_k, of_v = ((context if sun_rows is None else context[sun_rows]).to(keys[-1][0]) for context in contexts)
+        k, v = layer.project_text(of_k)
+        if contexts[1] is not contexts[0]:
+            v = layer.project_text(of_v)[1]
         keys[-1], values[-1] = list(k.split(chunk_rows)), list(v.split(chunk_rows))
     repeated: LayerBranches = replace(layer, keys=keys, values=values)
     return replace(forward, layers={number: repeated}, row_count=rows, rows=sun_rows, is_one_text=False, text=None)

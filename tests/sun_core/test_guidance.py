@@ -300,6 +300,77 @@ def test_function_that_is_not_told_the_negative_still_gets_a_stand_in(sun, sampl
     assert "has no effect" in reports[0].findings[0]
 
 
+def by_zero(args):
+    """As "linear interpolation" of Skimmed CFG begins."""
+    cond, uncond = args["conds_out"]
+    weight = 4.0 / (args["cond_scale"] - 1)
+    return [cond, cond * (1 - weight) + uncond * weight]
+
+
+def no_number(args):
+    """As "Difference CFG" of Skimmed CFG does it by a norm."""
+    cond, uncond = args["conds_out"]
+    weight = (cond.norm() / uncond.norm() - 1) / (args["cond_scale"] - 1)
+    return [cond, cond * (1 - weight) + uncond * weight]
+
+
+def flip(args):
+    """As "flip flop" of the same author."""
+    return args["conds_out"][::-1]
+
+
+@pytest.mark.parametrize("function", [by_zero, no_number, flip])
+def test_function_before_cfg_that_cannot_be_without_it_has_no_effect_and_is_named(
+    sun, sample, reports, difference, function
+):
+    patched = sun.clone()
+    patched.set_model_sampler_pre_cfg_function(function)
+    drawn = sample(patched, cfg=7.0)
+    (finding,) = reports.pop().findings
+    assert finding.startswith(f"test_guidance.{function.__name__} has no effect at CFG 1")
+    assert difference(drawn, sample(sun)) < 1e-5
+
+
+def test_division_by_zero_with_cfg_from_the_sampler_stays_the_packs_own(model, adapter, sample):
+    patched = apply_sun(model, adapter, SunSettings(automatic=False))
+    patched.model_options["disable_cfg1_optimization"] = True
+    patched.set_model_sampler_pre_cfg_function(by_zero)
+    with pytest.raises(ZeroDivisionError):
+        sample(patched, cfg=1.0)
+
+
+def test_function_that_divides_by_the_distance_to_an_uncond_has_no_effect(sun, sample, reports, difference):
+    """As Latent Modifiers do it."""
+
+    def divide(args):
+        guided = args["cond"] - args["uncond"]
+        return args["uncond"] + guided * (guided.norm() / guided.norm())
+
+    patched = sun.clone()
+    patched.set_model_sampler_cfg_function(divide)
+    drawn = sample(patched, cfg=7.0)
+    assert "has no effect" in reports.pop().findings[0]
+    assert difference(drawn, sample(sun)) < 1e-5
+
+
+@pytest.mark.parametrize("place", ["pre_cfg", "post_cfg", "cfg"])
+def test_function_that_changes_what_it_is_given_is_not_said_to_have_no_effect(sun, sample, reports, difference, place):
+    """It gives back the tensor that it was given, and has looked for the negative."""
+
+    def change(args):
+        if place == "pre_cfg":
+            args["conds_out"][0].mul_(0.9), args["conds_out"][1].any()
+            return args["conds_out"]
+        args["uncond_denoised"].any()
+        return args["denoised" if place == "post_cfg" else "cond"].mul_(0.9)
+
+    patched = sun.clone()
+    getattr(patched, f"set_model_sampler_{place}_function")(change)
+    drawn = sample(patched)
+    assert list(reports.pop().findings) == []
+    assert difference(drawn, sample(sun)) > 0.02
+
+
 def test_function_that_needs_an_uncond_works_with_cfg_from_the_sampler(from_sampler, sample, reports):
     assert not torch.equal(sample(apg(from_sampler), cfg=7.0), sample(from_sampler, cfg=7.0))
     assert list(reports[0].findings) == []

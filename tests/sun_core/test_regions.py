@@ -20,10 +20,11 @@ def sun(model, adapter, reports):
     )
 
 
-def regions(model, context, mask):
+def regions(model, context, mask, values=None):
     """Give `mask` (height, width) of the picture to another prompt, by the protocol of attention couple.
 
     This is a small pack of our own: it repeats the positive's chunks, leaves the negative's single, and sums behind.
+    `values` (1, tokens, context_dim) are other words for them.
     """
 
     def widen(q, k, v, extra_options):
@@ -32,7 +33,8 @@ def regions(model, context, mask):
         for chunk, q_chunk, k_chunk in zip(chunks, q.chunk(len(chunks)), k.chunk(len(chunks)), strict=True):
             qs.append(q_chunk if chunk == UNCOND else q_chunk.repeat(2, 1, 1))
             ks.append(k_chunk if chunk == UNCOND else torch.cat([k_chunk, context.expand_as(k_chunk)]))
-        return torch.cat(qs), torch.cat(ks), torch.cat(ks)
+        keys = torch.cat(ks)
+        return torch.cat(qs), keys, keys if values is None else values.expand_as(keys)
 
     def narrow(out, extra_options):
         chunks = extra_options["cond_or_uncond"]
@@ -69,6 +71,14 @@ def test_region_that_is_the_whole_picture_is_as_its_prompt_alone(
     patched = regions(sun(), context, everywhere) if sun_first else sun(regions(model, context, everywhere))
     alone = sample(sun(), positive=conditioning("pos1"), batch=batch)
     assert difference(sample(patched, positive=conditioning("pos0"), batch=batch), alone) < 1e-5
+
+
+def test_values_of_their_own_reach_the_extra_positive(sun, sample, reference, difference):
+    """As those of NegPip: where all are the same word, keys make no difference."""
+    contexts, everywhere = [reference.io[f"in.{name}"] for name in ("pos0", "pos1")], torch.ones(16, 16)
+    word = reference.io["in.neg1"][:, :1]
+    first, second = (sample(regions(sun(), context, everywhere, word)) for context in contexts)
+    assert difference(first, second) < 1e-5
 
 
 def test_negative_counts_beside_regions(model, sun, sample, conditioning, reference, reports, left, difference):
