@@ -26,7 +26,7 @@ NEIGHBOURS = (  # what public packs import
     *MATPLOTLIB, "cachetools==8.0.2", "colorama==0.4.6", "dill==0.4.1", "lark==1.3.1",
     "opencv-python-headless==5.0.0.93", "piexif==1.1.3", "pywavelets==1.9.0", "segment-anything==1.0",
     "simpleeval==1.0.8", "webcolors==25.10.0", "scikit-image==0.26.0", "imageio==2.38.1", "lazy-loader==0.6",
-    "tifffile==2026.3.3",
+    "tifffile==2026.3.3", "gguf==0.19.0",
 )  # fmt: skip
 
 

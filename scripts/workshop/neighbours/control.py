@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 
 from .pack_list import CORE
-from .packs import call
+from .packs import call, module_of
 from .rows import ACTS, LAYERS, SAME, Check, Row, acting, in_both_nodes, on_model
 from .small_model import (
     CPU,
@@ -90,6 +90,57 @@ def _inpaint(onto: ModelPatcher, positive: Conditioning, negative: Conditioning)
     return onto, positive, negative
 
 
+@cache
+def _fooocus_patch() -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Make Fooocus' inpainting for the small U-Net: a first layer beside its own, and weights in 8 bits."""
+    pack = module_of("comfyui-inpaint-nodes", "nodes")
+    generator = torch.Generator().manual_seed(0)
+    weights = model().model.state_dict()
+    channels = len(weights["diffusion_model.input_blocks.0.0.weight"])
+    head = pack.InpaintHead()
+    head.head = torch.nn.Parameter(0.3 * torch.randn(channels, 5, 3, 3, generator=generator), requires_grad=False)
+    bounds = torch.tensor([-0.2]), torch.tensor([0.2])
+    return head, {
+        key: (torch.randint(0, 256, weight.shape, generator=generator, dtype=torch.uint8), *bounds)
+        for key, weight in weights.items()
+        if key.endswith(("attn2.to_k.weight", "attn2.to_v.weight", "in_layers.2.weight"))
+    }
+
+
+def _fooocus(onto: ModelPatcher) -> ModelPatcher:
+    latent = {
+        "samples": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1)),
+        "noise_mask": MASK[None],
+    }
+    return call("INPAINT_ApplyFooocusInpaint", model=onto, patch=_fooocus_patch(), latent=latent)[0]
+
+
+def _inpaint_conditioning(onto: ModelPatcher, positive: Conditioning, negative: Conditioning) -> Any:
+    inputs = {"positive": positive, "negative": negative, "vae": vae(), "pixels": PICTURE, "mask": MASK}
+    return onto, *call("INPAINT_VAEEncodeInpaintConditioning", **inputs)[:2]
+
+
+@cache
+def _lllite_file() -> str:
+    """Write the file of an LLLite for the small U-Net: random weights, beside the layers that make queries."""
+    pack = module_of("ControlNet-LLLite-ComfyUI", "node_control_net_lllite")
+    made: dict[str, torch.Tensor] = {}
+    for key, weight in model().model.diffusion_model.state_dict().items():
+        block, number = key.split("_")[0], int(key.split(".")[1])
+        if key.endswith(("attn1.to_q.weight", "attn2.to_q.weight")) and block != "middle":
+            name = f"lllite_unet_{key.removesuffix('.weight').replace('.', '_')}"
+            depth = 1 + number // 3 if block == "input" else 4 - number // 3  # how small the layer's picture is
+            module = pack.LLLiteModule(name, False, weight.shape[1], depth, 8, 16, 1.0, 0, 0, 0)
+            made |= {f"{name}.{key}": value for key, value in random_weights(module).items()}
+    file = Path(folder_paths.base_path) / "lllite.safetensors"
+    save_file(made, file)
+    return str(file)
+
+
+def _lllite(onto: ModelPatcher) -> ModelPatcher:
+    return call("LLLiteLoader", onto, _lllite_file(), PICTURE, 1.0, 0, 0.0, 0.0)[0]
+
+
 def _noise_mask(way: Way) -> Iterator[Check]:
     start = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     mask = torch.zeros(1, 16, 16)
@@ -138,6 +189,15 @@ ROWS = {
     ],
     "ComfyUI-Advanced-ControlNet": _row("Advanced ControlNet", _advanced, ON_PROMPT, "test_core_nodes.py"),
     "ComfyUI-IC-Light": in_both_nodes("IC-Light", _ic_light, "test_core_nodes.py"),
+    "comfyui-inpaint-nodes": [
+        *in_both_nodes("Apply Fooocus Inpaint", on_model(_fooocus)),
+        *_row(
+            "VAE Encode & Inpaint Conditioning",
+            lambda way: acting(way, _inpaint_conditioning, lambda: inpaint_model().clone()),
+            ON_PROMPT, "test_core_nodes.py",
+        ),
+    ],
+    "ControlNet-LLLite-ComfyUI": in_both_nodes("Load LLLite", on_model(_lllite)),
     "ComfyUI-TiledDiffusion": [
         row
         for method in ("MultiDiffusion", "Mixture of Diffusers")

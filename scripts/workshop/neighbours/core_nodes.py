@@ -2,13 +2,10 @@
 
 from collections.abc import Iterator
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import comfy.sample
 import comfy.samplers
-import comfy.sd
-import comfy.sd1_clip
 import comfy.utils
 import latent_preview
 import torch
@@ -29,11 +26,10 @@ from .small_model import (
     model,
     other_model,
     prompt,
-    random_weights,
     reports,
+    small_clip,
     sped_up,
     start,
-    unet_config,
 )
 
 
@@ -120,19 +116,9 @@ def _previews() -> Iterator[Check]:
     yield Check("from none", difference(drawn, plain), most=0.0)
 
 
-def _clip() -> comfy.sd.CLIP:
-    """Make Stable Diffusion 1.5's text encoder as wide as the small U-Net's context, with random weights."""
-    target = SimpleNamespace(params={}, clip=comfy.sd1_clip.SD1ClipModel, tokenizer=comfy.sd1_clip.SD1Tokenizer)
-    width = unet_config()["context_dim"]
-    size = {"hidden_size": width, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 2 * width}
-    clip = comfy.sd.CLIP(target, model_options={"clip_l_model_config": size})
-    clip.cond_stage_model.load_state_dict(random_weights(clip.cond_stage_model))
-    return clip
-
-
 def _clip_skip() -> Iterator[Check]:
     """CLIP skip gives SUN another context; both prompts count as without it."""
-    clip = _clip()
+    clip = small_clip()
 
     def encoded(text: str, layer: int) -> Conditioning:
         return call("CLIPTextEncode", call("CLIPSetLastLayer", clip, layer)[0], text)[0]

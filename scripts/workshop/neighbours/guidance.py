@@ -34,6 +34,10 @@ def _first_step_discarded(way: Way, node: Node) -> Iterator[Check]:
 
 
 FULL = (7.0, 0.95, "Half Cosine Up", 3.0, "Half Cosine Up", 3.0, 4.0, "enable", "MEAN", "AD", 1.0)
+MEGA = (
+    *(0.0, "anisotropic", 0.0, "reinhard", 100.0, 0.0, "subtract", 0.0, 0.0, "gaussian", "add", 0.0, 100, 127, 0.0),
+    *("hard_clamp", 5.0, 0.0, "None", "dyncfg-halfcosine-mimic"),
+)
 RESCALE = (True, 1000, 7.5, True, "hard", 8, 1000, 5)
 
 ROWS = {
@@ -65,6 +69,26 @@ ROWS = {
         ),
         *in_both_nodes("Automatic CFG - Post rescale only", _node("Automatic CFG - Post rescale only", *RESCALE)),
     ],
+    "Skimmed_CFG": [
+        row
+        for name, function, inputs in (
+            ("Skimmed CFG", "CFG_skimming_single_scale_pre_cfg_node", (7.0, False, False)),
+            ("Skimmed CFG - linear interpolation", "SkimmedCFGLinInterpCFGPreCFGNode", (5.0,)),
+            ("Skimmed CFG - Difference CFG", "differenceCFGPreCFGNode", (5.0, "absolute_sum", 0.8)),
+        )
+        for row in _in_vain(name, function, _node(name, *inputs))
+    ],
+    "pre_cfg_comfy_nodes_for_ComfyUI": [
+        *_in_vain("Pre CFG flip flop", "flip_flip_conds_pre_cfg_node", _node("Pre CFG flip flop", True)),
+        *in_both_nodes("Pre CFG sharpening", _node("Pre CFG sharpening", "both", 0.75, 15.0, 1.0)),
+    ],
+    "ComfyUI-Latent-Modifiers": _in_vain(
+        "Latent Diffusion Mega Modifier", "ModelSamplerLatentMegaModifier",
+        _node("Latent Diffusion Mega Modifier", *MEGA),
+    ),
+    "FreeU_Advanced": in_both_nodes(
+        "Post-CFG SHIFT", _node("WAS_PostCFGShift", 20, "lerp", 1.0, 1.1, True, "Default", 1.0, 1, 0.5, 1.0)
+    ),
     "ComfyUI_essentials": _in_vain(
         "Guidance Timestepping", "GuidanceTimestepping", _node("GuidanceTimestepping+", 2.0, 0.2, 0.8)
     ),

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import importlib.machinery
 import logging
 import multiprocessing.util
 import subprocess
@@ -35,7 +36,27 @@ def _stand_in_for_chroma() -> None:
             setattr(layers, name, type(name, (), {}))
 
 
-STAND_INS = {"ComfyUI-Impact-Pack": _stand_in_for_subpack, "ComfyUI-NAG": _stand_in_for_chroma}
+def _stand_in_for_insightface() -> None:
+    """InstantID imports what finds faces; rows give it one."""
+    sys.modules["insightface"] = types.ModuleType("insightface")
+    sys.modules["insightface.app"] = types.ModuleType("insightface.app")
+    vars(sys.modules["insightface.app"])["FaceAnalysis"] = object
+
+
+def _stand_in_for_compel() -> None:
+    """smZNodes imports one of its six ways to encode; it looks for the module as for one that is installed."""
+    made = types.ModuleType("compel")
+    made.__spec__ = importlib.machinery.ModuleSpec("compel", None)
+    vars(made)["Compel"] = object
+    sys.modules["compel"] = made
+
+
+STAND_INS = {
+    "ComfyUI-Impact-Pack": _stand_in_for_subpack,
+    "ComfyUI-NAG": _stand_in_for_chroma,
+    "ComfyUI_InstantID": _stand_in_for_insightface,
+    "ComfyUI_smZNodes": _stand_in_for_compel,
+}
 """Empty modules and classes for what a pack imports and no row uses."""
 
 

@@ -58,18 +58,22 @@ def on_model(place: Callable[[ModelPatcher], ModelPatcher]) -> Node:
     return lambda model, positive, negative: (place(model), positive, negative)
 
 
-def both_orders(way: Way, node: Node, base: Callable[[], ModelPatcher] = model, **options: Any) -> Iterator[Check]:
+def both_orders(
+    way: Way, node: Node, base: Callable[[], ModelPatcher] = model, layers: int = LAYERS, **options: Any
+) -> Iterator[Check]:
     """Measure a neighbour before SUN and after it, and that both act."""
     ours_first = draw(*node(way.on(base()), prompt("pos0"), prompt("neg0")), **options)
     yield Check("orders", difference(ours_first, _neighbour_first(way.on, node, base, "neg0", options)), most=SAME)
-    yield from acting(way, node, base, **options)
+    yield from acting(way, node, base, layers, **options)
 
 
-def acting(way: Way, node: Node, base: Callable[[], ModelPatcher] = model, **options: Any) -> Iterator[Check]:
+def acting(
+    way: Way, node: Node, base: Callable[[], ModelPatcher] = model, layers: int = LAYERS, **options: Any
+) -> Iterator[Check]:
     """Measure that SUN, the neighbour and the negative prompt act, with the neighbour first on the line."""
     both = _neighbour_first(way.on, node, base, "neg0", options)
     yield Check("findings", len(findings()), most=0)
-    yield Check("layers", reports[-1].acted, LAYERS, LAYERS)
+    yield Check("layers", reports[-1].acted, layers, layers)
     yield Check("SUN", difference(_neighbour_first(way.off, node, base, "neg0", options), both), least=ACTS)
     alone = draw(way.on(base()), *_without_model(node, base()), **options)
     yield Check("neighbour", difference(alone, both), least=ACTS)

@@ -4,6 +4,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import comfy.sample
 import comfy.samplers
 import numpy
 import torch
@@ -15,7 +16,7 @@ from sun_core.schedule import trailing_sigmas
 from .control import PICTURE
 from .packs import call
 from .rows import ACTS, LAYERS, SAME, Check, Row
-from .small_model import SPEED_UP, difference, draw, findings, model, prompt, reports, sped_up, start, vae
+from .small_model import NEGATIVE, SPEED_UP, difference, draw, findings, model, prompt, reports, sped_up, start, vae
 
 Sampler = Callable[[ModelPatcher, Any], Tensor]
 """From MODEL and negative to what the node gives: latents or a picture."""
@@ -166,6 +167,75 @@ def _dpmpp_2m_stays() -> Iterator[Check]:
     yield Check("from euler", difference(drawn, euler), least=ACTS)
 
 
+def _custom(onto: ModelPatcher, sampler: Any, cfg: float = 7.0, negative: str = "neg0") -> Tensor:
+    """Sample as SamplerCustom does."""
+    sigmas = trailing_sigmas(onto.get_model_object("model_sampling").sigmas, 4)
+    latent = torch.zeros(1, 4, 16, 16)
+    noise = comfy.sample.prepare_noise(latent, 0)
+    start()
+    return comfy.sample.sample_custom(
+        onto, noise, cfg, sampler, sigmas, prompt("pos0"), prompt(negative), latent, disable_pbar=True, seed=0
+    )
+
+
+def _told(name: str) -> Check:
+    """Check that the last run told that it took euler in place of a sampler."""
+    told = f"sampler {name} -> euler"
+    return Check("named", sum(told in change for report in reports for change in report.changes), 1, 1)
+
+
+def _replaced(name: str, node_id: str, **inputs: Any) -> Iterator[Check]:
+    drawn = _custom(sped_up(model()), call(node_id, **inputs)[0])
+    yield _told(name)
+    yield Check("rows", reports[-1].rows, 4, 4)
+    euler = _custom(sped_up(model()), comfy.samplers.sampler_object("euler"))
+    yield Check("from SUN alone", difference(drawn, euler), most=SAME)
+
+
+DETAILS = {
+    "detail_amount": 5.0, "start": 0.0, "end": 1.0, "bias": 0.5, "exponent": 0.2, "start_offset": 0.0,
+    "end_offset": 0.0, "fade": 0.0, "smooth": True, "cfg_scale_override": 2.0,
+}  # fmt: skip
+
+
+def _details() -> dict[str, Any]:
+    return {"sampler": comfy.samplers.sampler_object("euler")} | DETAILS
+
+
+def _kept(on: Callable[[ModelPatcher], ModelPatcher], off: Callable[[ModelPatcher], ModelPatcher]) -> Iterator[Check]:
+    """A sampler of another pack is left as it is where SUN's settings are not automatic."""
+    (sampler,) = call("DetailDaemonSamplerNode", **_details())
+    drawn = _custom(on(model()), sampler, 1.0)
+    yield Check("findings", len(findings()), most=0)
+    yield Check("layers", reports[-1].acted, LAYERS, LAYERS)
+    yield Check("rows", reports[-1].rows, 4, 4)
+    yield Check("SUN", difference(_custom(off(model()), sampler, 1.0), drawn), least=ACTS)
+    euler = _custom(on(model()), comfy.samplers.sampler_object("euler"), 1.0)
+    yield Check("neighbour", difference(euler, drawn), least=ACTS)
+    yield Check("negatives", difference(_custom(on(model()), sampler, 1.0, "neg1"), drawn), least=ACTS)
+
+
+def _from_sampler(onto: ModelPatcher, strength: float = 1.0) -> ModelPatcher:
+    return sped_up(onto, strength, automatic=False)
+
+
+def _restarts(onto: ModelPatcher, negative: Any) -> Tensor:
+    start()
+    return call(
+        "KRestartSampler", onto, **COMMON, positive=prompt("pos0"), negative=negative, latent_image=_empty(),
+        denoise=1.0, segments="[3,2,0.06,0.30],[3,1,0.30,0.59]", restart_scheduler="simple",
+    )[0]["samples"]  # fmt: skip
+
+
+def _without_restarts() -> Iterator[Check]:
+    drawn = _restarts(sped_up(model()), prompt("neg0"))
+    (report,) = reports
+    yield _told("sampler_function")
+    yield Check("evaluations", report.evaluations, report.steps, report.steps)
+    yield Check("rows", report.rows, report.steps, report.steps)
+    yield Check("negatives", difference(_restarts(sped_up(model()), prompt("neg1")), drawn), least=ACTS)
+
+
 ROWS = {
     "efficiency-nodes-comfyui": [Row("KSampler (Efficient)", "", lambda: _as_ksampler(_efficient))],
     "ComfyUI-Inspire-Pack": [
@@ -191,6 +261,34 @@ ROWS = {
         Row("Tiled KSampler, padded", "", lambda: _acting(_tiled("padded"), 9)),
     ],
     "ComfyUI-KJNodes": [Row("ScheduledCFGGuidance", "", _scheduled_cfg, "test_guidance.py")],
+    "ComfyUI-Detail-Daemon": [
+        Row(
+            "Detail Daemon Sampler", "",
+            lambda: _replaced("detail_daemon_sampler", "DetailDaemonSamplerNode", **_details()),
+            "test_automatic.py", "no effect",
+        ),
+        Row(
+            "Detail Daemon Sampler, settings from the sampler", "",
+            lambda: _kept(_from_sampler, lambda onto: _from_sampler(onto, 1e-9)),
+        ),
+        Row("Detail Daemon Sampler", "", lambda: _kept(NEGATIVE.on, NEGATIVE.off), "", "negative"),
+        Row(
+            "Lying Sigma Sampler", "",
+            lambda: _replaced(
+                "lying_sigma_sampler", "LyingSigmaSampler", sampler=comfy.samplers.sampler_object("euler"),
+                dishonesty_factor=-0.05, start_percent=0.1, end_percent=0.9,
+            ),
+            "test_automatic.py", "no effect",
+        ),
+    ],
+    "ComfyUI_restart_sampling": [Row("KSampler With Restarts", "", _without_restarts, "test_automatic.py")],
+    "ComfyUI-sampler-lcm-alternative": [
+        Row(
+            "SamplerLCMAlternative", "",
+            lambda: _replaced("lcm_alt", "SamplerLCMAlternative", euler_steps=0, ancestral=0.0, noise_mult=1.0),
+            "test_automatic.py", "no effect",
+        ),
+    ],
     "RES4LYF": [
         Row("ClownsharKSampler at CFG 5.5", "", _clownshark_acts, "test_guidance.py"),
         Row("dpmpp_2m, with this pack loaded", "", _dpmpp_2m_stays, "test_automatic.py"),

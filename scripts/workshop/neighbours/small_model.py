@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_base
 import comfy.sd
+import comfy.sd1_clip
 import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -52,8 +54,11 @@ def random_weights(module: torch.nn.Module, scale: float = 1.0) -> dict[str, Ten
     return {key: values(key, tensor) for key, tensor in module.state_dict().items()}
 
 
-def _patcher(config: dict[str, Any], weights: dict[str, Tensor]) -> ModelPatcher:
-    made = comfy.model_base.BaseModel(SD15Reference({**config, "dtype": torch.float32}), device=CPU)
+def patcher(config: dict[str, Any], weights: dict[str, Tensor], operations: Any = None) -> ModelPatcher:
+    """Make a MODEL of a U-Net's configuration and weights; `operations` has other layers than ComfyUI's own."""
+    family = SD15Reference({**config, "dtype": torch.float32})
+    family.custom_operations = operations
+    made = comfy.model_base.BaseModel(family, device=CPU)
     made.diffusion_model.load_state_dict(weights)
     return ModelPatcher(made.eval().requires_grad_(False), CPU, CPU)
 
@@ -65,7 +70,7 @@ def _weights() -> dict[str, Tensor]:
 
 @cache
 def _model() -> ModelPatcher:
-    return _patcher(unet_config(), _weights())
+    return patcher(unet_config(), _weights())
 
 
 def model() -> ModelPatcher:
@@ -77,7 +82,7 @@ def model() -> ModelPatcher:
 def other_model() -> ModelPatcher:
     """Return another checkpoint of the same family."""
     generator = torch.Generator().manual_seed(0)
-    return _patcher(
+    return patcher(
         unet_config(), {k: w * (1 + 0.1 * torch.randn(w.shape, generator=generator)) for k, w in _weights().items()}
     )
 
@@ -89,7 +94,7 @@ def inpaint_model() -> ModelPatcher:
     first = weights["input_blocks.0.0.weight"]
     more = torch.randn(len(first), 5, *first.shape[2:], generator=torch.Generator().manual_seed(0))
     weights["input_blocks.0.0.weight"] = torch.cat([first, more * first.std()], dim=1)
-    made = _patcher(unet_config() | {"in_channels": 9}, weights)
+    made = patcher(unet_config() | {"in_channels": 9}, weights)
     made.model.set_inpaint()
     return made
 
@@ -104,6 +109,16 @@ def vae() -> comfy.sd.VAE:
 @cache
 def _tensors() -> dict[str, Tensor]:
     return load_file(REFERENCE / "io_fp32.safetensors")
+
+
+def small_clip() -> comfy.sd.CLIP:
+    """Make Stable Diffusion 1.5's text encoder as wide as the small U-Net's context, with random weights."""
+    target = SimpleNamespace(params={}, clip=comfy.sd1_clip.SD1ClipModel, tokenizer=comfy.sd1_clip.SD1Tokenizer)
+    width = unet_config()["context_dim"]
+    size = {"hidden_size": width, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 2 * width}
+    clip = comfy.sd.CLIP(target, model_options={"clip_l_model_config": size})
+    clip.cond_stage_model.load_state_dict(random_weights(clip.cond_stage_model))
+    return clip
 
 
 def prompt(name: str, **values: Any) -> Conditioning:
