@@ -159,8 +159,10 @@ class SunForward:
     """The negative entries, if any of them counts in places only."""
     latent_size: Sequence[int] = ()
     is_one_text: bool = False
-    """Whether all rows are known to have the same text, of which every layer makes its K and V; not known where the
-    positive is not read, as without an adapter."""
+    """Whether all rows are known to have the same text; without an adapter, which reads it, nothing is known.
+
+    `text` tells whether a layer's K and V are of it; in a CUDA graph, where there is none, they are.
+    """
     text: KeptText | None = None
     """What the layers made of the text, if that stays the same in the run."""
     _weights: dict[tuple, Tensor] = field(default_factory=dict)
@@ -175,7 +177,8 @@ class SunForward:
         """
         if self.rows is None and one_call:
             layer = self.layers[number]
-            attended = layer.attend_with_text(q, k, v, attend, self.is_one_text)
+            is_one_text = self.is_one_text and (self.text is None or self.text.has(number, k, v))
+            attended = layer.attend_with_text(q, k, v, attend, is_one_text)
             return attended, self._combined(layer, attended, grid)
         text = attend(q, k, v)
         return (text,), self.beside(number, text, q, attend, grid)
@@ -190,6 +193,10 @@ class SunForward:
             return self._combined(layer, layer.attend_beside(text, q, attend), grid)
         attended = layer.attend_beside(text[self.rows], q[self.rows], attend)
         return text.index_copy(0, self.rows, self._combined(layer, attended, grid))
+
+    def __deepcopy__(self, memo: dict) -> "SunForward":
+        """Stay the same in copies of an evaluation's options: it holds layers of the U-Net and of the adapter."""
+        return self
 
     def text_given_for(self, context: Tensor | None) -> AbstractContextManager[None]:
         """Within, the U-Net's layers give what they kept of the text if they are called with `context` itself."""

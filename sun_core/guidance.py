@@ -224,7 +224,7 @@ class PreCfgReader(Reader):
         given, scale = list(args["conds_out"]), args["cond_scale"]
         stand_in = given[0].clone()
         stands_in = len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1])
-        is_alone = stands_in and abs(scale - 1) < 1e-6
+        counts_alone = stands_in and abs(scale - 1) < 1e-6
         if stands_in:
             given[1] = stand_in
         before = _combined(given, scale)  # the function may change what it is given in place
@@ -232,12 +232,12 @@ class PreCfgReader(Reader):
         try:
             result = list.copy(self.call({**args, **watched}))
         except ZeroDivisionError:
-            if not stands_in:
+            if not (stands_in and self.guidance.automatic):
                 raise
             result = given
-        if is_alone:
+        if counts_alone:
             result[1] = stand_in
-        self.compare(before, result[0] if is_alone else _combined(result, scale), args["input"])
+        self.compare(before, result[0] if counts_alone else _combined(result, scale), args["input"])
         if len(result) > 1 and result[1] is stand_in:
             result[1] = args["conds_out"][1]
         return result

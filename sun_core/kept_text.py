@@ -3,7 +3,8 @@
 An evaluation of a batch keeps what the layers' `to_k` and `to_v` make of its context; later ones are given that. A fast
 GPU waits for the host to start these layers, and on a CPU they are 1 % of a small picture's time.
 
-What another pack writes into a layer's weights in place, between two steps of a run, is not noticed.
+What another pack writes into a layer's weights in place, or puts into the class of a layer, is not noticed between two
+steps of a run.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -24,7 +25,7 @@ class KeptText:
     def __init__(self, layers: Sequence[CrossAttentionLayer], size: int):
         """`size`: what will be kept, in bytes."""
         self.size = size
-        self._attentions = [layer.attention for layer in layers]
+        self._attentions = {layer.number: layer.attention for layer in layers}
         self._kept: dict[nn.Module, tuple[Tensor | None, Tensor]] = {}
         """The weight of a linear layer, and what that made."""
 
@@ -37,7 +38,7 @@ class KeptText:
         """
         hidden = []
         try:
-            for attention in self._attentions:
+            for attention in self._attentions.values():
                 for linear in (attention.to_k, attention.to_v):
                     if not _is_changed(linear):
                         forward = self._kept_or_made(linear, context)
@@ -49,16 +50,22 @@ class KeptText:
                 if own.get("forward") is forward:
                     del own["forward"]
 
-    def _kept_or_made(self, linear: nn.Module, context: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def has(self, number: int, k: Tensor, v: Tensor) -> bool:
+        """Say whether layer `number` itself made these K and V of the context."""
+        attention = self._attentions[number]
+        made_k, made_v = (self._kept.get(linear, (None, None))[1] for linear in (attention.to_k, attention.to_v))
+        return made_k is k and made_v is v
+
+    def _kept_or_made(self, linear: nn.Module, context: Tensor | None) -> Callable[..., Tensor]:
         forward, kept = linear.forward, self._kept
 
-        def kept_or_made(x: Tensor) -> Tensor:
-            if x is not context:
-                return forward(x)
+        def kept_or_made(*args: Any, **kwargs: Any) -> Tensor:
+            if kwargs or len(args) != 1 or args[0] is not context:
+                return forward(*args, **kwargs)
             weight = linear._parameters["weight"]
             if linear in kept and kept[linear][0] is weight:
                 return kept[linear][1]
-            made = forward(x)
+            made = forward(context)
             if not made.requires_grad:
                 kept[linear] = weight, made
             return made
@@ -69,7 +76,9 @@ class KeptText:
 def _is_changed(linear: Any) -> bool:
     """Say whether other packs watch or change what a linear layer does, or its weights are patched as it is called."""
     return bool(
-        linear._forward_hooks
+        not isinstance(linear, nn.Module)
+        or "weight" not in linear._parameters
+        or linear._forward_hooks
         or linear._forward_pre_hooks
         or "forward" in vars(linear)
         or getattr(linear, "weight_function", None)

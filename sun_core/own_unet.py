@@ -1,4 +1,4 @@
-"""Whether a U-Net works as ComfyUI made it, or other packs have changed what it does with the text."""
+"""Whether a U-Net works as ComfyUI made it, or other packs have changed it."""
 
 from typing import Any
 

@@ -102,7 +102,7 @@ class SunRun:
         if self.source.reads_positives:
             chunks = zip(names, context.split(row_count // len(names)), is_sun, strict=True)
             positives = [self._positive(name, rows) for name, rows, sun in chunks if sun]
-        key = (*names, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype)
+        key = (is_sun, *map(id, positives), *map(id, negatives), x.shape, x.device, dtype)
         forward = self._forwards.get(key)
         if forward is None:
             forward = self._forwards[key] = self._new_forward(x, positives, negatives, is_sun, dtype)
@@ -110,16 +110,15 @@ class SunRun:
         if texts is None or not texts.are_same:
             return forward
         is_one_text = len(positives) == 1 == len(names) and len(positives[0].context) == 1
-        return self._with_text(key, forward, context, dtype, is_one_text)
+        return self._with_text((key, *names), forward, context, dtype, is_one_text) if self.is_eager else forward
 
     def _with_text(
         self, key: Hashable, forward: SunForward, context: Tensor, dtype: torch.dtype, is_one_text: bool
     ) -> SunForward:
-        """Return `forward`, which stands under `key`, for a context that stays the same: the same object every time."""
-        key = (key, self.is_eager)
+        """Return `forward` for a context that stays the same under `key`: the same object every time."""
         if key not in self._forwards:
-            text = self._kept_text(context, dtype) if self.is_eager else None
-            self._forwards[key] = replace(forward, is_one_text=is_one_text, text=text)
+            text = self._kept_text(context, dtype)
+            self._forwards[key] = forward if text is None else replace(forward, is_one_text=is_one_text, text=text)
         return self._forwards[key]
 
     def _kept_text(self, context: Tensor, dtype: torch.dtype) -> KeptText | None:
@@ -135,7 +134,7 @@ class SunRun:
         if is_recorded and not (record.entered or record.called):
             return
         if forward is not None:
-            self.is_eager = len(record.called) >= self.measures.layers
+            self.is_eager = len(record.called) >= len(self.layers)
         chunk_rows = rows / len(names)
         self.evaluated_names.update(names)
         self.measures.evaluations += 1
@@ -177,6 +176,7 @@ class SunRun:
         key = (name, rows.shape, rows.device)
         cached = self._positives.get(key)
         can_change = self.contexts_can_change or name is None  # entries without a name are not told apart
+        can_change = can_change or (self.texts is not None and not self.texts.are_same)
         if cached is None or (can_change and not torch.equal(cached.context.expand_as(rows), rows)):
             if cached is not None:
                 self._forwards.clear()  # they hold what the context was before

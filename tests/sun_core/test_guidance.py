@@ -331,9 +331,10 @@ def test_function_before_cfg_that_cannot_be_without_it_has_no_effect_and_is_name
     assert difference(drawn, sample(sun)) < 1e-5
 
 
-def test_division_by_zero_with_cfg_from_the_sampler_stays_the_packs_own(model, adapter, sample):
+@pytest.mark.parametrize("evaluates_negative", [True, False])
+def test_division_by_zero_with_cfg_from_the_sampler_stays_the_packs_own(model, adapter, sample, evaluates_negative):
     patched = apply_sun(model, adapter, SunSettings(automatic=False))
-    patched.model_options["disable_cfg1_optimization"] = True
+    patched.model_options["disable_cfg1_optimization"] = evaluates_negative
     patched.set_model_sampler_pre_cfg_function(by_zero)
     with pytest.raises(ZeroDivisionError):
         sample(patched, cfg=1.0)

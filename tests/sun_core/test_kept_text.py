@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import uuid
 
 import comfy.conds
 import comfy.hooks
@@ -13,6 +14,7 @@ import torch
 import torch._dynamo
 from sun_pack.sun_core import run
 from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.attention_patch import FORWARD_KEY
 from sun_pack.sun_core.hooks import RUN_KEY
 from sun_pack.sun_core.kept_text import KeptText
 from sun_pack.sun_core.layers import cross_attention_layers
@@ -134,10 +136,13 @@ def evaluated(args, conds=None, **transformer_options):
 @pytest.mark.parametrize("how", ["another conditioning", "in place"])
 def test_other_words_under_the_same_entry_are_noticed(apply, model, sample, reference, without, difference, node, how):
     """A function of another pack gives the positive other words in later steps and leaves its uuid."""
+    own_uuids = False
 
     def other_words(args):
         conds = [dict(cond, model_conds=dict(cond["model_conds"])) for cond in args["cond"]]
-        if how == "in place":
+        if own_uuids:
+            conds = [cond | {"uuid": uuid.uuid4()} for cond in conds]
+        if how == "in place" and not own_uuids:
             conds = args["cond"]
             conds[0]["model_conds"]["c_crossattn"].cond = reference.io["in.pos1"]
         else:
@@ -150,6 +155,8 @@ def test_other_words_under_the_same_entry_are_noticed(apply, model, sample, refe
     drawn = sample(patched)
     assert difference(drawn, unchanged) > 0.01
     assert torch.equal(drawn, without(lambda: sample(patched)))
+    own_uuids = True
+    assert how == "in place" or torch.equal(drawn, sample(patched))
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -196,7 +203,7 @@ def test_replacement_that_overwrites_values_changes_its_own_evaluations_alone(ap
 
 
 @pytest.mark.parametrize("where", ["class", "object patch"])
-def test_block_of_another_pack_keeps_its_effect(apply, model, sample, without, difference, monkeypatch, where):
+def test_block_of_another_pack_keeps_its_effect(apply, model, sample, without, difference, monkeypatch, request, where):
     """It gives its layers other words in early steps."""
     block = comfy.ldm.modules.attention.BasicTransformerBlock
     forward = block.forward
@@ -212,6 +219,8 @@ def test_block_of_another_pack_keeps_its_effect(apply, model, sample, without, d
         inner = model.model.diffusion_model.middle_block[1].transformer_blocks[0]
         name = "diffusion_model.middle_block.1.transformer_blocks.0.forward"
         model.add_object_patch(name, functools.partial(louder_at_first, inner))
+        request.addfinalizer(lambda: vars(inner).pop("forward"))  # ComfyUI puts the block's own there
+        request.addfinalizer(comfy.model_management.unload_all_models)
     patched = apply(model, "SUN")
     sample(patched)
     drawn = sample(patched)
@@ -247,13 +256,14 @@ def test_layer_that_another_pack_watches_is_called_in_every_step(apply, model, s
     assert seen.count("hook") == seen.count("forward") == STEPS
 
 
-def test_layer_whose_weight_is_changed_as_it_is_called_is_called_in_every_step(apply, model, sample, without, layers):
+def test_layer_whose_weight_is_changed_as_it_is_called_is_called_in_every_step(apply, model, sample, request):
     calls = []
 
     def fading(weight, *args, **kwargs):
         calls.append(1)
         return weight / len(calls)
 
+    request.addfinalizer(comfy.model_management.unload_all_models)
     model.add_weight_wrapper("diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight", fading)
     patched = apply(model, "SUN")
     for _ in range(2):
@@ -270,6 +280,7 @@ def test_linear_makes_what_is_not_kept(layers):
     with kept.given_for(context):
         assert linear(context) is first
         assert torch.equal(linear(other), linear(other)) and not torch.equal(linear(other), first)
+        assert torch.equal(linear(input=other), linear(other))
     weight = linear.weight
     linear.weight = torch.nn.Parameter(weight * 2, requires_grad=False)
     with kept.given_for(context):
@@ -323,8 +334,13 @@ def test_copies_of_a_runs_options_share_its_layers(apply, model, sample, layers)
         copies.append(copy.deepcopy(args["model_options"]["transformer_options"][RUN_KEY]))
         return args["denoised"]
 
+    def copied_in_the_unet(h, options):
+        assert copy.deepcopy(options)[FORWARD_KEY] is options[FORWARD_KEY]
+        return h
+
     patched = apply(model, "SUN")
     patched.set_model_sampler_post_cfg_function(copied)
+    patched.set_model_input_block_patch(copied_in_the_unet)
     sample(patched)
     assert all(run.layers[0].attention is layers[0].attention for run in copies)
 
