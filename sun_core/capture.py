@@ -18,7 +18,6 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from .attention_patch import SunAttention
 from .forward import SunForward
 from .graphs import (
     CapturedForward,
@@ -28,7 +27,7 @@ from .graphs import (
     check_no_capture_failed,
     free_graphs_of_unloaded_models,
 )
-from .own_unet import change_of, wrappers_of_unet
+from .own_unet import change_of, only_sun_attends, wrappers_of_unet
 from .resident_weights import CannotCapture, ResidentWeights, pinned, resident_weights
 
 COMPILE_KEY = "torch.compile"
@@ -216,9 +215,8 @@ class Replays:
         if sun.rows is not None or sun.masked:
             raise CannotCapture("the run has a CFG pass or a masked negative")
         replace = options.get("patches_replace", {})
-        attentions = replace.get("attn2", {}).values()
         is_foreign = options.get("patches") or any(patches for kind, patches in replace.items() if kind != "attn2")
-        if is_foreign or any(not isinstance(a, SunAttention) or not a.is_alone for a in attentions):
+        if is_foreign or not only_sun_attends(options):
             raise CannotCapture("another node patches the U-Net")
         if COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
             raise CannotCapture("torch.compile is on the model")

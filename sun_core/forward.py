@@ -159,9 +159,10 @@ class SunForward:
     """The negative entries, if any of them counts in places only."""
     latent_size: Sequence[int] = ()
     is_one_text: bool = False
-    """Whether all rows are known to have the same text; without an adapter, which reads it, nothing is known.
+    """Whether all rows are known to have the same text. Without an adapter nothing reads it, so that is not known.
 
-    `text` tells whether a layer's K and V are of it; in a CUDA graph, where there is none, they are.
+    A layer's K and V may still be of other words. `text` knows whether they are. A captured forward has no `text`, and
+    is captured only where nothing changes the words.
     """
     text: KeptText | None = None
     """What the layers made of the text, if that stays the same in the run."""

@@ -1,7 +1,7 @@
 """The text's keys and values, which a U-Net makes anew in every step of a run although they stay the same.
 
-An evaluation of a batch keeps what the layers' `to_k` and `to_v` make of its context; later ones are given that. A fast
-GPU waits for the host to start these layers, and on a CPU they are 1 % of a small picture's time.
+An evaluation of a batch keeps what the layers' `to_k` and `to_v` make of its context; later ones are given that. It
+saves a CPU the arithmetic, and a fast GPU the time in which the host starts these layers.
 
 What another pack writes into a layer's weights in place, or puts into the class of a layer, is not noticed between two
 steps of a run.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .layers import CrossAttentionLayer
 
 MOST_BYTES = 2**27
-"""What one run keeps: ComfyUI does not count it, and for larger batches a GPU does not wait."""
+"""The most that one run keeps, because ComfyUI does not count it."""
 
 
 class KeptText:

@@ -49,6 +49,11 @@ def reads_the_context_itself(options: dict[str, Any]) -> bool:
         return False
     if len(wrappers_of_unet(options)) > 1:
         return False
+    return only_sun_attends(options)
+
+
+def only_sun_attends(options: dict[str, Any]) -> bool:
+    """Say whether nothing of other packs stands in the cross-attention layers."""
     attentions = options.get("patches_replace", {}).get("attn2", {}).values()
     return all(isinstance(attention, SunAttention) and attention.is_alone for attention in attentions)
 
