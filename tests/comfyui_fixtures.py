@@ -75,6 +75,13 @@ def reference_model(reference, reference_weights, new_model):
 
 
 @pytest.fixture
+def reference_unet(reference_model):
+    """Its U-Net with the weights of the file, to be called directly: a LoRA of an earlier test can still be on them."""
+    reference_model.unpatch_model()
+    return reference_model.model.diffusion_model
+
+
+@pytest.fixture
 def model(reference_model):
     """A MODEL of its own around the reference U-Net."""
     return reference_model.clone()

@@ -14,9 +14,9 @@ def attend(q, k, v):
 
 
 @pytest.fixture(params=[1, 11, 31])
-def layer(request, reference, reference_model, adapter):
+def layer(request, reference_unet, adapter):
     """The frozen layer, its SunLayer, and the name of its reference tensors."""
-    layers = {layer.number: layer for layer in cross_attention_layers(reference_model.model.diffusion_model)}
+    layers = {layer.number: layer for layer in cross_attention_layers(reference_unet)}
     return layers[request.param].attention, adapter[str(request.param)], f"layer{request.param}"
 
 

@@ -19,8 +19,8 @@ def layers_of(unet_config):
     return cross_attention_layers(UNetModel(**unet_config, device="meta"))
 
 
-def test_reference_unet_is_numbered_like_official_code(reference, reference_model):
-    layers = cross_attention_layers(reference_model.model.diffusion_model)
+def test_reference_unet_is_numbered_like_official_code(reference, reference_unet):
+    layers = cross_attention_layers(reference_unet)
     assert {layer.number: layer.block for layer in layers} == reference.blocks
 
 

@@ -39,9 +39,9 @@ def test_the_names_of_diffusers_give_the_same_layers(family):
     assert header.layout.layers == unet_layout(cross_attention_layers(unet)).layers
 
 
-def test_a_file_is_read_by_its_header(reference_folder, reference_model):
+def test_a_file_is_read_by_its_header(reference_folder, reference_unet):
     header = read_model_header(reference_folder / "unet_ldm_fp16.safetensors")
-    layers = cross_attention_layers(reference_model.model.diffusion_model)
+    layers = cross_attention_layers(reference_unet)
     assert header.layout.layers == unet_layout(layers).layers
 
 

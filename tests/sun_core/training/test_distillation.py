@@ -27,10 +27,9 @@ def batch(reference):
 
 
 @pytest.fixture
-def distillation(reference_model):
-    unet = reference_model.model.diffusion_model
+def distillation(reference_model, reference_unet):
     alphas = 1 / (1 + reference_model.model.model_sampling.sigmas.float() ** 2)
-    return Distillation(unet, SunAdapter.for_unet(unet), alphas, Recipe())
+    return Distillation(reference_unet, SunAdapter.for_unet(reference_unet), alphas, Recipe())
 
 
 def test_only_the_adapter_learns(distillation, batch):
