@@ -166,12 +166,12 @@ class Replays:
             return captured.replay(evaluation.inputs, evaluation.sun)
 
     def _eager_and_captured(self, evaluation: Evaluation, shape: Hashable) -> Tensor:
-        eager = evaluation.eager()
         if shape not in self.captures.seen:
             self.why_eager = self.why_eager or "a forward is captured in the second run that needs it"
-            return eager
+            return evaluation.eager()
         if self._have_moved:  # the next run captures, if its weights stay
-            return eager
+            return evaluation.eager()
+        eager = evaluation.eager_anew()
         try:
             check_no_capture_failed()  # in an earlier step of this run
             if self._free_memory() < 2 * self._memory(evaluation.inputs) + SPARE_MEMORY:

@@ -159,7 +159,7 @@ class SunForward:
     """The negative entries, if any of them counts in places only."""
     latent_size: Sequence[int] = ()
     is_one_text: bool = False
-    """Whether all rows are known to have the same text. Without an adapter nothing reads it, so that is not known.
+    """Whether several rows are known to have the same text. Without an adapter nothing reads it: it is not known.
 
     A layer's K and V may still be of other words. `text` knows whether they are. A captured forward has no `text`, and
     is captured only where nothing changes the words.

@@ -11,7 +11,7 @@ import traceback
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.model_management
@@ -54,6 +54,10 @@ class Evaluation:
     def eager(self) -> Tensor:
         """Evaluate without a graph."""
         return self.unet(self.inputs, self.options)
+
+    def eager_anew(self) -> Tensor:
+        """Evaluate without a graph and without kept text, so that each layer asks ComfyUI for its weights."""
+        return self.unet(self.inputs, {**self.options, self.key: replace(self.sun, text=None)})
 
 
 class CapturedForward:

@@ -109,7 +109,7 @@ class SunRun:
         texts = self.texts if reads_context and weights is None and None not in names else None
         if texts is None or not texts.are_same:
             return forward
-        is_one_text = len(positives) == 1 == len(names) and len(positives[0].context) == 1
+        is_one_text = row_count > 1 and len(positives) == 1 == len(names) and len(positives[0].context) == 1
         return self._with_text((key, *names), forward, context, dtype, is_one_text) if self.is_eager else forward
 
     def _with_text(

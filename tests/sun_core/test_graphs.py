@@ -199,6 +199,20 @@ def test_forward_runs_on_the_stream_before_the_capture_with_cuda_malloc_async(su
     assert not alive and trimmed
 
 
+def test_all_layers_ask_for_their_weights_before_a_capture_in_any_step(sun, draw, monkeypatch):
+    """Dynamic VRAM has the weights at hand that were asked for last; a layer whose K and V are kept asks for none."""
+    patched = sun()
+    draw(patched.model)
+    to_k = patched.model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k
+    called, forward = [], type(to_k).forward
+    monkeypatch.setattr(type(to_k), "forward", lambda linear, x: called.append(linear) or forward(linear, x))
+    free = iter([float("inf"), 0.0])  # at the run's start, and in its first step
+    monkeypatch.setattr(capture.Replays, "_free_memory", lambda replays: next(free, float("inf")))
+    draw(patched.model)
+    assert graphs_of(patched)
+    assert called.count(to_k) == 4, "in step 1, in step 2 and in its capture, and in step 3, which keeps it"
+
+
 def test_stream_of_a_graph_that_is_gone_is_used_again(trusted, sun, draw):
     (graph,) = graphs_of(trusted)
     trusted.captures.clear()
