@@ -15,7 +15,7 @@ import comfy.ldm.modules.attention
 import comfy.model_management
 import pytest
 import torch
-from sun_pack.sun_core import capture, graphs
+from sun_pack.sun_core import capture, graphs, run
 from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 from sun_pack.sun_core.resident_weights import SMALL
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -211,6 +211,13 @@ def test_all_layers_ask_for_their_weights_before_a_capture_in_any_step(sun, draw
     draw(patched.model)
     assert graphs_of(patched)
     assert called.count(to_k) == 4, "in step 1, in step 2 and in its capture, and in step 3, which keeps it"
+
+
+def test_one_image_needs_one_graph_whether_its_text_is_kept_or_not(trusted, draw, monkeypatch):
+    monkeypatch.setattr(run, "MOST_BYTES", -1)
+    before = StandInGraph.replays
+    draw(trusted.model)
+    assert StandInGraph.replays == before + 4 and len(graphs_of(trusted)) == 1
 
 
 def test_stream_of_a_graph_that_is_gone_is_used_again(trusted, sun, draw):
