@@ -177,6 +177,23 @@ def test_bypassed_sun_offers_neither_steps_nor_a_comparison(page: CanvasPage, sp
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_menu_offers_to_speed_up_again_before_the_server_knows_that_sun_was_deleted(
+    page: CanvasPage, sped_up: int
+) -> None:
+    page.expect_notes(SAMPLER, NOTE)
+    script = """async ([file, sampler, sun]) => {
+        const { nodeMenu } = await import(file)
+        const isOffered = () => nodeMenu(app.graph.getNodeById(sampler)).some(
+            ({ content }) => content === "Speed up with SUN")
+        const before = isOffered()
+        app.graph.remove(app.graph.getNodeById(sun))
+        return [before, isOffered()]
+    }"""
+    offered = page.page.evaluate(script, ["/extensions/sun-for-comfyui/js/menu.js", SAMPLER, sped_up])
+    assert offered == [False, True]
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
 def test_comparison_draws_both_with_one_seed_and_leaves_the_graph(
     page: CanvasPage, sped_up: int, server: ComfyServer
 ) -> None:

@@ -7,9 +7,9 @@ export function noteServed(node, suns) {
   served.set(node, suns);
 }
 
-/** The SUN nodes that serve a sampler or its guider, also from outside of their subgraph. */
+/** The SUN nodes that serve a sampler or its guider, also from outside of their subgraph; not those deleted since. */
 export function sunsServing(node) {
-  return [node, ...lineBefore(node)].flatMap((one) => served.get(one) ?? []);
+  return [node, ...lineBefore(node)].flatMap((one) => served.get(one) ?? []).filter(({ graph }) => graph);
 }
 
 /** Return the nodes before one on its MODEL line, as far as the node's own graph shows the line. */
