@@ -107,6 +107,6 @@ def test_rows_that_another_pack_gives_words_of_their_own_keep_them(
 
         sun.set_model_sampler_post_cfg_function(patched)
     one_by_one = sample(sun, batch=2)
-    assert difference(one_by_one[1], unchanged[1]) > 1e-3
+    assert difference(one_by_one[1], unchanged[1]) > 0.01
     monkeypatch.setattr(forward, "_may_join_rows", lambda q: True)
     assert difference(sample(sun, batch=2), one_by_one) < 1e-5
