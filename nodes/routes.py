@@ -21,9 +21,9 @@ from ..conversion.graph import ConversionError
 from ..conversion.models import Adapter, Installed, ModelFile
 from ..conversion.plain import without_sun
 from ..conversion.plan import make_plan, read
-from ..conversion.rules import RELEASED, STEPS
+from ..conversion.rules import RELEASED
 from ..conversion.words import say, speaking
-from ..sun_core.adapter_file import AdapterLayout, read_layout
+from ..sun_core.adapter_file import AdapterLayout, read_layout, steps_of
 from ..sun_core.errors import SunError, Text
 from ..sun_core.model_header import ModelHeader, read_model_header
 from .adapter_folder import FOLDER, shown_metadata
@@ -229,12 +229,6 @@ def adapter_header(name: str) -> AdapterHeader | str:
         return _adapter_header(*_state(FOLDER, name))
     except OSError:
         return Text("{name} cannot be read; check its permissions.", name=name)
-
-
-def steps_of(metadata: dict[str, str]) -> int:
-    """Read the number of steps from an adapter's metadata, which is untrusted; STEPS if it is missing or invalid."""
-    steps = metadata.get("steps", "")
-    return int(steps) if steps.isascii() and steps.isdigit() and len(steps) < 4 and 1 <= int(steps) <= 100 else STEPS
 
 
 def model_file(names: Any) -> ModelFile | None:

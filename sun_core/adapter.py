@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from .adapter_file import ADVICE, AdapterLayout, check_tensors, layout_of, read_layout
+from .adapter_file import ADVICE, AdapterLayout, check_tensors, layout_of, read_layout, steps_of
 from .errors import SunError
 from .layers import CrossAttentionLayer, cross_attention_layers
 from .whole_file import whole_file
@@ -85,6 +85,11 @@ class SunAdapter(nn.ModuleDict):
     def by_number(self) -> dict[str, SunLayer]:
         """The layers by number; to look one up in a ModuleDict takes long."""
         return cast(dict[str, SunLayer], self._modules)
+
+    @property
+    def steps(self) -> int:
+        """How many steps it is distilled for."""
+        return steps_of(self.metadata)
 
     def copy(self, dtype: torch.dtype | None = None) -> "SunAdapter":
         """Copy the weights (in `dtype`) and the metadata; ComfyUI's model management does not know the copy yet."""

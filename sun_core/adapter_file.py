@@ -15,6 +15,8 @@ from .errors import SunError, Text
 from .safetensors_file import CutShortError, Header, read_header
 
 ADVICE = Text("choose a SUN adapter (.safetensors)")
+USUAL_STEPS = 4
+"""What adapters are distilled for whose metadata say nothing, such as the released ones."""
 LARGEST_ADAPTER = 8 * 2**30
 """Bytes; SDXL's in fp32 has under 3 GB."""
 
@@ -105,6 +107,13 @@ def read_layout(path: str | Path) -> tuple[AdapterLayout, torch.dtype, dict[str,
         raise SunError("{name} is {what}; {advice}.", name=name, what=what, advice=ADVICE) from error
     layout = layout_of(name, {key: tensor.shape for key, tensor in header.tensors.items()})
     return layout, _dtype(name, header), header.metadata
+
+
+def steps_of(metadata: Mapping[str, str]) -> int:
+    """Return how many steps an adapter is distilled for by its metadata, which may say anything."""
+    steps = metadata.get("steps", "")
+    is_number = steps.isascii() and steps.isdigit() and len(steps) < 4
+    return int(steps) if is_number and 1 <= int(steps) <= 100 else USUAL_STEPS
 
 
 def _dtype(name: str, header: Header) -> torch.dtype:

@@ -5,7 +5,7 @@ frozen weights read the negative, and normalized attention guidance combines the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -186,9 +186,10 @@ def _adapted(adapter: Any, context: Tensor) -> Tensor:
 
 
 def guidance_by(settings: NagSettings, needed: Needed) -> Guidance:
-    """Return the guidance away from all negatives, each by its share."""
-    shares = torch.tensor(entry_shares(needed.negatives)).to(needed.like)
-    return Guidance(settings, shares[:, None, None, None])
+    """Return the guidance away from all negatives, each by its share; from none of them if all have no strength."""
+    shares = entry_shares(needed.negatives)
+    settings = settings if any(shares) else replace(settings, alpha=0.0)
+    return Guidance(settings, torch.tensor(shares).to(needed.like)[:, None, None, None])
 
 
 def _own_keys_values(attention: Any, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,7 +200,11 @@ def _own_keys_values(attention: Any, context: Tensor) -> tuple[Tensor, Tensor]:
 def layers_of(adapter: SunAdapter, needed: Needed, strengths: Strengths) -> dict[int, LayerBranches]:
     """Make the branches of all layers of `adapter`: one for every negative entry, and the extra positive one."""
     negatives, like = needed.negatives, needed.like
-    shares = [1.0] * len(negatives) if has_places(negatives, needed.latent_size) else entry_shares(negatives)
+    shares = entry_shares(negatives)
+    if not any(shares):
+        strengths = replace(strengths, negative=0.0)
+    if has_places(negatives, needed.latent_size):
+        shares = [1.0] * len(negatives)
     scales, shifts = _scales_and_shifts(adapter, shares, strengths, like)
     layers = {}
     for (number, layer), scale, shift in zip(adapter.by_number.items(), scales, shifts, strict=True):
@@ -235,7 +240,7 @@ def _scales_and_shifts(
 
     alpha, beta = (side_by_side(NEGATIVE, which) for which in ("alpha", "beta"))
     scales = [alpha * (-strengths.negative * share) for share in shares]
-    shift = beta * (-strengths.negative if any(shares) else 0.0)
+    shift = beta * -strengths.negative
     if adapter.layout.extra_positive:
         scales.append(side_by_side(EXTRA_POSITIVE, "alpha") * strengths.positive)
         shift = torch.add(shift, side_by_side(EXTRA_POSITIVE, "beta"), alpha=strengths.positive)

@@ -64,13 +64,14 @@ class SunHooks:
         negative: list | None,
         report: Report,
         may_capture: Callable[[], bool],
+        enough_steps: int | None = None,
     ):
         """`layers` are those of the MODEL's U-Net, none for a transformer; `negative` (CONDITIONING) takes the place of
         the sampler's own; `report` is told what each run did; `may_capture` is asked at each run whether forwards may
-        be captured as CUDA graphs.
+        be captured as CUDA graphs; `enough_steps` is what the adapter is distilled for.
         """
         self.settings, self.layers, self.negative = settings, layers, negative
-        self.report, self.may_capture = report, may_capture
+        self.report, self.may_capture, self.enough_steps = report, may_capture, enough_steps
         self.captures = Captures()
         self.was_eager = False
         """Whether the last run's layers were evaluated outside of torch.compile."""
@@ -88,9 +89,8 @@ class SunHooks:
         if self.settings.is_off:
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         guider = executor.class_obj
-        if not self.negative:
-            _check_negative(guider, self.settings.node)
-        run = RunReport(len(sigmas) - 1, enough_steps=self.settings.enough_steps)
+        self._check_negative(guider)
+        run = RunReport(len(sigmas) - 1, enough_steps=self.enough_steps)
         if not self.settings.automatic:
             return self._reported(run, executor, noise, latent, sampler, sigmas, *args, **kwargs)
         _turn_negative_areas_of_guider_into_masks(guider, noise)
@@ -135,7 +135,7 @@ class SunHooks:
         install(transformer_options, self.layers)
         if self.layers and may_change_contexts(guider, transformer_options):
             record_contexts(transformer_options)
-        if self.negative:
+        if self.negative is not None:
             conds = _processed(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
         else:
             conds = guider.conds["negative"]
@@ -167,6 +167,28 @@ class SunHooks:
                 names = caches(model_options)
                 found = run.measures.findings(automatic=self.settings.automatic, caches=names)
                 report.findings = [*report.findings, *found]
+
+    def _check_negative(self, guider: Any) -> None:
+        """Raise SunError if there is no negative prompt."""
+        if self.negative or (self.negative is None and guider.conds.get("negative")):
+            return
+        if self.negative is not None:
+            raise SunError(
+                "The negative conditioning that {node} got is an empty list; connect a CLIP Text Encode to its "
+                "negative input, with an empty text if nothing is to be avoided.",
+                node=self.settings.node,
+            )
+        if "negative" in guider.conds:
+            raise SunError(
+                "The negative conditioning that the sampler got is an empty list; connect a CLIP Text Encode to the "
+                "sampler's negative input, with an empty text if nothing is to be avoided."
+            )
+        raise SunError(
+            "SUN needs a negative prompt, which may be empty, and {guider} has none; use KSampler or CFGGuider, or "
+            "connect one to the negative input of {node}.",
+            guider=_node_of(guider),
+            node=self.settings.node,
+        )
 
     @contextmanager
     def _counted_predictions(self, guider: Any, measures: Measures) -> Iterator[None]:
@@ -317,23 +339,6 @@ def _hooked_weights(base_model: Any) -> Hashable:
 def _node_of(guider: Any) -> str:
     """Return the node that made a guider, as an artist knows it."""
     return {"Guider_Basic": "BasicGuider"}.get(type(guider).__name__, type(guider).__name__)
-
-
-def _check_negative(guider: Any, node: str) -> None:
-    """Raise SunError if a guider has no negative prompt; `node` is the one with an input for it."""
-    if guider.conds.get("negative"):
-        return
-    if "negative" in guider.conds:
-        raise SunError(
-            "The negative conditioning that the sampler got is an empty list; connect a CLIP Text Encode to the "
-            "sampler's negative input, with an empty text if nothing is to be avoided."
-        )
-    raise SunError(
-        "SUN needs a negative prompt, which may be empty, and {guider} has none; use KSampler or CFGGuider, or connect "
-        "one to the negative input of {node}.",
-        guider=_node_of(guider),
-        node=node,
-    )
 
 
 def _turn_negative_areas_of_guider_into_masks(guider: Any, noise: Tensor) -> None:

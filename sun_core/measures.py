@@ -67,6 +67,8 @@ class Measures:
     unplaced: set[tuple[int, int]] = field(default_factory=set)
     """Rows that were expected and rows that were there, where SUN could not act."""
     foreign_keys: bool = False
+    out_of_range: int = 0
+    """Evaluations at a sigma at which SUN is to do nothing."""
     sun_forwards: int = 0
     """Evaluations in which SUN was to act and which were recorded."""
     acted: set[int] = field(default_factory=set)
@@ -90,6 +92,7 @@ class Measures:
             self._unplaced(),
             self._foreign_keys(),
             self._layers(),
+            self._range(),
             self._guidance() if automatic else None,
             self._uncond_readers(automatic),
             *map(self._discarded, self.discarded),
@@ -125,6 +128,14 @@ class Measures:
             "that node from the MODEL line.",
             acted=len(self.acted),
             layers=self.layers,
+        )
+
+    def _range(self) -> str | None:
+        if not self.out_of_range or self.out_of_range < self.evaluations:
+            return None
+        return Text(
+            'SUN had no effect, because no step of this run lies between its "start_percent" and its "end_percent"; '
+            "lower the one or raise the other."
         )
 
     def _guidance(self) -> str | None:

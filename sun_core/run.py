@@ -87,6 +87,7 @@ class SunRun:
         if self.has_ranges:  # reading sigma waits for the device
             level = float(sigma[0])
             if not self.sigma_end <= level <= self.sigma_start:
+                self.measures.out_of_range += 1
                 return None
             negatives = [entry for entry in negatives if entry.is_in_range(level)] or negatives
         if window is not None:
@@ -250,7 +251,7 @@ class RunReport:
         if self.note:
             return self.note
         is_too_much = self.enough_steps is not None and self.steps > 2 * self.enough_steps
-        hint = f" ({self.enough_steps} are enough)" if is_too_much else ""
+        hint = f" ({self.enough_steps} {'is' if self.enough_steps == 1 else 'are'} enough)" if is_too_much else ""
         parts = [_count(self.steps, "step") + hint, _count(self.evaluations, "evaluation"), f"{self.seconds:.1f} s"]
         return " · ".join([*parts, *self._changes_and_findings])
 

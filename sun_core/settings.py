@@ -41,11 +41,6 @@ class Settings(Protocol):
         """The node with an input for a negative prompt, as an artist knows it."""
         ...
 
-    @property
-    def enough_steps(self) -> int | None:
-        """How many steps are enough; None if that is not ours to say."""
-        ...
-
     def source(self, model: ModelPatcher) -> BranchSource:
         """Return what makes the branches in a run of `model`."""
         ...
@@ -70,7 +65,6 @@ class SunSettings:
     automatic: bool = True
     """CFG 1, trailing sigmas and a deterministic sampler, whatever the sampler says."""
     node = Text("Apply SUN Adapter")
-    enough_steps = 4
 
     @property
     def is_off(self) -> bool:
@@ -100,7 +94,6 @@ class NegativeSettings:
     automatic: bool = True
     """CFG 1, whatever the sampler says; the rest is the sampler's."""
     node = Text("Negative Prompt at CFG 1")
-    enough_steps = None
 
     @property
     def is_off(self) -> bool:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import statistics
 import textwrap
 import time
@@ -60,8 +59,7 @@ def run(options: argparse.Namespace, prompts: Sequence[str]) -> None:
     pairs = [read_pair(prompt) for prompt in prompts]
     model, clip, vae = load_models(options.checkpoint)
     adapter = load_adapter(options.adapter)
-    told = adapter.metadata.get("steps", "")
-    steps = int(told) if re.fullmatch("[1-9][0-9]?", told) else 4  # a file may say anything
+    steps = adapter.steps
     methods = (
         Method(f"{TEACHER_STEPS} steps, CFG {options.cfg:g}", TEACHER_STEPS, options.cfg, model, "dpmpp_2m", "normal"),
         Method(f"plain, {steps} steps", steps, 1.0, model),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from sun_pack.sun_core.adapter import load_adapter, save_adapter
+from sun_pack.sun_core.adapter_file import steps_of
 from sun_pack.sun_core.errors import SunError
 
 
@@ -182,3 +183,9 @@ def test_weights_too_large_for_the_file_are_not_saved(adapter, tmp_path):
         save_adapter(too_large, path, {})
     assert [file.name for file in tmp_path.iterdir()] == ["adapter.safetensors"]
     assert path.read_bytes() == b"an older adapter"
+
+
+@pytest.mark.parametrize("steps", ["", "0", "999999", "4.5", "-4", "four", "٤"])
+def test_steps_that_cannot_be_are_not_believed(steps):
+    assert steps_of({"steps": steps}) == 4 and steps_of({}) == 4
+    assert steps_of({"steps": "8"}) == 8

@@ -123,6 +123,14 @@ def test_more_steps_than_an_adapter_needs_are_said_to_be_many(sun, sample):
     assert str(sun.reports[0]).startswith("9 steps (4 are enough) · 9 evaluations · ")
 
 
+@pytest.mark.parametrize(("distilled", "hint"), [("8", ""), ("2", " (2 are enough)"), ("1", " (1 is enough)")])
+def test_steps_that_are_enough_are_those_that_the_adapter_was_distilled_for(model, adapter, sample, distilled, hint):
+    own, reports = adapter.copy(), []
+    own.metadata = {"steps": distilled}
+    sample(apply_sun(model, own, SunSettings(), report=reports.append), steps=9)
+    assert str(reports[0]).startswith(f"9 steps{hint} · 9 evaluations · ")
+
+
 def test_number_of_steps_is_the_runs_own(sun, explicit, sample, evaluations):
     out = sample(sun, cfg=7.0, steps=5, scheduler="karras")
     assert len(evaluations) == 5

@@ -5,7 +5,7 @@ from unittest import mock
 import comfy.samplers
 import pytest
 import torch
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
 from sun_pack.sun_core.errors import SunError, Text
 from sun_pack.sun_core.schedule import trailing_sigmas
 
@@ -23,6 +23,26 @@ def sun(model, adapter, reports):
 
 def test_an_ordinary_run_finds_nothing(sun, sample, reports):
     sample(sun, cfg=7.0, sampler="euler_ancestral", scheduler="karras", batch=2)
+    assert list(reports[0].findings) == []
+
+
+RANGES = [(0.99, 1.0), (0.6, 0.4)]
+
+
+@pytest.mark.parametrize(("start", "end"), RANGES)
+def test_range_in_which_no_step_lies_is_found(model, adapter, sample, reports, start, end):
+    ranged = {"start_percent": start, "end_percent": end}
+    for sun in (
+        apply_sun(model, adapter, SunSettings(**ranged), report=reports.append),
+        apply_negative(model, NegativeSettings(**ranged), report=reports.append),
+    ):
+        assert torch.equal(sample(sun), sample(model))
+        (finding,) = reports.pop().findings
+        assert finding.startswith("SUN had no effect, because no step of this run lies between its")
+
+
+def test_range_in_which_a_step_lies_finds_nothing(model, adapter, sample, reports):
+    sample(apply_sun(model, adapter, SunSettings(start_percent=0.0, end_percent=0.1), report=reports.append))
     assert list(reports[0].findings) == []
 
 

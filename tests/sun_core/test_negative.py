@@ -82,6 +82,12 @@ def test_empty_list_of_negatives_is_told_from_a_guider_without_one(with_sun, sam
         sample(with_sun(), negative=[])
 
 
+def test_empty_list_on_the_nodes_own_input_is_not_taken_for_no_list(with_sun, sample):
+    named = "that (Apply SUN Adapter|Negative Prompt at CFG 1) got is an empty list; connect a CLIP Text Encode to its"
+    with pytest.raises(SunError, match=named):
+        sample(with_sun(negative=[]))
+
+
 def test_guider_without_negative_works_with_an_explicit_one(with_sun, sample, conditioning):
     explicit = with_sun(negative=conditioning("neg0"))
     expected = sample(with_sun(), negative=conditioning("neg0"))
@@ -114,9 +120,14 @@ def test_strength_of_an_entry_is_its_share(sun, sample, conditioning, difference
     assert difference(sample(sun, negative=mostly), first) < difference(sample(sun, negative=evenly), first)
 
 
-def test_strength_of_a_single_entry_changes_nothing(sun, sample, conditioning, difference):
-    weak = sample(sun, negative=conditioning("neg0", strength=0.1))
-    assert difference(weak, sample(sun, negative=conditioning("neg0"))) < 1e-5
+@pytest.mark.parametrize("places", [{}, {"mask": torch.ones(1, 16, 16)}], ids=["everywhere", "masked"])
+def test_combined_entries_without_strength_do_not_count(model, adapter, sample, conditioning, places):
+    def without_strength():
+        return [entry for name in ("neg0", "neg1") for entry in conditioning(name, strength=0.0, **places)]
+
+    no_negative = sample(apply_sun(model, adapter, SunSettings(negative_strength=0.0)))
+    assert torch.equal(sample(apply_sun(model, adapter, SunSettings()), negative=without_strength()), no_negative)
+    assert torch.equal(sample(apply_negative(model, NegativeSettings()), negative=without_strength()), sample(model))
 
 
 def test_mask_gives_an_entry_its_place(sun, sample, conditioning, difference):
