@@ -49,6 +49,8 @@ def main() -> int:
         require_accelerate()
     except (ComfyUIError, InputError) as error:
         return fail(error)
+    except KeyboardInterrupt:
+        return 130
     from sun_core.errors import SunError
 
     try:

@@ -12,7 +12,7 @@ from .recipe import Recipe
 PRECISIONS = ("auto", "no", "fp16", "bf16")
 OPTIMIZERS = ("auto", "adamw", "adamw8bit")
 ON_BAD_DATA = ("stop", "skip")
-ONE_OR_MORE, ABOVE_0 = Text("1 or more"), Text("above 0")
+ONE_OR_MORE, NONE_OR_MORE, ABOVE_0 = Text("1 or more"), Text("0 or more"), Text("above 0")
 
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "Stable Diffusion 1.x": {},
@@ -59,7 +59,7 @@ class TrainingConfig:
     optimizer: str = "auto"
     """auto: 8-bit AdamW on a CUDA device if bitsandbytes is installed, else AdamW."""
     precision: str = "auto"
-    """Precision that the U-Net computes in; auto: bf16 or fp16 on a GPU, no (fp32) on a CPU."""
+    """Precision that the U-Net computes in; auto: bf16 or fp16 on a CUDA device, else no (fp32)."""
     gradient_checkpointing: bool = False
     """Computes activations again in the backward pass instead of keeping them."""
     compile: bool = False
@@ -81,6 +81,10 @@ class TrainingConfig:
         for name in ("width", "height"):
             _require(getattr(self, name) % 8 == 0, name, Text("a multiple of 8"), getattr(self, name))
         recipe = self.recipe
+        not_negative = {"warmup": self.warmup, "weight_decay": self.weight_decay, "sample_every": self.sample_every}
+        not_negative |= {"guidance": self.guidance[0], "recipe.cfg_weight": recipe.cfg_weight}
+        for name, value in not_negative.items():
+            _require(value >= 0, name, NONE_OR_MORE, value)
         _require(self.learning_rate > 0, "learning_rate", ABOVE_0, self.learning_rate)
         _require(self.gradient_clip > 0, "gradient_clip", ABOVE_0, self.gradient_clip)
         _require(recipe.teacher_stride >= 1, "recipe.teacher_stride", ONE_OR_MORE, recipe.teacher_stride)

@@ -56,7 +56,7 @@ class Estimate:
     """Rows per step, in all processes."""
     steps: int
     losses: list[float]
-    """Of the measured steps: the same for the same data, seed and weights."""
+    """Of the first steps, those before the measuring included: the same for the same data, seed and weights."""
 
     def describe(self) -> str:
         """Write the figures as lines for people."""

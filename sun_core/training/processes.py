@@ -11,7 +11,7 @@ from .config import TrainingConfig
 
 
 def chosen_precision(precision: str, on_cpu: bool) -> str:
-    """Resolve the precision "auto": bf16 on GPUs that have it, fp16 on other GPUs, "no" on a CPU.
+    """Resolve the precision "auto": on CUDA devices bf16, or fp16 if they lack it; "no" elsewhere.
 
     Raises SunError for fp16 on a CPU, where torch cannot train in it.
     """

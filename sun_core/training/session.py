@@ -165,6 +165,14 @@ class Session:
         return [Example(f"picture {i}", caption) for i, caption in enumerate(captions)]
 
     def _check_size(self, latent: Tensor) -> None:
+        channels = self.model.model.latent_format.latent_channels
+        if latent.ndim != 3 or len(latent) != channels:
+            raise SunError(
+                "A latent has the shape {shape}, and this MODEL's have {channels} channels, height and width; encode "
+                "the images with the VAE of this checkpoint, or connect images.",
+                shape="x".join(map(str, latent.shape)),
+                channels=channels,
+            )
         height, width = (8 * size for size in latent.shape[1:])
         if (height, width) != (self.config.height, self.config.width):
             raise SunError(

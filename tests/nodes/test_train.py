@@ -115,6 +115,8 @@ def test_an_adapter_can_be_trained_further(mini):
         ({"prompts": "\n"}, {}, "no prompts"),
         ({"prompts": "a\nb"}, {"latents": [{"samples": torch.zeros(3, 4, 4, 4)}]}, "3 pictures and 2 prompts"),
         ({}, {"latents": [{"samples": torch.zeros(3, 4, 8, 8)}]}, "64x64"),
+        ({}, {"latents": [{"samples": torch.zeros(3, 4, 1, 4, 4)}]}, "shape 4x1x4x4, and this MODEL.s have 4 channels"),
+        ({}, {"latents": [{"samples": torch.zeros(3, 16, 4, 4)}]}, "shape 16x4x4, and this MODEL.s have 4 channels"),
         ({"vae": None}, {"images": [torch.zeros(3, SIZE, SIZE, 3)]}, "needs the VAE"),
         ({"width": 33}, {}, "multiple of 8"),
         ({"prompts": "a cat, " * 90_000}, {}, "has 629,999 characters, and 10,000 are the most"),
