@@ -14,6 +14,7 @@ from .rules import (
     OTHER_NODES,
     OURS_ON_MODEL,
     RELEASED,
+    RELEASED_SIZE,
     STEPS,
     SUN_ON_MODEL,
     UNET_FAMILIES,
@@ -243,7 +244,7 @@ def released_text() -> str:
     return say(
         "The adapter is not here yet: download {name} ({size}, {license}) from {url} into models/{folder} and press R.",
         **RELEASED,
-        size=f"{RELEASED['bytes'] / 1e6:.1f} MB",
+        size=RELEASED_SIZE,
     )
 
 

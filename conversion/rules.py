@@ -104,6 +104,7 @@ SPEED_UP, NEGATIVE = "SUNSpeedUp", "SUNNegative"
 SUN_ON_MODEL = (SPEED_UP, "SUNApply")
 OURS_ON_MODEL = (*SUN_ON_MODEL, NEGATIVE)
 RELEASED: dict[str, Any] = RULES["released"]
+RELEASED_SIZE = f"{RELEASED['bytes'] / 1e6:.1f} MB"
 
 REROUTES: frozenset[str] = frozenset(RULES["reroutes"])
 SWITCHES: dict[str, dict[str, Any]] = RULES["switches"]

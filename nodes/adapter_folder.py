@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 import folder_paths
 
-from ..conversion.rules import RELEASED
+from ..conversion.rules import RELEASED, RELEASED_SIZE
 from ..sun_core.adapter import SunAdapter, load_adapter
 from ..sun_core.errors import SunError, Text
 from .language import in_page_language
@@ -21,7 +21,6 @@ LONGEST_METADATA = 4096
 """Characters that are shown, in all."""
 
 RELEASED_ADAPTER = RELEASED["name"]
-RELEASED_AT = "https://huggingface.co/Williechai/SpeedUpNet"
 
 _loaded: WeakValueDictionary[tuple, SunAdapter] = WeakValueDictionary()
 """Adapters in use, by path and state of their file: nodes that name the same file share its weights."""
@@ -39,7 +38,7 @@ def adapter_names() -> list[str]:
     return folder_paths.get_filename_list(FOLDER) or [RELEASED_ADAPTER]
 
 
-def is_there(name: object) -> bool | str:
+def validated(name: object) -> bool | str:
     """Return True if the file exists, otherwise what to tell the user; for validate_inputs.
 
     A name that arrives over a link is None here; it is checked when the node runs.
@@ -56,12 +55,13 @@ def _missing(name: object) -> Text | None:
     if folder_paths.get_full_path(FOLDER, name):
         return None
     folder = folder_paths.get_folder_paths(FOLDER)[0]
+    released = {"released": RELEASED_ADAPTER, "size": RELEASED_SIZE}
+    released |= {key: RELEASED[key] for key in ("license", "url")}
     if name == RELEASED_ADAPTER:
         return Text(
-            "The SUN adapter is not installed yet: download {released} (76.8 MB, MIT) from {url}, put it into {folder} "
-            "and press R.",
-            released=RELEASED_ADAPTER,
-            url=RELEASED_AT,
+            "The SUN adapter is not installed yet: download {released} ({size}, {license}) from {url}, put it into "
+            "{folder} and press R.",
+            **released,
             folder=folder,
         )
     if there := folder_paths.get_filename_list(FOLDER)[:5]:
@@ -72,12 +72,11 @@ def _missing(name: object) -> Text | None:
             there=", ".join(there),
         )
     return Text(
-        "The SUN adapter {name} is missing, and {folder} is empty; put it back, or download {released} (76.8 MB, MIT) "
-        "from {url} into that folder.",
+        "The SUN adapter {name} is missing, and {folder} is empty; put it back, or download {released} ({size}, "
+        "{license}) from {url} into that folder.",
         name=name,
         folder=folder,
-        released=RELEASED_ADAPTER,
-        url=RELEASED_AT,
+        **released,
     )
 
 

@@ -1,8 +1,9 @@
 from comfy_api.latest import io, ui
 
 from ..sun_core.adapter import SunAdapter
+from ..sun_core.adapter_file import family_of
 from ..sun_core.errors import Text
-from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there, shown_metadata
+from .adapter_folder import adapter_named, adapter_names, fingerprint, shown_metadata, validated
 from .language import in_page_language
 from .schema import ADAPTER_TOOLTIP, SunAdapterType, sun_schema
 
@@ -21,7 +22,7 @@ class SUNLoadAdapter(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, adapter_name: str | None = None) -> bool | str:
-        return is_there(adapter_name)
+        return validated(adapter_name)
 
     @classmethod
     def fingerprint_inputs(cls, adapter_name: str | None = None) -> str:
@@ -55,7 +56,7 @@ class SUNAdapterInfo(io.ComfyNode):
 def describe(adapter: SunAdapter) -> list[str]:
     """Describe an adapter in lines; those that are ours are Texts, the others are from its file."""
     layout = adapter.layout
-    family = adapter.metadata.get("family", "")[:100] or layout.family
+    family = family_of(layout, adapter.metadata)
     parameters = sum(parameter.numel() for parameter in adapter.parameters())
     lines: list[str] = [
         Text("Family: {family}", family=family) if family else Text("Family: unknown"),

@@ -3,7 +3,7 @@ from comfy_api.latest import io
 
 from ..sun_core.adapter import SunAdapter
 from ..sun_core.apply import SunSettings, apply_sun
-from .adapter_folder import adapter_named, adapter_names, fingerprint, is_there
+from .adapter_folder import adapter_named, adapter_names, fingerprint, validated
 from .report import run_report
 from .schema import ADAPTER_TOOLTIP, AUTOMATIC, MODEL_TOOLTIP, SunAdapterType, settings_input, sun_schema
 from .settings import may_capture
@@ -48,7 +48,7 @@ class SUNSpeedUp(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, adapter_name: str | None = None) -> bool | str:
-        return is_there(adapter_name)
+        return validated(adapter_name)
 
     @classmethod
     def fingerprint_inputs(cls, adapter_name: str | None = None, **_: object) -> str:

@@ -109,6 +109,11 @@ def read_layout(path: str | Path) -> tuple[AdapterLayout, torch.dtype, dict[str,
     return layout, _dtype(name, header), header.metadata
 
 
+def family_of(layout: AdapterLayout, metadata: Mapping[str, str]) -> str:
+    """Return the family that an adapter's layout gives away, else what its metadata say; '' if they do not."""
+    return layout.family or metadata.get("family", "")[:100]
+
+
 def steps_of(metadata: Mapping[str, str]) -> int:
     """Return how many steps an adapter is distilled for by its metadata, which may say anything."""
     steps = metadata.get("steps", "")

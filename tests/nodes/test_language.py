@@ -81,7 +81,7 @@ def test_a_missing_file_is_refused_in_it_before_and_during_a_run(language):
         "ja": "SUN アダプターがまだありません。",
     }
     released = adapter_folder.RELEASED_ADAPTER
-    refusal = adapter_folder.is_there(released)
+    refusal = adapter_folder.validated(released)
     assert refusal.startswith(said[language])
     assert said_by(lambda: adapter_folder.adapter_named(released)) == refusal
 
@@ -96,7 +96,7 @@ def test_everything_about_a_broken_file_is_said_in_it(language, tmp_path):
 
 def test_a_node_without_an_adapters_name_is_told_to_choose_one_in_it(language):
     said = {"zh": "没有选择 SUN 适配器", "zh-TW": "沒有選擇 SUN 適配器", "ja": "SUN アダプターが選ばれていません"}
-    refusal = adapter_folder.is_there("")
+    refusal = adapter_folder.validated("")
     assert refusal.startswith(said[language])
     assert said_by(lambda: adapter_folder.adapter_named("")) == refusal
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from sun_pack.conversion.models import Installed
 from sun_pack.conversion.plan import make_plan
 from sun_pack.conversion.rules import INSERTED
-from sun_pack.nodes.routes import node_definition
+from sun_pack.nodes.installed_files import node_definition
 
 import nodes
 

@@ -344,7 +344,7 @@ def test_empty_folder_names_the_released_adapter_and_where_to_put_it(folder):
     assert SUNLoadAdapter.define_schema().inputs[0].options == [RELEASED_ADAPTER]
     for name in (RELEASED_ADAPTER, "adapter.safetensors"):
         message = SUNLoadAdapter.validate_inputs(adapter_name=name)
-        for part in (RELEASED_ADAPTER, "76.8 MB, MIT", "https://huggingface.co/Williechai/SpeedUpNet", str(folder)):
+        for part in (RELEASED_ADAPTER, "76.8 MB, MIT", RELEASED["url"], str(folder)):
             assert part in message
 
 
