@@ -2,7 +2,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..sun_core.adapter import SunAdapter
-from ..sun_core.apply import SunSettings, apply_sun
+from ..sun_core.apply import apply_sun
+from ..sun_core.settings import SunSettings
 from .adapter_folder import adapter_named, adapter_names, fingerprint, validated
 from .report import run_report
 from .schema import ADAPTER_TOOLTIP, AUTOMATIC, MODEL_TOOLTIP, SunAdapterType, settings_input, sun_schema

@@ -1,8 +1,9 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..sun_core.apply import NegativeSettings, apply_negative
+from ..sun_core.apply import apply_negative
 from ..sun_core.nag import NagSettings
+from ..sun_core.settings import NegativeSettings
 from .report import run_report
 from .schema import AUTOMATIC, FROM_SAMPLER, sun_schema
 from .settings import may_capture

@@ -17,7 +17,7 @@ from .adapter import EXTRA_POSITIVE, NEGATIVE, SunAdapter
 from .conditioning import CachedContext, KeysValues, NegativeEntry, Project, entry_shares, has_places
 from .forward import Combine, LayerBranches, Offsets
 from .layers import CrossAttentionLayer, cross_attention_layers, text_adapter
-from .nag import Guidance, NagSettings
+from .nag import AttentionGuidance, NagSettings
 
 SUN = "sun"
 """Our key among a ModelPatcher's wrappers, callbacks and additional models."""
@@ -185,11 +185,11 @@ def _adapted(adapter: Any, context: Tensor) -> Tensor:
     return adapter(context.to(adapter.weight.dtype)).to(context.dtype)
 
 
-def guidance_by(settings: NagSettings, needed: Needed) -> Guidance:
+def guidance_by(settings: NagSettings, needed: Needed) -> AttentionGuidance:
     """Return the guidance away from all negatives, each by its share; from none of them if all have no strength."""
     shares = entry_shares(needed.negatives)
     settings = settings if any(shares) else replace(settings, alpha=0.0)
-    return Guidance(settings, torch.tensor(shares).to(needed.like)[:, None, None, None])
+    return AttentionGuidance(settings, torch.tensor(shares).to(needed.like)[:, None, None, None])
 
 
 def _own_keys_values(attention: Any, context: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ def _norms(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Guidance:
+class AttentionGuidance:
     """Guides the text away from the weighed average of all negatives: how they count without an adapter."""
 
     settings: NagSettings
@@ -86,9 +86,9 @@ class Guidance:
         """Return all tensors in the order that `with_tensors` takes."""
         return [self.shares]
 
-    def with_tensors(self, tensors: Iterator[Tensor]) -> "Guidance":
+    def with_tensors(self, tensors: Iterator[Tensor]) -> "AttentionGuidance":
         """Return the same with other tensors."""
-        return Guidance(self.settings, next(tensors))
+        return AttentionGuidance(self.settings, next(tensors))
 
 
 def _average(negatives: Sequence[Tensor], shares: Tensor) -> Tensor:

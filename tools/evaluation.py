@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sun_core.adapter import load_adapter
-from sun_core.apply import SunSettings, apply_sun
+from sun_core.apply import apply_sun
+from sun_core.settings import SunSettings
 from sun_core.training.sampler import TEACHER_STEPS
 
 PAPER, INK = "#faf9f6", "#22252b"

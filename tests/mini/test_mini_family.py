@@ -11,7 +11,8 @@ import pytest
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from safetensors.torch import load_file
 from sun_pack.sun_core.adapter import load_adapter
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 from workshop.mini import drawing
 from workshop.mini import judge as judges
 from workshop.mini.dataset import as_pictures

@@ -122,7 +122,8 @@ def test_an_adapter_that_does_not_fit_is_described_in_it(language, adapter, mode
 
 def test_a_run_without_a_negative_prompt_ends_in_it(language, model, adapter, conditioning, sample):
     from comfy_extras.nodes_custom_sampler import BasicGuider
-    from sun_pack.sun_core.apply import SunSettings, apply_sun
+    from sun_pack.sun_core.apply import apply_sun
+    from sun_pack.sun_core.settings import SunSettings
 
     sun = apply_sun(model, adapter, SunSettings())
     ((guider,),) = [BasicGuider.execute(sun, conditioning("pos0")).args]

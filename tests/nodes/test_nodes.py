@@ -9,9 +9,10 @@ from sun_pack.nodes.adapters import SUNAdapterInfo, SUNLoadAdapter
 from sun_pack.nodes.apply import SUNApply, SUNSpeedUp
 from sun_pack.nodes.negative import SUNNegative
 from sun_pack.nodes.sample import SUNSampler, SUNScheduler
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.nag import NagSettings
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 pytestmark = pytest.mark.usefixtures("folder")
 

@@ -19,8 +19,9 @@ from comfy_api.latest import io
 from sun_pack.nodes import language
 from sun_pack.nodes.train import SUNSaveAdapter, SUNTrain
 from sun_pack.sun_core.adapter import SunAdapter, load_adapter
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import apply_sun
 from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.settings import SunSettings
 from sun_pack.sun_core.training.evaluation import Evaluation
 from sun_pack.sun_core.training.trainer import Trainer
 

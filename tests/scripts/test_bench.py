@@ -18,7 +18,8 @@ from workshop.speed.sampling_runs import SUN_STEPS, measure_runs
 from workshop.speed.training import measure_training
 
 from sun_core.adapter import SunAdapter
-from sun_core.apply import SunSettings, apply_sun
+from sun_core.apply import apply_sun
+from sun_core.settings import SunSettings
 
 
 @pytest.fixture

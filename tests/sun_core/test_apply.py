@@ -5,8 +5,9 @@ import comfy.samplers
 import pytest
 import torch
 from sun_pack.sun_core.adapter import SunAdapter, load_adapter, save_adapter
-from sun_pack.sun_core.apply import SunSettings, apply_sun, has_sun
+from sun_pack.sun_core.apply import apply_sun, has_sun
 from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.settings import SunSettings
 
 FROM_SAMPLER = SunSettings(automatic=False)
 TIMESTEPS = (999, 749, 499, 249)

@@ -14,16 +14,11 @@ import comfy.supported_models
 import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from sun_pack.sun_core.apply import (
-    NegativeSettings,
-    SunSettings,
-    apply_negative,
-    apply_sun,
-    has_sun,
-)
+from sun_pack.sun_core.apply import apply_negative, apply_sun, has_sun
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.layers import cross_attention_layers
 from sun_pack.sun_core.nag import NagSettings
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 from torch.nn.functional import scaled_dot_product_attention
 
 from .small_transformers import randomise

@@ -7,8 +7,9 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import apply_sun
 from sun_pack.sun_core.schedule import trailing_sigmas
+from sun_pack.sun_core.settings import SunSettings
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from sun_pack.sun_core import forward, run
 from sun_pack.sun_core.adapter import SunAdapter
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need an NVIDIA GPU")
 

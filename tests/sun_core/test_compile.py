@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch._dynamo
 from sun_pack.sun_core.adapter import SunAdapter
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import apply_sun
+from sun_pack.sun_core.settings import SunSettings
 from torch._dynamo.utils import counters
 
 pytestmark = pytest.mark.slow

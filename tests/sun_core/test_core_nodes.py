@@ -14,7 +14,8 @@ import pytest
 import torch
 from comfy.cli_args import args
 from comfy_extras import nodes_freelunch, nodes_hypertile, nodes_model_downscale, nodes_model_merging, nodes_tomesd
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 import nodes
 

@@ -5,9 +5,10 @@ from unittest import mock
 import comfy.samplers
 import pytest
 import torch
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.errors import SunError, Text
 from sun_pack.sun_core.schedule import trailing_sigmas
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 
 @pytest.fixture

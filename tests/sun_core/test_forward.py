@@ -6,8 +6,9 @@ import pytest
 import torch
 from sun_pack.sun_core import forward
 from sun_pack.sun_core.adapter import SunAdapter
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import apply_sun
 from sun_pack.sun_core.forward import LayerBranches, Offsets
+from sun_pack.sun_core.settings import SunSettings
 
 CHANNELS, TEXT_TOKENS, HEADS = 320, 77, 8
 """Those of Stable Diffusion 1.5's first layers."""

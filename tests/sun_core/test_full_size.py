@@ -6,7 +6,8 @@ import comfy.supported_models
 import pytest
 import torch
 from sun_pack.sun_core.adapter import SunAdapter, load_adapter, save_adapter
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import apply_sun
+from sun_pack.sun_core.settings import SunSettings
 
 from .unet_configs import SD15
 

@@ -16,8 +16,9 @@ import comfy.model_management
 import pytest
 import torch
 from sun_pack.sun_core import capture, graphs, run
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.resident_weights import SMALL
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 from torch.utils._python_dispatch import TorchDispatchMode
 
 UNTIL_TRUSTED = 2

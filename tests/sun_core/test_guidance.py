@@ -4,10 +4,11 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import apply_sun
 from sun_pack.sun_core.guidance import CfgReader, Guidance
 from sun_pack.sun_core.measures import Measures
 from sun_pack.sun_core.schedule import trailing_sigmas
+from sun_pack.sun_core.settings import SunSettings
 from workshop.speed.operations import Operations
 
 from .test_operations import WAITS

@@ -13,11 +13,12 @@ import pytest
 import torch
 import torch._dynamo
 from sun_pack.sun_core import run
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.attention_patch import FORWARD_KEY
 from sun_pack.sun_core.hooks import RUN_KEY
 from sun_pack.sun_core.kept_text import KeptText
 from sun_pack.sun_core.layers import cross_attention_layers
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 STEPS = 4
 NODES = ["SUN", "Negative Prompt at CFG 1"]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.patcher_extension import PatcherInjection
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import apply_sun
+from sun_pack.sun_core.settings import SunSettings
 
 IMAGES = 4
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from sun_pack.sun_core.nag import Guidance, NagSettings, _norms
+from sun_pack.sun_core.nag import AttentionGuidance, NagSettings, _norms
 from sun_pack.sun_core.nag import normalized_attention_guidance as guide_pair
 from torch.utils._python_dispatch import TorchDispatchMode
 from workshop.speed.operations import Operations
@@ -100,7 +100,7 @@ def test_several_negatives_are_averaged_before_one_guidance():
     text, first = tokens()
     second = tokens(1)[0]
     shares = torch.tensor([0.25, 0.75]).view(2, 1, 1, 1)
-    found = Guidance(NagSettings(), shares)(torch.stack([text, first, second]), None)
+    found = AttentionGuidance(NagSettings(), shares)(torch.stack([text, first, second]), None)
     average = 0.25 * first + 0.75 * second
     torch.testing.assert_close(found, normalized_attention_guidance(text, average, NagSettings()))
 
@@ -109,17 +109,17 @@ def test_weights_say_where_a_negative_counts():
     text, first = tokens()
     second = tokens(1)[0]
     left = (torch.arange(16) < 8).float().view(1, 1, 16, 1)
-    guidance = Guidance(NagSettings(), torch.full((2, 1, 1, 1), 0.5))
+    guidance = AttentionGuidance(NagSettings(), torch.full((2, 1, 1, 1), 0.5))
     found = guidance(torch.stack([text, first, second]), torch.stack([left, 1 - left]).squeeze(1))
     of_first, of_second = (normalized_attention_guidance(text, n, NagSettings()) for n in (first, second))
     assert torch.equal(found[:, :8], of_first[:, :8]) and torch.equal(found[:, 8:], of_second[:, 8:])
 
 
 def test_samplers_that_follow_gradients_can():
-    """Guidance overwrites what the attention gave, unless the attention needs that for its gradient."""
+    """AttentionGuidance overwrites what the attention gave, unless the attention needs that for its gradient."""
     x = torch.stack(tokens()).requires_grad_()
     attended = x.exp()  # its gradient reads it
-    Guidance(NagSettings(), torch.ones(1, 1, 1, 1))(attended, None).sum().backward()
+    AttentionGuidance(NagSettings(), torch.ones(1, 1, 1, 1))(attended, None).sum().backward()
     assert torch.isfinite(x.grad).all()
 
 
@@ -131,7 +131,7 @@ def test_tensors_one_by_one_give_the_bits_of_one_tensor(dtype, negatives, in_pla
     attended = torch.randn(1 + negatives, 2, 1024, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
     shares = torch.full((negatives, 1, 1, 1), 1 / negatives, dtype=dtype)
     weights = torch.rand(negatives, 2, 1024, 1, generator=torch.Generator().manual_seed(1)).to(dtype)
-    guidance, weights = Guidance(NagSettings(), shares), weights if in_places else None
+    guidance, weights = AttentionGuidance(NagSettings(), shares), weights if in_places else None
     one_by_one = guidance([branch.clone() for branch in attended], weights)
     assert torch.equal(one_by_one, guidance(attended, weights))
 
@@ -154,7 +154,7 @@ class LargestTensor(TorchDispatchMode):
 def test_tensors_one_by_one_are_not_copied_into_one(negatives):
     attended = [torch.ones(1, 1024, 64) for _ in range(1 + negatives)]
     with LargestTensor() as largest:
-        Guidance(NagSettings(), torch.full((negatives, 1, 1, 1), 1 / negatives))(attended, None)
+        AttentionGuidance(NagSettings(), torch.full((negatives, 1, 1, 1), 1 / negatives))(attended, None)
     assert largest.elements == attended[0].numel()
 
 
@@ -163,6 +163,8 @@ def test_samplers_that_follow_gradients_can_with_tensors_one_by_one(negatives):
     x = torch.stack([*tokens(), *tokens(1)])[: 1 + negatives].requires_grad_()
     attended = x.exp()  # its gradient reads it
     shares = torch.full((negatives, 1, 1, 1), 1 / negatives)
-    (expected,) = torch.autograd.grad(Guidance(NagSettings(), shares)(attended, None).sum(), x, retain_graph=True)
-    Guidance(NagSettings(), shares)([branch.exp() for branch in x], None).sum().backward()
+    (expected,) = torch.autograd.grad(
+        AttentionGuidance(NagSettings(), shares)(attended, None).sum(), x, retain_graph=True
+    )
+    AttentionGuidance(NagSettings(), shares)([branch.exp() for branch in x], None).sum().backward()
     torch.testing.assert_close(x.grad, expected)

@@ -5,8 +5,9 @@ import functools
 import comfy.samplers
 import pytest
 import torch
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 
 @pytest.fixture(params=["adapter", "no adapter"])

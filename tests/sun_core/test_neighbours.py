@@ -5,9 +5,10 @@ import copy
 import comfy.ldm.modules.attention
 import pytest
 import torch
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.attention_patch import SunAttention
 from sun_pack.sun_core.errors import SunError
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 ALWAYS = {"sigma_start": 1e9, "sigma_end": 0.0}
 

@@ -2,8 +2,9 @@
 
 import comfy.ldm.modules.attention
 import pytest
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.layers import cross_attention_layers
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 from workshop.speed.operations import Operations
 
 WAITS = ("_local_scalar_dense", "equal", "nonzero", "item", "is_nonzero")

@@ -4,8 +4,9 @@ from decimal import Decimal
 
 import pytest
 import torch
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.neighbours import with_ranges
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 
 @pytest.fixture(params=["adapter", "no adapter"])

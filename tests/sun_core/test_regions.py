@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import apply_sun
+from sun_pack.sun_core.settings import SunSettings
 
 UNCOND = 1
 

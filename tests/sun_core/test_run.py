@@ -7,10 +7,11 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from sun_pack.sun_core.adapter import SunAdapter, SunLayer
-from sun_pack.sun_core.apply import SunSettings, apply_sun
+from sun_pack.sun_core.apply import apply_sun
 from sun_pack.sun_core.branches import AdapterBranches
 from sun_pack.sun_core.conditioning import CachedContext, NegativeEntry
 from sun_pack.sun_core.run import SunRun
+from sun_pack.sun_core.settings import SunSettings
 
 SIGMA, CPU = torch.ones(1), torch.device("cpu")
 

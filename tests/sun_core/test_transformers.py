@@ -14,9 +14,10 @@ import pytest
 import torch
 import torch._dynamo
 from comfy.ldm.modules.attention import attention_pytorch
-from sun_pack.sun_core.apply import NegativeSettings, apply_negative
+from sun_pack.sun_core.apply import apply_negative
 from sun_pack.sun_core.errors import SunError
 from sun_pack.sun_core.nag import NagSettings
+from sun_pack.sun_core.settings import NegativeSettings
 from torch import nn
 from torch._dynamo.utils import counters
 

@@ -3,7 +3,8 @@
 import comfy.context_windows
 import pytest
 import torch
-from sun_pack.sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative, apply_sun
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 IMAGES = 5
 """One for each sigma of a run in 4 steps: ComfyUI 0.3.75 takes no other number in windows of images."""

@@ -15,8 +15,9 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 
 from sun_core.adapter import load_adapter
-from sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_core.apply import apply_negative, apply_sun
 from sun_core.nag import NagSettings
+from sun_core.settings import NegativeSettings, SunSettings
 
 from ..mini.family import CFG, Way
 from ..mini.files import ADAPTER

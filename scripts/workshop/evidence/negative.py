@@ -13,8 +13,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 
-from sun_core.apply import NegativeSettings, apply_negative
+from sun_core.apply import apply_negative
 from sun_core.nag import NagSettings
+from sun_core.settings import NegativeSettings
 
 from .. import REPOSITORY
 from ..mini.family import CFG, TEACHER_25, Family, Way

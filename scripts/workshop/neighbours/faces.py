@@ -11,8 +11,9 @@ from comfy.model_patcher import ModelPatcher
 
 from sun_core.adapter import SunAdapter
 from sun_core.adapter_file import AdapterLayout
-from sun_core.apply import SunSettings, apply_sun
+from sun_core.apply import apply_sun
 from sun_core.layers import cross_attention_layers
+from sun_core.settings import SunSettings
 
 from .control import PICTURE
 from .packs import call, module_of

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sun_core.adapter import load_adapter
-from sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_core.apply import apply_negative, apply_sun
 from sun_core.nag import NagSettings
+from sun_core.settings import NegativeSettings, SunSettings
 
 from .. import REPOSITORY
 

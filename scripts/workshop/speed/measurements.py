@@ -11,8 +11,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from sun_core.adapter import SunAdapter, load_adapter, save_adapter
-from sun_core.apply import NegativeSettings, SunSettings, apply_negative, apply_sun
+from sun_core.apply import apply_negative, apply_sun
 from sun_core.branches import SUN
+from sun_core.settings import NegativeSettings, SunSettings
 
 from .device import device, graph_memory, machine, timed
 from .forwards import measure_forwards, measure_host, measure_operations
