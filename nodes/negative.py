@@ -1,11 +1,12 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..conversion.findings import FROM_SAMPLER
 from ..sun_core.apply import apply_negative
 from ..sun_core.nag import NagSettings
 from ..sun_core.settings import NegativeSettings
 from .report import run_report
-from .schema import AUTOMATIC, FROM_SAMPLER, sun_schema
+from .schema import AUTOMATIC, sun_schema
 from .settings import may_capture
 
 DEFAULT = NagSettings()

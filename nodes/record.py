@@ -19,13 +19,11 @@ from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 from ..conversion.graph import as_dict
+from ..conversion.rules import OURS_ON_MODEL
 from ..sun_core.run import RunReport
 
 KEY = "sun"
 """In `extra_pnginfo`: {node id: list of lines}. In a SUN node's `_meta`: the list of that node."""
-
-NODES = ("SUNSpeedUp", "SUNApply", "SUNNegative")
-"""The nodes that report runs."""
 
 
 def register_records() -> None:
@@ -37,7 +35,7 @@ def register_records() -> None:
 def give_empty_records(queued: dict[str, Any]) -> dict[str, Any]:
     """Give the SUN nodes of a POST /prompt empty records, in place of those that it may bring from a picture."""
     prompt = as_dict(as_dict(queued).get("prompt"))
-    sun_nodes = {number: node for number, node in prompt.items() if as_dict(node).get("class_type") in NODES}
+    sun_nodes = {number: node for number, node in prompt.items() if as_dict(node).get("class_type") in OURS_ON_MODEL}
     records: dict[str, list[str]] = {number: [] for number in sun_nodes}
     for number, node in sun_nodes.items():
         node["_meta"] = {**as_dict(node.get("_meta")), KEY: records[number]}

@@ -5,9 +5,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..conversion.findings import FROM_SAMPLER
+
 SunAdapterType = io.Custom("SUN_ADAPTER")
 
-AUTOMATIC, FROM_SAMPLER = "automatic", "from sampler"
+AUTOMATIC = "automatic"
 
 ADAPTER_TOOLTIP = "The SUN adapter file, from models/sun. It must match the family of the model."
 MODEL_TOOLTIP = "A Stable Diffusion 1.5 checkpoint or one based on it. LoRAs can come before or after this node."

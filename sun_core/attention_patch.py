@@ -15,6 +15,8 @@ from .widened import CONTEXT_KEY, record_context, widened
 
 FORWARD_KEY = "sun_forward"
 """Where transformer_options hold the SunForward of the forward that is on."""
+OVERRIDE_KEY = "optimized_attention_override"
+"""Where they hold what computes attention, if ComfyUI's own does not."""
 
 
 class SunAttention:
@@ -80,7 +82,7 @@ class SunAttention:
             if forward is None and record is not None:
                 record.unplaced = (expected, rows)
         if forward is not None:
-            one_call = "optimized_attention_override" not in extra_options  # which may know rows by cond_or_uncond
+            one_call = OVERRIDE_KEY not in extra_options  # which may know rows by cond_or_uncond
             attended, out = forward(self.number, q, k, v, attend, extra_options["activations_shape"][2:], one_call)
             if record is not None:
                 record.acted.add(self.number)

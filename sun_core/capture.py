@@ -18,6 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from .attention_patch import OVERRIDE_KEY
 from .forward import SunForward
 from .graphs import (
     CapturedForward,
@@ -222,7 +223,7 @@ class Replays:
             raise CannotCapture("torch.compile is on the model")
         if comfy.ldm.modules.attention.optimized_attention in _ASK_FOR_MEMORY:
             raise CannotCapture("the attention function looks at the free memory")
-        if "optimized_attention_override" in options or len(wrappers_of_unet(options)) > 1:
+        if OVERRIDE_KEY in options or len(wrappers_of_unet(options)) > 1:
             raise CannotCapture("another node wraps the U-Net")
 
     def _shape(self, inputs: Inputs, sun: SunForward) -> Hashable:

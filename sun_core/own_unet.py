@@ -8,7 +8,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from .attention_patch import SunAttention
+from .attention_patch import OVERRIDE_KEY, SunAttention
 
 _CORE = (
     (openaimodel.UNetModel, "forward"),
@@ -45,7 +45,7 @@ def reads_the_context_itself(options: dict[str, Any]) -> bool:
     """Say whether, by the options of an evaluation, the layers make their K and V of the context that the U-Net is
     given, and nothing of other packs gets hold of them.
     """
-    if options.get("patches", {}).get("attn2_patch") or "optimized_attention_override" in options:
+    if options.get("patches", {}).get("attn2_patch") or OVERRIDE_KEY in options:
         return False
     if len(wrappers_of_unet(options)) > 1:
         return False

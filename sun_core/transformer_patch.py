@@ -10,11 +10,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from .attention_patch import FORWARD_KEY
+from .attention_patch import FORWARD_KEY, OVERRIDE_KEY
 from .errors import SunError
 from .forward import SunForward
 from .measures import RECORD_KEY, ForwardRecord
-from .transformers import OVERRIDE_KEY, Transformer, TransformerLayer, transformer_of
+from .transformers import Transformer, TransformerLayer, transformer_of
 
 _options: ContextVar[dict[str, Any]] = ContextVar("sun_transformer_options")
 """The transformer_options of the forward that is on, for families that keep them from their layers."""

@@ -14,15 +14,12 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
+from .attention_patch import OVERRIDE_KEY
 from .conditioning import BESIDE_THE_CONTEXT
 from .errors import SunError
 
 FAMILIES = "Anima, Cosmos-Predict2, Wan 2.1 or 2.2, LTX-Video, PixArt or Hunyuan-DiT"
 """The families below, for a sentence."""
-
-
-OVERRIDE_KEY = "optimized_attention_override"
-"""Where transformer_options hold what ComfyUI computes attention with, if that is not its own."""
 
 
 @dataclass(frozen=True)

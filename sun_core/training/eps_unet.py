@@ -11,6 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from ..attention_patch import OVERRIDE_KEY
+
 
 class EpsUNet(nn.Module):
     """A MODEL's U-Net as a noise predictor on DDPM's variance-preserving scale.
@@ -31,7 +33,7 @@ class EpsUNet(nn.Module):
         context: (rows, tokens, context_dim); y: SDXL's vector of pooled text and sizes, (rows, channels).
         """
         sigma = self.base.model_sampling.sigmas.to(x)[t.long()]
-        options = {**(transformer_options or {}), "optimized_attention_override": _differentiable_attention}
+        options = {**(transformer_options or {}), OVERRIDE_KEY: _differentiable_attention}
         scaled = x * (1 + sigma**2).sqrt().view(-1, 1, 1, 1)
         extra = {} if y is None else {"y": y}
         with _constants_on(x.device, self.base.diffusion_model):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..adapter import SunAdapter
 from ..attention_patch import FORWARD_KEY, install
-from ..branches import Needed, Strengths, layers_of
+from ..branches import SUN, Needed, Strengths, layers_of
 from ..conditioning import CachedContext, NegativeEntry
 from ..forward import SunForward
 from ..layers import cross_attention_layers
@@ -29,4 +29,4 @@ def training_transformer_options(adapter: SunAdapter, negative: Tensor) -> dict[
         install(options, cross_attention_layers(executor.class_obj))
         return executor(x, timesteps, context, y, control, options)
 
-    return {"wrappers": {WrappersMP.DIFFUSION_MODEL: {"sun": [diffusion_model]}}}
+    return {"wrappers": {WrappersMP.DIFFUSION_MODEL: {SUN: [diffusion_model]}}}
