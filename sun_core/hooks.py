@@ -5,14 +5,11 @@ where it takes no part in the batch) and puts the SunRun into the run's own opti
 `apply_model` finds out which rows of a batch are conditioned. `diffusion_model` may let a CUDA graph do it.
 """
 
-import uuid
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import inf
 from typing import Any
 
-import comfy.sampler_helpers
-import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -21,11 +18,19 @@ from torch import Tensor
 from .attention_patch import FORWARD_KEY, install, record_contexts
 from .branches import SUN, of_all_devices
 from .capture import Replays
-from .conditioning import area_as_mask, negative_entries, window_of
+from .conditioning import negative_entries, window_of
 from .errors import SunError
 from .forward import SunForward
 from .graphs import Captures, Evaluation, Inputs, free_graphs
 from .guidance import Guidance
+from .guider_conds import (
+    give_negatives_own_uuids,
+    names_of,
+    node_of,
+    processed_negative,
+    turn_negative_areas_into_masks,
+    unused_prompts,
+)
 from .kept_text import Texts
 from .layers import CrossAttentionLayer
 from .measures import RECORD_KEY, ForwardRecord, Measures
@@ -93,7 +98,7 @@ class SunHooks:
         run = RunReport(len(sigmas) - 1, enough_steps=self.enough_steps)
         if not self.settings.automatic:
             return self._reported(run, executor, noise, latent, sampler, sigmas, *args, **kwargs)
-        _turn_negative_areas_of_guider_into_masks(guider, noise)
+        turn_negative_areas_into_masks(guider, noise)
         run.findings = self.settings.findings_of_part(guider, sigmas)
         with self.settings.automatic_settings(guider, sampler, sigmas) as (sampler, sigmas, run.changes):
             return self._reported(run, executor, noise, latent, sampler, sigmas, *args, **kwargs)
@@ -136,17 +141,16 @@ class SunHooks:
         if self.layers and may_change_contexts(guider, transformer_options):
             record_contexts(transformer_options)
         if self.negative is not None:
-            conds = _processed(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
+            conds = processed_negative(guider.inner_model, self.negative, noise, latent_image, denoise_mask)
         else:
             conds = guider.conds["negative"]
         conds = with_ranges(conds, model_options.get("sigmas", sigmas))  # smZNodes puts all that are sampled there
         run = transformer_options[RUN_KEY] = self._new_run(guider, conds, noise, model_options)
         replays = transformer_options[REPLAYS_KEY] = Replays(self.captures, guider.model_patcher, self.may_capture())
-        report = self.running
-        guidance = Guidance(run.measures, _names(guider, "positive"), run.plain_names, self.settings.automatic)
+        guidance = Guidance(run.measures, names_of(guider, "positive"), run.plain_names, self.settings.automatic)
         guidance.install(model_options, SUN, *(() if run.texts is None else (run.texts.calc_cond_batch,)))
         move_to_end(transformer_options, WrappersMP.DIFFUSION_MODEL)
-        report.start()
+        self.running.start()
         with ExitStack() as ends:
             ends.callback(run.forget)
             ends.callback(replays.end)
@@ -155,18 +159,9 @@ class SunHooks:
                     return executor(*rest, **kwargs)
             finally:
                 self.was_eager = run.is_eager
-                report.evaluations, report.rows = run.measures.evaluations, run.measures.rows
-                if run.measures.sun_forwards:
-                    report.layers, report.acted = run.measures.layers, len(run.measures.acted)
-                if self.layers and guider.model_patcher.load_device.type == "cuda":  # transformers are not captured
-                    report.replayed, report.why_eager = replays.count, replays.why_eager
                 guidance.end()
-                run.measures.unused_prompts = _unused_prompts(guider, run)
-                if run.measures.dropped and not any("CFG" in change for change in report.changes):
-                    report.changes = ["CFG -> 1", *report.changes]
-                names = caches(model_options)
-                found = run.measures.findings(automatic=self.settings.automatic, caches=names)
-                report.findings = [*report.findings, *found]
+                run.measures.unused_prompts = unused_prompts(guider, run.evaluated_names)
+                self._complete(self.running, run.measures, replays, caches(model_options))
 
     def _check_negative(self, guider: Any) -> None:
         """Raise SunError if there is no negative prompt."""
@@ -186,9 +181,21 @@ class SunHooks:
         raise SunError(
             "SUN needs a negative prompt, which may be empty, and {guider} has none; use KSampler or CFGGuider, or "
             "connect one to the negative input of {node}.",
-            guider=_node_of(guider),
+            guider=node_of(guider),
             node=self.settings.node,
         )
+
+    def _complete(self, report: RunReport, measures: Measures, replays: Replays, cache_names: str) -> None:
+        """Put into a run's report what was measured."""
+        report.evaluations, report.rows = measures.evaluations, measures.rows
+        if measures.sun_forwards:
+            report.layers, report.acted = measures.layers, len(measures.acted)
+        if self.layers and replays.model.load_device.type == "cuda":  # transformers are not captured
+            report.replayed, report.why_eager = replays.count, replays.why_eager
+        if measures.dropped and not any("CFG" in change for change in report.changes):
+            report.changes = ["CFG -> 1", *report.changes]
+        found = measures.findings(automatic=self.settings.automatic, caches=cache_names)
+        report.findings = [*report.findings, *found]
 
     @contextmanager
     def _counted_predictions(self, guider: Any, measures: Measures) -> Iterator[None]:
@@ -218,7 +225,7 @@ class SunHooks:
         return SunRun(
             source,
             negative_entries(negative_conds, source.context_dim, noise.shape[2:]),
-            plain_names=_give_negatives_of_guider_own_uuids(guider),
+            plain_names=give_negatives_own_uuids(guider),
             sigma_start=percent_to_sigma(self.settings.start_percent) if self.settings.start_percent > 0 else inf,
             sigma_end=percent_to_sigma(self.settings.end_percent) if self.settings.end_percent < 1 else 0.0,
             images=len(noise),
@@ -334,54 +341,3 @@ def _hooked_weights(base_model: Any) -> Hashable:
     """Say which weights ComfyUI's hooks (LoRAs of a conditioning) have given a U-Net."""
     hooks = base_model.current_patcher.current_hooks
     return None if hooks is None else frozenset((hook.hook_ref, hook.strength) for hook in hooks.hooks)
-
-
-def _node_of(guider: Any) -> str:
-    """Return the node that made a guider, as an artist knows it."""
-    return {"Guider_Basic": "BasicGuider"}.get(type(guider).__name__, type(guider).__name__)
-
-
-def _turn_negative_areas_of_guider_into_masks(guider: Any, noise: Tensor) -> None:
-    if conds := guider.conds.get("negative"):
-        guider.conds["negative"] = [area_as_mask(cond, noise.shape[2:]) for cond in conds]
-
-
-def _give_negatives_of_guider_own_uuids(guider: Any) -> frozenset:
-    """Give each negative of the guider a new uuid, and return all of these.
-
-    If the positive has an area, ComfyUI adds a negative entry for it that carries the positive's uuid.
-    """
-    uuids = set()
-    for name, conds in guider.conds.items():
-        if "negative" in name:
-            guider.conds[name] = [{**cond, "uuid": uuid.uuid4()} for cond in conds]
-            uuids |= {cond["uuid"] for cond in guider.conds[name]}
-    return frozenset(uuids)
-
-
-def _unused_prompts(guider: Any, run: SunRun) -> list[str]:
-    """Name a guider's prompts, apart from positive and negative, of which no entry was evaluated."""
-    return [
-        name
-        for name, conds in guider.conds.items()
-        if conds and name != "positive" and "negative" not in name
-        if not run.evaluated_names.intersection(cond["uuid"] for cond in conds)
-    ]
-
-
-def _names(guider: Any, name: str) -> frozenset:
-    return frozenset(cond["uuid"] for cond in guider.conds.get(name, ()))
-
-
-def _processed(
-    base_model: Any, conditioning: list, noise: Tensor, latent_image: Tensor | None, denoise_mask: Tensor | None
-) -> list[dict]:
-    """Process a CONDITIONING as ComfyUI's sampling does its own, apart from what acts outside of the words."""
-    conds = [area_as_mask(cond, noise.shape[2:]) for cond in comfy.sampler_helpers.convert_cond(conditioning)]
-    for cond in conds:
-        for outside in ("control", "gligen", "hooks"):
-            cond.pop(outside, None)
-    processed = comfy.samplers.process_conds(
-        base_model, noise, {"negative": conds}, noise.device, latent_image, denoise_mask
-    )
-    return processed["negative"]
