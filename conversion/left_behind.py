@@ -42,49 +42,64 @@ def left_by_sun(sampler: Sampler, around: Surroundings) -> list[Finding]:
     """Return a finding for a sampler that still has SUN's few steps, although SUN is off or gone."""
     suns = _suns_before(sampler, around)
     muted = next((sun for sun in suns if sun.mode == MUTED), None)
-    if not (_lacks_sun(sampler, around) if muted is None else _would_lack_sun(sampler, muted, around)):
-        return []
-    formers = _former_of_partners(sampler, around)
-    if formers and _are_in_force(sampler, around):
-        return []
-    if not formers and (not suns or _may_need_few_steps(sampler, around)):
+    if not _is_left_by_sun(sampler, suns, muted, around):
         return []
     text = say("SUN is off") if suns else say("SUN is gone")
-    steps, cfg = sampler.value("steps"), sampler.value("cfg")
-    what = {"node": sampler.node.label, "steps": steps, "cfg": f"{cfg:g}" if isinstance(cfg, (int, float)) else "?"}
     other = _partner_with_sun(sampler, around)
     if other is not None:
-        detail = say(
-            "{node} is still set to {steps} steps at CFG {cfg} without SUN, and shares its schedule with {other}, "
-            "which has SUN. Let SUN work for both, or for neither of them.",
-            other=other.node.label,
-            **what,
-        )
-        return [Finding(text, detail)]
+        return [Finding(text, _said_of_half(sampler, other))]
     edits = _settings_without_sun(sampler, around, is_sun_there=bool(suns))
-    if muted is not None:
-        detail = say(
-            "{sun} is muted, so that {node} gets no MODEL. Fix bypasses it and gives {node} the settings for a run "
-            "without SUN.",
-            sun=muted.label,
-            node=sampler.node.label,
-        )
-        bypassed = Finding(text, detail, [set_mode(muted.graph, muted.id, BYPASSED)])
-        return [bypassed, Finding(text, detail, edits)] if edits else [bypassed]  # apart, since partners share `edits`
+    if muted is None:
+        return [Finding(text, _said_of_settings(sampler, suns), edits)]
+    detail = say(
+        "{sun} is muted, so that {node} gets no MODEL. Fix bypasses it and gives {node} the settings for a run "
+        "without SUN.",
+        sun=muted.label,
+        node=sampler.node.label,
+    )
+    bypassed = Finding(text, detail, [set_mode(muted.graph, muted.id, BYPASSED)])
+    return [bypassed, Finding(text, detail, edits)] if edits else [bypassed]  # apart, since partners share `edits`
+
+
+def _is_left_by_sun(sampler: Sampler, suns: list[Node], muted: Node | None, around: Surroundings) -> bool:
+    """Say whether a sampler lacks SUN and has its settings all the same; `suns` are those on its MODEL line."""
+    if not (_lacks_sun(sampler, around) if muted is None else _would_lack_sun(sampler, muted, around)):
+        return False
+    if _former_of_partners(sampler, around):
+        return not _are_in_force(sampler, around)
+    return bool(suns) and not _may_need_few_steps(sampler, around)
+
+
+def _said_of_half(sampler: Sampler, other: Sampler) -> str:
+    """Say that of two samplers that share a schedule, `other` alone has SUN."""
+    return say(
+        "{node} is still set to {steps} steps at CFG {cfg} without SUN, and shares its schedule with {other}, "
+        "which has SUN. Let SUN work for both, or for neither of them.",
+        other=other.node.label,
+        **_settings_in_words(sampler),
+    )
+
+
+def _said_of_settings(sampler: Sampler, suns: list[Node]) -> str:
+    """Say what a sampler is still set to, although its SUN is off, or gone if there are no `suns`."""
     if suns:
-        detail = say(
+        return say(
             "{sun} is off, and {node} is still set to {steps} steps at CFG {cfg}. Fix gives it the settings for a run "
             "without SUN.",
             sun=suns[0].label,
-            **what,
+            **_settings_in_words(sampler),
         )
-    else:
-        detail = say(
-            "{node} is still set to {steps} steps at CFG {cfg}, and SUN is gone. Fix gives it the settings for a run "
-            "without SUN.",
-            **what,
-        )
-    return [Finding(text, detail, edits)]
+    return say(
+        "{node} is still set to {steps} steps at CFG {cfg}, and SUN is gone. Fix gives it the settings for a run "
+        "without SUN.",
+        **_settings_in_words(sampler),
+    )
+
+
+def _settings_in_words(sampler: Sampler) -> dict[str, Any]:
+    cfg = sampler.value("cfg")
+    words = f"{cfg:g}" if isinstance(cfg, (int, float)) else "?"
+    return {"node": sampler.node.label, "steps": sampler.value("steps"), "cfg": words}
 
 
 def notes_on_delete(around: Surroundings) -> dict[Node, list[Edit]]:
