@@ -133,7 +133,7 @@ class LayerBranches:
         keys, values = (
             [[next(tensors) for _ in pieces] for pieces in of_branches] for of_branches in (self.keys, self.values)
         )
-        return LayerBranches(keys, values, self.combine.with_tensors(tensors), self.chunk_rows)
+        return replace(self, keys=keys, values=values, combine=self.combine.with_tensors(tensors))
 
     def _spread(self, of_branches: Sequence[Pieces]) -> list[Tensor]:
         return [self._over_rows(piece) for pieces in of_branches for piece in pieces]

@@ -1,7 +1,4 @@
-"""Start ComfyUI within a command or a test: the one place that imports it and edits sys.path.
-
-A command's own folder is another matter (see train.py), and so is tools/convert.py, which needs no ComfyUI.
-"""
+"""Start ComfyUI within a command or a test: the one place that puts it on sys.path and imports it."""
 
 import importlib.util
 import os
