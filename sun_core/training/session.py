@@ -152,8 +152,8 @@ class Session:
             captions = [*captions] * len(latents)
         if len(captions) != len(latents):
             raise SunError(
-                "There are {pictures} pictures and {prompts} prompts; write one line for each picture, in their "
-                "order, or one line for all.",
+                "The pictures ({pictures}) and the prompts ({prompts}) are not equally many; write one line for each "
+                "picture, in their order, or one line for all.",
                 pictures=len(latents),
                 prompts=len(captions),
             )

@@ -114,7 +114,11 @@ def test_an_adapter_can_be_trained_further(mini):
     ("inputs", "lists", "says"),
     [
         ({"prompts": "\n"}, {}, "no prompts"),
-        ({"prompts": "a\nb"}, {"latents": [{"samples": torch.zeros(3, 4, 4, 4)}]}, "3 pictures and 2 prompts"),
+        (
+            {"prompts": "a\nb"},
+            {"latents": [{"samples": torch.zeros(3, 4, 4, 4)}]},
+            r"pictures \(3\) and the prompts \(2\)",
+        ),
         ({}, {"latents": [{"samples": torch.zeros(3, 4, 8, 8)}]}, "64x64"),
         ({}, {"latents": [{"samples": torch.zeros(3, 4, 1, 4, 4)}]}, "shape 4x1x4x4, and this MODEL.s have 4 channels"),
         ({}, {"latents": [{"samples": torch.zeros(3, 16, 4, 4)}]}, "shape 16x4x4, and this MODEL.s have 4 channels"),
