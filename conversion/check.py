@@ -6,7 +6,7 @@ from typing import Any
 from .edits import Plan, sentences
 from .findings import FROM_SAMPLER, findings
 from .graph import Node, Source, Workflow
-from .left_behind import notes_on_delete
+from .left_behind import is_off, notes_on_delete
 from .models import Adapter, Installed
 from .rules import DETERMINISTIC, NEGATIVE, OURS_ON_MODEL, SECTIONS, SUN_ON_MODEL
 from .samplers import Sampler
@@ -79,6 +79,8 @@ def _face(node: Node, around: Surroundings) -> list[str]:
         return _face(sun, around)[:1] if sun is not None else []
     adapter = around.adapter(node)
     lines = [_adapter_line(adapter)] if adapter is not None and adapter.error is None else []
+    if is_off(node):
+        return [*lines, say("turned off by its own settings")]
     if node.type == NEGATIVE:
         lines += [*_plug_lines(node), *(() if around.adapter_beside(node) else _run_lines(node, around))]
     if node.type in SUN_ON_MODEL:
@@ -105,8 +107,17 @@ def _adapter_line(adapter: Adapter) -> str:
 
 
 def _plug_lines(node: Node) -> list[str]:
-    slot = node.inputs.get("model")
-    return [say("no MODEL is connected")] if slot is None or slot.source is None else []
+    lines = []
+    if not _is_plugged(node, "model"):
+        lines.append(say("no MODEL is connected"))
+    if node.type == "SUNApply" and not _is_plugged(node, "sun_adapter"):
+        lines.append(say("no SUN adapter is connected"))
+    return lines
+
+
+def _is_plugged(node: Node, name: str) -> bool:
+    slot = node.inputs.get(name)
+    return slot is not None and slot.source is not None
 
 
 def _fit_lines(node: Node, adapter: Adapter | None, around: Surroundings) -> list[str]:

@@ -239,15 +239,21 @@ def _steps_findings(sun: Node, samplers: list[Sampler], around: Surroundings) ->
     far = [sampler for sampler in samplers if _is_far(sampler.value("steps"), steps) and _is_far(sampler.run, steps)]
     if not far:
         return []
-    found = far[0].value("steps")
-    detail = say(
-        "{node} is set to {found} steps, and the adapter is made for {steps}: more steps only take longer, fewer are "
-        "not enough. Set {steps}.",
-        node=far[0].node.label,
-        found=found,
-        steps=steps,
-    )
-    return [Finding(say("{steps} steps", steps=found), detail, _steps_edits(tuple(far), around, steps))]
+    found, given = far[0].value("steps"), {"node": far[0].node.label, "steps": steps}
+    if found > steps:
+        detail = say(
+            "{node} is set to {found} steps, and the adapter is made for {steps}; more only take longer. Set {steps}.",
+            found=found,
+            **given,
+        )
+    else:
+        detail = say(
+            "{node} has too few steps ({found}) for the adapter, which is made for {steps}. Set {steps}.",
+            found=found,
+            **given,
+        )
+    text = say("1 step") if found == 1 else say("{steps} steps", steps=found)
+    return [Finding(text, detail, _steps_edits(tuple(far), around, steps))]
 
 
 @once

@@ -131,6 +131,11 @@ def negative_entries(
     ComfyUI adds copies of entries there, for the areas of the positive; a copy shares its model_conds and is left out.
     """
     own: dict[int, dict[str, Any]] = {}
+    if any("c_crossattn" not in cond["model_conds"] for cond in conds):
+        raise SunError(
+            "The negative that the sampler got holds no text; connect a CLIP Text Encode to its negative input, with "
+            "an empty text if nothing is to be avoided."
+        )
     for cond in conds:
         own.setdefault(id(cond["model_conds"]["c_crossattn"]), cond)
     return [_negative_entry(cond, context_dim, latent_size) for cond in own.values()]

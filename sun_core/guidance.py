@@ -6,7 +6,7 @@ not evaluated, and the positive's prediction stands in for it. Then cond + w (co
 """
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -223,7 +223,7 @@ class PreCfgReader(Reader):
         """
         given, scale = list(args["conds_out"]), args["cond_scale"]
         stand_in = given[0].clone()
-        stands_in = len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1])
+        stands_in = self.guidance.automatic and len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1])
         counts_alone = stands_in and abs(scale - 1) < 1e-6
         if stands_in:
             given[1] = stand_in
@@ -232,7 +232,7 @@ class PreCfgReader(Reader):
         try:
             result = list.copy(self.call({**args, **watched}))
         except ZeroDivisionError:
-            if not (stands_in and self.guidance.automatic):
+            if not stands_in:
                 raise
             result = given
         if counts_alone:
@@ -266,18 +266,23 @@ class WatchedArgs(dict):
 
 
 class WatchedList(list):
-    """Predictions or conditionings, positive first, that tell a Reader when another one is read."""
+    """Predictions or conditionings, positive first, that tell a Reader when another one is read.
 
-    def __init__(self, values: Sequence[Any], reader: Reader):
+    A function may make its result of this class too, without a Reader.
+    """
+
+    def __init__(self, values: Iterable[Any] = (), reader: Reader | None = None):
         super().__init__(values)
         self.reader = reader
 
     def __getitem__(self, index: Any) -> Any:
-        self.reader.has_read |= index != 0
+        if self.reader is not None:
+            self.reader.has_read |= index != 0
         return super().__getitem__(index)
 
     def __iter__(self) -> Iterator[Any]:
-        self.reader.has_read |= len(self) > 1
+        if self.reader is not None:
+            self.reader.has_read |= len(self) > 1
         return super().__iter__()
 
 

@@ -1,8 +1,10 @@
 """What other packs put on a MODEL beside SUN, as a run finds it in its options."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import comfy.samplers
@@ -17,6 +19,7 @@ from .guidance import name_of
 IDLE = "sun_idle"
 """The key of the wrapper of a node that does nothing."""
 
+_EXTRAS = Path(comfy.samplers.__file__).resolve().parents[1] / "comfy_extras"
 _AROUND_EVALUATIONS = (
     *("context_handler", "model_function_wrapper"),
     *("sampler_calc_cond_batch_function", "sampler_pre_cfg_function"),
@@ -29,14 +32,23 @@ def contexts_can_change(guider: Any, model_options: dict[str, Any]) -> bool:
 
     ComfyUI itself does so in context windows only; what other packs put around an evaluation is not known.
     """
-    if not type(guider).__module__.startswith(("comfy.", "comfy_extras.")) or any(
+    if not _is_of_comfyui(type(guider).__module__) or any(
         function.__module__ != "comfy.samplers"
         for function in (comfy.samplers.calc_cond_batch, comfy.samplers._calc_cond_batch)
     ):
         return True
+    if not vars(guider.inner_model).keys().isdisjoint(("apply_model", "_apply_model")):
+        return True
     wrappers = model_options["transformer_options"].get("wrappers", {})
     foreign = any(key not in (SUN, IDLE, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
     return foreign or any(key in model_options for key in _AROUND_EVALUATIONS)
+
+
+@cache
+def _is_of_comfyui(module: str) -> bool:
+    """Say whether a module is ComfyUI's own; it loads that of its extra nodes by path, and names it by that."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return module.startswith("comfy.") or (file is not None and Path(file).resolve().parent == _EXTRAS)
 
 
 def may_change_contexts(guider: Any, transformer_options: dict[str, Any]) -> bool:

@@ -53,6 +53,34 @@ def test_face_shows_the_adapter_the_model_and_the_run_to_come() -> None:
     assert found["badge"] is None, "what automatic settings put right is no warning"
 
 
+def test_node_at_strength_0_says_that_it_is_off_and_foretells_no_run() -> None:
+    workflow = sped_up(sampler=[42, "fixed", 25, 7.0, "euler", "karras", 1.0])
+    node(workflow, "SUNSpeedUp")["widgets_values"][1] = 0
+    found = entry(workflow, here(SD15))
+    assert found["face"] == ["Stable Diffusion 1.x · 16 layers · 4 steps · 76.8 MB", "turned off by its own settings"]
+    assert found["badge"] is None
+
+
+def test_steps_that_are_far_from_the_adapters_are_said_to_be_too_many_or_too_few() -> None:
+    for steps, text, said in (
+        (30, "30 steps", "KSampler (#5) is set to 30 steps, and the adapter is made for 4; more only take longer."),
+        (1, "1 step", "KSampler (#5) has too few steps (1) for the adapter, which is made for 4."),
+    ):
+        badge = entry(sped_up(sampler=[42, "fixed", steps, 1.0, "euler", "simple", 1.0]), here(SD15))["badge"]
+        assert (badge["text"], badge["detail"]) == (text, f"{said} Set 4.") and badge["fix"]
+
+
+def test_apply_node_without_an_adapter_says_so() -> None:
+    workflow = load("api_text_to_image")
+    workflow["8"] = {"class_type": "SUNApply", "inputs": {"model": ["1", 0], "negative_strength": 1.0}}
+    workflow["5"]["inputs"] |= {"model": ["8", 0], "steps": 4, "cfg": 1.0}
+    assert "no SUN adapter is connected" in entry(workflow, here(SD15))["face"]
+    workflow["8"]["inputs"]["sun_adapter"] = ["9", 0]
+    workflow["9"] = {"class_type": "SUNLoadAdapter", "inputs": {"adapter_name": SD15.name}}
+    (face,) = (found["face"] for found in check(read(workflow), here(SD15)) if found["node"] == "8")
+    assert "no SUN adapter is connected" not in face
+
+
 def test_a_node_without_an_adapters_name_is_told_to_choose_one() -> None:
     detail = entry(sped_up(adapter=""), here(SD15))["badge"]["detail"]
     assert detail == "No SUN adapter is chosen; choose a file from the list."

@@ -341,6 +341,25 @@ def test_division_by_zero_with_cfg_from_the_sampler_stays_the_packs_own(model, a
         sample(patched, cfg=1.0)
 
 
+def test_function_before_cfg_gets_what_the_plain_model_gives_it_with_cfg_from_the_sampler(model, adapter, sample):
+    """Skimmed CFG leaves predictions alone if the negative's are zeros, as they are at CFG 1."""
+
+    def unless_zeros(args):
+        return by_zero(args) if args["conds_out"][1].any() else args["conds_out"]
+
+    sun = apply_sun(model, adapter, SunSettings(automatic=False))
+    patched = sun.clone()
+    patched.set_model_sampler_pre_cfg_function(unless_zeros)
+    assert torch.equal(sample(patched, cfg=1.0), sample(sun, cfg=1.0))
+
+
+def test_function_before_cfg_may_make_its_result_of_the_class_that_it_is_given(sun, sample):
+    """As bleh's BlehContrastiveOrthoCFG does."""
+    patched = sun.clone()
+    patched.set_model_sampler_pre_cfg_function(lambda args: args["conds_out"].__class__(tuple(args["conds_out"])))
+    assert torch.equal(sample(patched), sample(sun))
+
+
 def test_function_that_divides_by_the_distance_to_an_uncond_has_no_effect(sun, sample, reports, difference):
     """As Latent Modifiers do it."""
 

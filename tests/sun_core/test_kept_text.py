@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import importlib.util
+import sys
 import uuid
 
 import comfy.conds
@@ -158,6 +160,56 @@ def test_other_words_under_the_same_entry_are_noticed(apply, model, sample, refe
     assert torch.equal(drawn, without(lambda: sample(patched)))
     own_uuids = True
     assert how == "in place" or torch.equal(drawn, sample(patched))
+
+
+def test_guider_of_comfyuis_extra_nodes_keeps_text_under_the_name_that_a_server_gives_their_file(
+    apply, model, sample, conditioning, made, monkeypatch
+):
+    """A server loads them by path, and calls the module by that."""
+    from comfy_extras import nodes_custom_sampler
+
+    name = nodes_custom_sampler.__file__.removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(name, nodes_custom_sampler.__file__)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    patched = apply(model, "SUN")
+    sample(patched)
+    made.clear()
+    guider = module.DualCFGGuider.execute(
+        patched, conditioning("pos0"), conditioning("pos1"), conditioning("neg0"), 1.0, 1.0, "regular"
+    ).args[0]
+    assert type(guider).__module__ == name
+    latent, sigmas = (
+        torch.zeros(1, 4, 16, 16),
+        comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", STEPS),
+    )
+    guider.sample(latent, latent, comfy.samplers.sampler_object("euler"), sigmas)
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("method", ["apply_model", "_apply_model"])
+def test_evaluation_that_another_pack_has_put_on_the_model_keeps_its_effect(
+    apply, model, sample, without, difference, monkeypatch, method
+):
+    """It gives the U-Net other words in later steps, where ComfyUI's own hooks do not see them."""
+    unchanged, calls = sample(apply(model, "SUN")), []
+    inner = getattr(model.model, method)
+
+    def louder_later(*args, c_crossattn=None, **kwargs):
+        calls.append(1)
+        args = list(args)
+        if c_crossattn is None:
+            args[3] = args[3] * len(calls)
+            return inner(*args, **kwargs)
+        return inner(*args, c_crossattn=c_crossattn * len(calls), **kwargs)
+
+    monkeypatch.setattr(model.model, method, louder_later, raising=False)
+    patched = apply(model, "SUN")
+    drawn = sample(patched)
+    assert difference(drawn, unchanged) > 0.01
+    calls.clear()
+    assert torch.equal(drawn, without(lambda: sample(patched)))
 
 
 @pytest.mark.parametrize("node", NODES)

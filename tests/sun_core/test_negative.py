@@ -95,6 +95,16 @@ def test_guider_without_negative_works_with_an_explicit_one(with_sun, sample, co
     assert torch.equal(basic_guider(explicit, conditioning("pos0")), expected)
 
 
+def test_negative_without_text_is_told_to_get_one(sun, conditioning):
+    """As ComfyUI's DualModelGuider gives one if its negative is not connected."""
+    guider = comfy.samplers.CFGGuider(sun)
+    guider.set_conds(conditioning("pos0"), [[None, {}]])
+    latent = torch.zeros(1, 4, 16, 16)
+    sigmas = comfy.samplers.calculate_sigmas(sun.get_model_object("model_sampling"), "simple", 4)
+    with pytest.raises(SunError, match="negative that the sampler got holds no text; connect a CLIP Text Encode"):
+        guider.sample(latent, latent, comfy.samplers.sampler_object("euler"), sigmas)
+
+
 def test_negative_of_another_text_width_is_told_apart(sun, sample):
     with pytest.raises(SunError, match="encoded 64 wide, but this MODEL reads 48"):
         sample(sun, negative=[[torch.zeros(1, 77, 64), {}]])
