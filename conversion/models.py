@@ -68,6 +68,8 @@ class Installed:
     model_file: Callable[[Sequence[str]], ModelFile | None] = lambda names: None
     definitions: Definitions | None = None
     """Looks up the server's node definitions; None if there is no server."""
+    is_known: bool = True
+    """Whether `adapters` are those of the machine that will run the workflow."""
 
     def adapter(self, name: object) -> Adapter | None:
         return next((adapter for adapter in self.adapters if adapter.name == name), None)
@@ -231,7 +233,8 @@ def choose_adapter(model: Model, installed: Installed) -> Choice:
             )
             return Choice(adapter.name, adapter.steps, note)
     if model.family in ("", RELEASED["family"]) and installed.adapter(RELEASED["name"]) is None:
-        return Choice(RELEASED["name"], note=released_text(), is_missing=True)
+        note = released_text() if installed.is_known else _needed_text()
+        return Choice(RELEASED["name"], note=note, is_missing=installed.is_known)
     note = say(
         "no adapter for {family} is installed; distil one with Train SUN Adapter, or use another model",
         family=term(model.family) or say("this model"),
@@ -243,6 +246,15 @@ def released_text() -> str:
     """Say which file to download and where to put it."""
     return say(
         "The adapter is not here yet: download {name} ({size}, {license}) from {url} into models/{folder} and press R.",
+        **RELEASED,
+        size=RELEASED_SIZE,
+    )
+
+
+def _needed_text() -> str:
+    return say(
+        "It needs the adapter {name} in models/{folder}; if it is not there yet, download it ({size}, {license}) from "
+        "{url}.",
         **RELEASED,
         size=RELEASED_SIZE,
     )

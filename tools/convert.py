@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConversionError, OSError) as error:
         say(f"{options.object_info}: {_reason(error)}", sys.stderr)
         return 1
-    installed = Installed(adapters, options.adapter, definitions=definitions)
+    installed = Installed(adapters, options.adapter, definitions=definitions, is_known=False)
     failures = 0
     for source, target in jobs(options.paths, options.output, ENDINGS[options.action]):
         try:

@@ -59,7 +59,7 @@ def test_workflow_is_converted_and_restored(workflow, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     first, *more = done.stdout.splitlines()
     assert first == "graph.json: KSampler (#5) now needs 4 steps and no CFG pass. Written to graph_sun.json"
-    assert more[0].startswith("    The adapter is not here yet: download sun_adapter_sdv15_4step_addpos.safetensors")
+    assert more[0].startswith("    It needs the adapter sun_adapter_sdv15_4step_addpos.safetensors in models/sun; if")
     assert more[1].startswith("    KSampler (#5): steps 25 -> 4") and len(more) == 2
     assert json.loads((tmp_path / "graph_sun.json").read_text()) == corpus("text_to_image.expected")
     assert convert("--restore", "graph_sun.json", "--output", "back.json", folder=tmp_path).returncode == 0
