@@ -1,5 +1,6 @@
 """What is wrong with the settings around a SUN node, in words, and what would fix it."""
 
+from functools import reduce
 from typing import Any
 
 from .changes import edits_for
@@ -284,19 +285,22 @@ def _is_far(value: Any, steps: int) -> bool:
 @once
 def _sampler_findings(sampler: Sampler, around: Surroundings) -> list[Finding]:
     """Return what is wrong with a sampler under `settings: from sampler`. Automatic settings need none of this."""
-    cfg, name = sampler.value("cfg"), sampler.value("sampler")
+    cfg, name, scheduler = (sampler.value(role) for role in ("cfg", "sampler", "scheduler"))
     wrong = []
     if isinstance(cfg, (int, float)) and cfg != 1:
         wrong.append(f"CFG {cfg:g}")
     if isinstance(name, str) and name not in DETERMINISTIC:
         wrong.append(say("sampler {name}", name=name[:40]))
+    if scheduler in UNEVEN:
+        wrong.append(say("scheduler {name}", name=scheduler))
     if not wrong:
         return []
-    what = say("{one} and {other}", one=wrong[0], other=wrong[1]) if len(wrong) == 2 else wrong[0]
+    what = reduce(lambda one, other: say("{one} and {other}", one=one, other=other), wrong)
     detail = say(
-        "{node} is set to {what}, and `settings` is `from sampler`: SUN needs CFG 1 and a deterministic "
-        "sampler (ddim, euler, dpmpp_2m). Set them, or set `settings` to automatic.",
+        "{node} is set to {what}, and `settings` is `from sampler`: SUN needs CFG 1, a deterministic sampler (ddim, "
+        "euler, dpmpp_2m) and an even scheduler (simple). Set them, or set `settings` to automatic.",
         node=sampler.node.label,
         what=what,
     )
-    return [Finding(what, detail, edits_for([[sampler]], STEPS, ("cfg", "sampler", "scheduler")))]
+    text = what if len(wrong) < 3 else say("{line} (and {count} more)", line=wrong[0], count=len(wrong) - 1)
+    return [Finding(text, detail, edits_for([[sampler]], STEPS, ("cfg", "sampler", "scheduler")))]

@@ -144,13 +144,21 @@ def test_twice_the_adapters_steps_are_no_warning() -> None:
     assert entry(workflow, here(SD15))["badge"] is None
 
 
-def test_settings_from_the_sampler_need_cfg_1_and_a_deterministic_sampler() -> None:
+def test_settings_from_the_sampler_need_cfg_1_a_deterministic_sampler_and_an_even_scheduler() -> None:
     workflow = sped_up(settings="from sampler", sampler=[42, "fixed", 4, 7.0, "euler_ancestral", "karras", 1.0])
     badge = entry(workflow, here(SD15))["badge"]
-    assert badge["text"] == "CFG 7 and sampler euler_ancestral" and badge["fix"]
+    assert badge["text"] == "CFG 7 (and 2 more)" and badge["fix"]
+    assert "is set to CFG 7 and sampler euler_ancestral and scheduler karras, and" in badge["detail"]
     fixed, _ = convert("fix", workflow, None, here(SD15))
     assert node(fixed, "KSampler")["widgets_values"][2:6] == [4, 1.0, "ddim", "simple"]
     assert entry(fixed, here(SD15))["badge"] is None
+
+
+def test_scheduler_alone_can_be_wrong_with_settings_from_the_sampler() -> None:
+    workflow = sped_up(settings="from sampler", sampler=[42, "fixed", 4, 1.0, "ddim", "exponential", 1.0])
+    assert entry(workflow, here(SD15))["badge"]["text"] == "scheduler exponential"
+    node(workflow, "KSampler")["widgets_values"][5] = "normal"
+    assert entry(workflow, here(SD15))["badge"] is None
 
 
 def test_fix_sets_the_primitive_that_drives_the_steps() -> None:
