@@ -182,7 +182,7 @@ def train(options: argparse.Namespace, given: dict[str, Any], prompts: list[str]
     state.wait_for_everyone()
     session = Session(model, clip, vae, config, store, accelerator)
     family = session.distillation.adapter.layout.family or "A model"
-    say(f"{family} as the teacher, {config.width}x{config.height}, {state.num_processes} process(es)")
+    say(f"{family} as the teacher, {config.width}x{config.height}, processes: {state.num_processes}")
     if options.dry_run:
         say(estimate(session).describe())
         return
@@ -190,7 +190,7 @@ def train(options: argparse.Namespace, given: dict[str, Any], prompts: list[str]
     examples = make_examples(options, session, prompts, bad, say)
     with session.loaded():
         trainer, evaluation = session.trainer(examples), session.evaluation(examples)
-        say(f"{len(examples)} pictures, {len(trainer.data.pairs.captions)} captions")
+        say(f"Pictures: {len(examples)}, captions: {len(trainer.data.pairs.captions)}")
         adapter = folder.train(trainer, evaluation)
     say(f"The adapter is {adapter}; put it into models/sun.")
 

@@ -301,7 +301,40 @@ def test_before_and_after_shows_both_times(page: CanvasPage, models: Models, ser
     (sun,) = page.nodes("SUNSpeedUp")
     face = page.face(sun["id"])
     expect(face).to_contain_text(re.compile(r"4 steps · 4 evaluations · \d+\.\d s"))
-    expect(face).to_contain_text(re.compile(r"Plain sampler \(#\d+\) without SUN: \d+\.\d s"))
+    expect(face).to_contain_text(re.compile(r"Plain sampler \(#\d+\) without SUN, 25 steps: \d+\.\d s"))
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_time_of_a_run_with_sun_is_never_one_without_it(page: CanvasPage, sped_up: int) -> None:
+    face = page.face(sped_up)
+    page.run_workflow()
+    expect(face).to_contain_text("4 steps · 4 evaluations")
+    page.select(sped_up)
+    page.press("Control", "b")
+    expect(face).to_contain_text("SUN is off")
+    expect(face).not_to_contain_text("evaluations")
+    expect(face).not_to_contain_text(re.compile("without SUN[:,]"))
+    page.set_value(SAMPLER, "steps", 5)
+    page.run_workflow()
+    expect(face).to_contain_text(re.compile(rf"KSampler \(#{SAMPLER}\) without SUN, 5 steps: \d+\.\d s"))
+    page.press("Control", "b")
+    expect(face).to_contain_text("4 steps · 4 evaluations")
+    expect(face).not_to_contain_text(re.compile("without SUN[:,]"))
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_samplers_of_one_run_are_counted_together(page: CanvasPage, sped_up: int) -> None:
+    run = {"node": str(sped_up), "text": "", "steps": 4, "evaluations": 4, "seconds": 0.25, "changes": ""}
+    script = """([run, count]) => {
+        app.api.dispatchCustomEvent('execution_start', { prompt_id: String(count) })
+        for (let i = 0; i < count; i++) app.api.dispatchCustomEvent('sun.run', run)
+        app.api.dispatchCustomEvent('executing', null)
+    }"""
+    page.page.evaluate(script, [run, 2])
+    expect(page.face(sped_up)).to_contain_text("Last run, 2 samplings: 8 steps · 8 evaluations · 0.5 s")
+    page.page.evaluate(script, [run, 1])
+    expect(page.face(sped_up)).to_contain_text("Last run: 4 steps · 4 evaluations · 0.3 s")
+    expect(page.face(sped_up)).not_to_contain_text("samplings")
 
 
 def test_node_whose_id_is_a_word_speaks_and_is_fixed(page: CanvasPage, models: Models) -> None:

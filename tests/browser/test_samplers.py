@@ -167,6 +167,29 @@ def menu(page: CanvasPage, node: int, mode: int = 0) -> list[str]:
     return page.page.evaluate(script, ["/extensions/sun-for-comfyui/js/menu.js", node, mode])
 
 
+def test_badge_of_a_sampler_without_sun_says_more_when_it_is_clicked(
+    page: CanvasPage, sped_up: int, frontend: str, drawn_by: str
+) -> None:
+    if (frontend, drawn_by) == ("1.32.9", "litegraph"):
+        pytest.skip("badges of that page cannot be clicked")
+    page.expect_notes(SAMPLER, NOTE)
+    page.look_at(sped_up)
+    page.select(sped_up)
+    page.press("Delete")
+    page.expect_notes(SAMPLER, "SUN is gone")
+    page.look_at(SAMPLER)
+    if drawn_by == "vue":
+        page.page.locator(".sun-badge-above").click()
+    else:
+        script = """(id) => {
+            const node = app.canvas.graph.getNodeById(id)
+            const [x, y, width, height] = node.badges.map((badge) => badge()).find(({ text }) => text).boundingRect
+            return app.canvasPosToClientPos([node.pos[0] + x + width / 2, node.pos[1] + y + height / 2])
+        }"""
+        page.page.mouse.click(*page.page.evaluate(script, SAMPLER))
+    expect(page.messages("SUN is gone")).to_contain_text("is still set to 4 steps at CFG 1")
+
+
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
 def test_bypassed_sun_offers_neither_steps_nor_a_comparison(page: CanvasPage, sped_up: int) -> None:
     for mode, are_offered in ((0, True), (4, False)):
@@ -210,9 +233,10 @@ def test_comparison_draws_both_with_one_seed_and_leaves_the_graph(
     expect(page.messages("Queued twice")).to_contain_text("Without SUN: KSampler (#5): 25 steps, CFG 7.5")
     assert page.page.evaluate("window.ended") is None
     expect(page.face(sped_up)).to_contain_text("KSampler (#5) without SUN: ")
+    expect(page.face(sped_up)).to_contain_text("4 steps · 4 evaluations · ")
     assert content(page.graph()) == graph and page.undo_steps() == steps
 
-    with_sun, without = (drawn_with(file) for file in sorted(set(folder.glob("*.png")) - before))
+    without, with_sun = (drawn_with(file) for file in sorted(set(folder.glob("*.png")) - before))
     assert (with_sun["steps"], with_sun["cfg"], without["steps"], without["cfg"]) == (4, 1, 25, 7.5)
     assert with_sun["seed"] == without["seed"]
 

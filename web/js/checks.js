@@ -4,7 +4,7 @@ import { files } from "./adapters.js";
 import { convert } from "./conversion.js";
 import { keepForDeletion } from "./deletion.js";
 import { hasFace, showOn } from "./faces.js";
-import { address, allNodes, rootGraph } from "./graphs.js";
+import { address, allNodes, rootGraph, workflowAsShown } from "./graphs.js";
 import { noteServed } from "./lines.js";
 import { placeNotes, showNotes } from "./notes.js";
 import { isOff } from "./off.js";
@@ -91,7 +91,7 @@ function switchesOf(nodes) {
 
 async function findings() {
   try {
-    const { nodes } = await ask("check", { workflow: rootGraph().serialize(), locale });
+    const { nodes } = await ask("check", { workflow: workflowAsShown(), locale });
     return new Map(nodes.map((entry) => [key(entry), entry]));
   } catch (error) {
     console.warn(`SUN: ${error.message}`);

@@ -7,14 +7,14 @@ import { noteRunWithoutSun } from "./runs.js";
 import { ask } from "./server.js";
 import { locale, word } from "./words.js";
 
-/** Queue both. The pictures go where the graph's own nodes save or show them, one after the other. */
+/** Queue both, SUN last: the nodes that save or show pictures then end with that of the graph as it is. */
 export async function compare() {
   try {
     const { output, workflow } = await app.graphToPrompt();
     const plain = await ask("plain", { workflow, prompt: output, locale });
-    await api.queuePrompt(0, { output, workflow });
     const queued = await api.queuePrompt(0, { output: plain.prompt, workflow: plain.workflow });
     noteRunWithoutSun(queued.prompt_id);
+    await api.queuePrompt(0, { output, workflow });
     tell("success", word("sun.compared"), word("sun.comparedDetail", { settings: plain.settings }));
   } catch (error) {
     tell("error", word("sun.notCompared"), error.message);

@@ -2,7 +2,7 @@
 
 import { app } from "../../../scripts/app.js";
 import { applyEdits } from "./edits.js";
-import { rootGraph } from "./graphs.js";
+import { workflowAsShown } from "./graphs.js";
 import { ask } from "./server.js";
 import { defaultAdapter } from "./settings.js";
 import { locale, word } from "./words.js";
@@ -13,7 +13,7 @@ const SECONDS_SHOWN = { success: 6, info: 9, warn: 12, error: 15 };
 export async function convert(action, targets) {
   const open = openWorkflow();
   try {
-    const asked = { action, targets, workflow: rootGraph().serialize(), adapter: defaultAdapter(), locale };
+    const asked = { action, targets, workflow: workflowAsShown(), adapter: defaultAdapter(), locale };
     const plan = await ask("plan", asked);
     if (openWorkflow() !== open) throw new Error(word("sun.switched"));
     await applyEdits(plan.edits);

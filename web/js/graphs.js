@@ -31,6 +31,16 @@ export function nodeAtPath(path) {
   return graph?.getNodeById(last) ?? rootGraph()?.getNodeById(path);
 }
 
+/** The workflow as saved, but each node with the title that it shows: titles in the user's language are not saved. */
+export function workflowAsShown() {
+  const workflow = rootGraph().serialize();
+  for (const graph of [workflow, ...(workflow.definitions?.subgraphs ?? [])]) {
+    const live = graphOf(graph === workflow ? null : graph.id);
+    for (const node of graph.nodes) node.title ??= live?.getNodeById(node.id)?.title;
+  }
+  return workflow;
+}
+
 /** All nodes of the root and of every subgraph's definition. */
 export function allNodes() {
   const root = rootGraph();

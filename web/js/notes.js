@@ -12,7 +12,7 @@ const notes = new WeakMap(); // node -> {note: text, badge: {text, detail, fix}}
 export function showNotes(node, { note, badge }) {
   if (!notes.has(node)) {
     if (!note && !badge) return;
-    node.badges.push(...Object.keys(COLORS).map((kind) => () => drawn(node, kind)));
+    node.badges.push(...Object.keys(COLORS).map((kind) => badgeOfKind(node, kind)));
   }
   notes.set(node, { note, badge });
   app.canvas.setDirty(true, true);
@@ -22,10 +22,14 @@ export function badgeAbove(node) {
   return notes.get(node)?.badge;
 }
 
-/** Litegraph draws this anew in every frame. Nodes 2.0 does not read it again when it changes. */
-function drawn(node, kind) {
-  const text = LiteGraph.vueNodesMode ? "" : textOf(node, kind);
-  return new LGraphBadge({ text, ...COLORS[kind], onClick: kind === "badge" ? () => explain(node) : undefined });
+/** Litegraph asks for it in every frame, and at a click for the one that it drew. Nodes 2.0 reads it once. */
+function badgeOfKind(node, kind) {
+  const badge = new LGraphBadge({ text: "", ...COLORS[kind] });
+  return () => {
+    badge.text = LiteGraph.vueNodesMode ? "" : textOf(node, kind);
+    badge.onClick = badge.text && kind === "badge" ? () => explain(node) : undefined; // where it was drawn, it still is
+    return badge;
+  };
 }
 
 function textOf(node, kind) {

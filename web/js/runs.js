@@ -5,17 +5,18 @@ import { app } from "../../../scripts/app.js";
 import { tell } from "./conversion.js";
 import { foretellsChanges, showOn } from "./faces.js";
 import { address, contentOf, nodeAtPath, placeAtPath, rootGraph } from "./graphs.js";
+import { isOff } from "./off.js";
 import { announcesAutomatic } from "./settings.js";
 import { word } from "./words.js";
 
 const told = new Map(); // node -> what its last run did; kept here since undo recreates nodes
 const announced = new Set(); // node and changes: announced once, however many samplers a node serves
-const lasted = new Map(); // node -> seconds of its last run, with SUN or without
-const lastedWithoutSun = new Map(); // node -> seconds of its last run when the whole graph ran without SUN
+const lastedPlain = new Map(); // node -> {seconds, steps} of its last run without SUN
+const lastedWithoutSun = new Map(); // the same, when the whole graph ran without SUN
 const withoutSun = new Set(); // ids of such prompts
 const queuedFrom = new Map(); // id of a prompt -> the open workflow that it came from
 let prompt = null; // the id of the prompt that is running, or ran last
-let running = null; // the node that is running, and since when
+let running = null; // the node that is running: {key, steps, since, hasSun}
 
 /** Listen to the server; call `onEnd` when a workflow has run. */
 export function listenToRuns(onEnd) {
@@ -23,9 +24,8 @@ export function listenToRuns(onEnd) {
   api.addEventListener("sun.run", ({ detail: run }) => {
     const place = placeOfRun(run.node);
     if (!place) return;
-    const before = told.get(runKey(place));
-    const found = [...(before?.prompt === prompt ? before.found : []), ...(run.findings ?? [])]; // of all its samplers
-    told.set(runKey(place), { ...run, prompt, found: [...new Set(found)] });
+    if (running && !isForNegative(place)) running.hasSun = true;
+    told.set(runKey(place), withEarlier(run, told.get(runKey(place))));
     const node = nodeOfRun(run.node);
     if (!node) return; // it shows what it did when its tab is open again
     showRun(node);
@@ -35,10 +35,9 @@ export function listenToRuns(onEnd) {
     prompt = detail.prompt_id;
   });
   api.addEventListener("executing", ({ detail: path }) => {
-    const now = performance.now() / 1000;
-    if (running) (withoutSun.has(prompt) ? lastedWithoutSun : lasted).set(running.key, now - running.since);
+    noteTime();
     const place = path && placeOfRun(path);
-    running = place ? { key: key(place), since: now } : null;
+    running = place ? { key: key(place), steps: stepsOf(path), since: now(), hasSun: false } : null;
     if (path) return;
     const found = [...told.values()].filter((run) => run.prompt === prompt && run.found.length);
     const content = found.length ? contentOfRun() : null; // at the end, when nodes have taken in what they show
@@ -55,6 +54,43 @@ export function listenToRuns(onEnd) {
     const node = nodeOfRun(path);
     if (node?.comfyClass === "SUNAdapterInfo") showOn(node, { output: output?.text?.[0]?.split("\n") ?? [] });
   });
+}
+
+/** A run of a node, joined with those of other samplers behind it in the same prompt. */
+function withEarlier(run, before) {
+  const found = run.findings ?? [];
+  if (before?.prompt !== prompt || before.idle) return { ...run, prompt, found, samplings: 1 };
+  return {
+    ...run,
+    prompt,
+    found: [...new Set([...before.found, ...found])],
+    samplings: before.samplings + 1,
+    steps: before.steps + run.steps,
+    evaluations: before.evaluations + run.evaluations,
+    seconds: before.seconds + run.seconds,
+    changes: run.changes || before.changes,
+  };
+}
+
+/** Negative Prompt at CFG 1 speeds nothing up. */
+function isForNegative({ type }) {
+  return type === "SUNNegative";
+}
+
+function noteTime() {
+  if (!running || running.hasSun) return;
+  const times = withoutSun.has(prompt) ? lastedWithoutSun : lastedPlain;
+  times.set(running.key, { seconds: now() - running.since, steps: running.steps });
+}
+
+/** How many steps a sampler of the open workflow is set to, if a widget of its own says it. */
+function stepsOf(path) {
+  if (withoutSun.has(prompt)) return null; // it runs other settings than it shows
+  return nodeOfRun(path)?.widgets?.find(({ name }) => name === "steps")?.value ?? null;
+}
+
+function now() {
+  return performance.now() / 1000;
 }
 
 /** Remember from which workflow each prompt comes: open ones can have nodes of the same ids. */
@@ -116,10 +152,10 @@ function announce(place, changes) {
   tell("info", word("sun.automatic"), changes);
 }
 
-/** Show the last run of a node, even if the node was recreated since. */
+/** Show the last run of a node that is on, even if the node was recreated since. */
 export function showRun(node) {
-  const run = told.get(runKey(placeOf(node)));
-  if (run) showOn(node, { run: inWords(run, !foretellsChanges(node)) });
+  const run = isOff(node) ? null : told.get(runKey(placeOf(node)));
+  showOn(node, { run: run ? inWords(run, !foretellsChanges(node)) : null });
 }
 
 /** Return what the last run of a node found wrong, until the workflow changes: `saved` returns it as it is now. */
@@ -133,9 +169,9 @@ export function noteRunWithoutSun(promptId) {
   withoutSun.add(promptId);
 }
 
-/** Return at most one line: how long a sampler without SUN last took; `sampler` is {graph, node, label}. */
+/** Return at most one line: how long a sampler last took without SUN; `sampler` is {graph, node, label}. */
 export function plainRun(sampler) {
-  return inSeconds(sampler, lasted);
+  return inSeconds(sampler, lastedPlain);
 }
 
 /** Return the same for a sampler behind SUN, from the last comparison. */
@@ -144,15 +180,18 @@ export function runWithoutSun(sampler) {
 }
 
 function inSeconds(sampler, times) {
-  const seconds = times.get(key(sampler));
-  return seconds ? [word("sun.plain", { node: sampler.label, seconds: seconds.toFixed(1) })] : [];
+  const time = times.get(key(sampler));
+  if (!time) return [];
+  const given = { node: sampler.label, seconds: time.seconds.toFixed(1), steps: time.steps };
+  return [word(time.steps ? "sun.plainSteps" : "sun.plain", given)];
 }
 
 /** Describe a run in the user's language; the server's own text, for the log, is English. */
-function inWords({ steps, evaluations, seconds, changes, idle }, withChanges) {
+function inWords({ steps, evaluations, seconds, changes, idle, samplings }, withChanges) {
   if (idle) return word("sun.idle");
   const automatic = changes && withChanges ? word("sun.ranAutomatic", { changes }) : "";
-  return word("sun.ran", { steps, evaluations, seconds: seconds.toFixed(1), automatic });
+  const given = { samplings, steps, evaluations, seconds: seconds.toFixed(1), automatic };
+  return word(samplings > 1 ? "sun.ranSeveral" : "sun.ran", given);
 }
 
 /** Include the type, since a new node can reuse the id of a deleted one. */
