@@ -67,8 +67,10 @@ class Measures:
     unplaced: set[tuple[int, int]] = field(default_factory=set)
     """Rows that were expected and rows that were there, where SUN could not act."""
     foreign_keys: bool = False
-    out_of_range: int = 0
-    """Evaluations at a sigma at which SUN is to do nothing."""
+    in_range: bool = False
+    """Whether an evaluation was at a sigma at which SUN is to act."""
+    out_of_range: bool = False
+    """Whether one was at another sigma."""
     sun_forwards: int = 0
     """Evaluations in which SUN was to act and which were recorded."""
     acted: set[int] = field(default_factory=set)
@@ -131,7 +133,7 @@ class Measures:
         )
 
     def _range(self) -> str | None:
-        if not self.out_of_range or self.out_of_range < self.evaluations:
+        if self.in_range or not self.out_of_range:
             return None
         return Text(
             'SUN had no effect, because no step of this run lies between its "start_percent" and its "end_percent"; '

@@ -87,9 +87,10 @@ class SunRun:
         if self.has_ranges:  # reading sigma waits for the device
             level = float(sigma[0])
             if not self.sigma_end <= level <= self.sigma_start:
-                self.measures.out_of_range += 1
+                self.measures.out_of_range = True
                 return None
             negatives = [entry for entry in negatives if entry.is_in_range(level)] or negatives
+        self.measures.in_range = True
         if window is not None:
             negatives = [self._windowed(entry, window) for entry in negatives]
         is_sun = tuple(name not in self.plain_names for name in names)

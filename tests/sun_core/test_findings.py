@@ -42,6 +42,21 @@ def test_range_in_which_no_step_lies_is_found(model, adapter, sample, reports, s
         assert finding.startswith("SUN had no effect, because no step of this run lies between its")
 
 
+def test_range_whose_steps_alone_are_evaluated_is_no_finding(model, adapter, sample, reports):
+    """A cache answers for the steps outside of it."""
+    sun = apply_sun(model, adapter, SunSettings(end_percent=0.1), report=reports.append)
+    calls = []
+
+    def answered(executor, x, *args, **kwargs):
+        calls.append(1)
+        return executor(x, *args, **kwargs) if len(calls) == 1 else x
+
+    sun.add_wrapper_with_key("diffusion_model", "cache", answered)
+    sample(sun)
+    assert reports[0].evaluations == 1 and "skipped 3 steps" in reports[0].findings[0]
+    assert not any("SUN had no effect" in finding for finding in reports[0].findings)
+
+
 def test_range_in_which_a_step_lies_finds_nothing(model, adapter, sample, reports):
     sample(apply_sun(model, adapter, SunSettings(start_percent=0.0, end_percent=0.1), report=reports.append))
     assert list(reports[0].findings) == []
