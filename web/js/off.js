@@ -10,6 +10,7 @@ export function isOff(node) {
   return strengths.length > 0 && strengths.every(({ name, value }) => value === 0 && !isLinked(node, name));
 }
 
-function isLinked(node, widget) {
+/** Whether a widget's value comes over a link, so that the one that it holds does not count. */
+export function isLinked(node, widget) {
   return (node.inputs ?? []).some((slot, index) => slot.widget?.name === widget && node.getInputLink(index));
 }

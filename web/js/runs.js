@@ -5,7 +5,7 @@ import { app } from "../../../scripts/app.js";
 import { tell } from "./conversion.js";
 import { foretellsChanges, showOn } from "./faces.js";
 import { address, contentOf, nodeAtPath, placeAtPath, rootGraph } from "./graphs.js";
-import { isOff } from "./off.js";
+import { isLinked, isOff } from "./off.js";
 import { announcesAutomatic } from "./settings.js";
 import { word } from "./words.js";
 
@@ -86,7 +86,9 @@ function noteTime() {
 /** How many steps a sampler of the open workflow is set to, if a widget of its own says it. */
 function stepsOf(path) {
   if (withoutSun.has(prompt)) return null; // it runs other settings than it shows
-  return nodeOfRun(path)?.widgets?.find(({ name }) => name === "steps")?.value ?? null;
+  const node = nodeOfRun(path);
+  const steps = node?.widgets?.find(({ name }) => name === "steps");
+  return steps && !isLinked(node, "steps") ? steps.value : null;
 }
 
 function now() {
