@@ -8,7 +8,7 @@ from .findings import FROM_SAMPLER, findings
 from .graph import Node, Source, Workflow
 from .left_behind import is_off, notes_on_delete
 from .models import Adapter, Installed
-from .rules import DETERMINISTIC, NEGATIVE, OURS_ON_MODEL, SECTIONS, SUN_ON_MODEL
+from .rules import BROADCASTS, DETERMINISTIC, NEGATIVE, OURS_ON_MODEL, SECTIONS, SUN_ON_MODEL
 from .samplers import Sampler
 from .served import served
 from .speed_up import speed_up
@@ -110,7 +110,8 @@ def _plug_lines(node: Node) -> list[str]:
     lines = []
     if not _is_plugged(node, "model"):
         lines.append(say("no MODEL is connected"))
-    if node.type == "SUNApply" and not _is_plugged(node, "sun_adapter"):
+    senders = any(other.type in BROADCASTS and other.is_active for other in node.graph.nodes.values())
+    if node.type == "SUNApply" and not _is_plugged(node, "sun_adapter") and not senders:
         lines.append(say("no SUN adapter is connected"))
     return lines
 

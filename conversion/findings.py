@@ -1,6 +1,5 @@
 """What is wrong with the settings around a SUN node, in words, and what would fix it."""
 
-from functools import reduce
 from typing import Any
 
 from .changes import edits_for
@@ -295,7 +294,8 @@ def _sampler_findings(sampler: Sampler, around: Surroundings) -> list[Finding]:
         wrong.append(say("scheduler {name}", name=scheduler))
     if not wrong:
         return []
-    what = reduce(lambda one, other: say("{one} and {other}", one=one, other=other), wrong)
+    *others, last = wrong
+    what = say("{one} and {other}", one=", ".join(others), other=last) if others else last
     detail = say(
         "{node} is set to {what}, and `settings` is `from sampler`: SUN needs CFG 1, a deterministic sampler (ddim, "
         "euler, dpmpp_2m) and an even scheduler (simple). Set them, or set `settings` to automatic.",

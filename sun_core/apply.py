@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
@@ -39,8 +38,6 @@ def apply_sun(
     check_fit(adapter, layers)
     former = _hooks_on(model)
     has_negative = former is not None and isinstance(former.settings, NegativeSettings)
-    if not adapter.layout.extra_positive:
-        settings = replace(settings, positive_strength=0.0)  # then it is off at a negative strength of 0
     if has_negative and settings.is_off:
         return model.clone()
     patched = _with_hooks(model, SunHooks(settings, layers, negative, report, may_capture, adapter.steps))

@@ -72,6 +72,11 @@ class BranchSource(Protocol):
         ...
 
     @property
+    def is_idle(self) -> bool:
+        """Whether strengths let nothing of an adapter count."""
+        ...
+
+    @property
     def context_dim(self) -> int:
         """Width of the text that the layers read."""
         ...
@@ -111,6 +116,12 @@ class AdapterBranches:
         return cls(adapters, strengths)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether the strengths of all parts that the adapter has are 0."""
+        has_positive = next(iter(self.adapters.values())).layout.extra_positive
+        return self.strengths.negative == 0 and not (has_positive and self.strengths.positive)
+
+    @property
     def context_dim(self) -> int:
         """Width of the text that the adapter reads."""
         return next(iter(self.adapters.values())).layout.context_dim
@@ -146,6 +157,7 @@ class OwnBranches:
     reads_positives = False
     follows_weights = True
     has_wrappers = True
+    is_idle = False
 
     @classmethod
     def on(cls, model: ModelPatcher, settings: NagSettings) -> "OwnBranches":

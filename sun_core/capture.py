@@ -228,7 +228,7 @@ class Replays:
 
     def _shape(self, inputs: Inputs, sun: SunForward) -> Hashable:
         if self._layout is None or self._layout[0] is not sun:
-            layout = (*map(_shape_of, sun.tensors()), sun.row_count, sun.is_one_text)
+            layout = (*map(_shape_of, sun.tensors()), *sun.constants(), sun.row_count, sun.is_one_text)
             self._layout = sun, self.captures.layouts.setdefault(layout, len(self.captures.layouts))
         return (
             *((name, _shape_of(tensor)) for name, tensor in inputs.items()),

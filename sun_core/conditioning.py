@@ -133,8 +133,8 @@ def negative_entries(
     own: dict[int, dict[str, Any]] = {}
     if any("c_crossattn" not in cond["model_conds"] for cond in conds):
         raise SunError(
-            "The negative that the sampler got holds no text; connect a CLIP Text Encode to its negative input, with "
-            "an empty text if nothing is to be avoided."
+            "The negative conditioning holds no text; connect a CLIP Text Encode to the negative input, with an empty "
+            "text if nothing is to be avoided."
         )
     for cond in conds:
         own.setdefault(id(cond["model_conds"]["c_crossattn"]), cond)

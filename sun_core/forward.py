@@ -1,6 +1,6 @@
 """One forward of the U-Net with SUN: which rows it works on, and what each layer makes of its branches there."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -39,6 +39,11 @@ class Combine(Protocol):
         """
         ...
 
+    @property
+    def constants(self) -> Hashable:
+        """What else the result depends on, which a captured forward keeps as it was."""
+        ...
+
     def tensors(self) -> list[Tensor]:
         """Return all tensors in the order that `with_tensors` takes."""
         ...
@@ -56,6 +61,7 @@ class Offsets:
     """Signed strength * alpha of each branch: (branches, 1, 1, channels), fp32."""
     shift: Tensor
     """Sum of signed strength * beta: (channels,)."""
+    constants = None
 
     def __call__(self, attended: Attended, weights: Tensor | None) -> Tensor:
         """Combine as `attention.add_offsets` does; shapes as in Combine."""
@@ -206,6 +212,10 @@ class SunForward:
     def tensors(self) -> list[Tensor]:
         """Return all tensors of the layers, in the order that `with_tensors` takes."""
         return [tensor for layer in self.layers.values() for tensor in layer.tensors()]
+
+    def constants(self) -> list[Hashable]:
+        """Return what else each layer's result depends on."""
+        return [layer.combine.constants for layer in self.layers.values()]
 
     def with_tensors(self, tensors: Iterator[Tensor]) -> "SunForward":
         """Return the same forward on other tensors."""

@@ -161,6 +161,7 @@ class SunHooks:
                 self.was_eager = run.is_eager
                 guidance.end()
                 run.measures.unused_prompts = unused_prompts(guider, run.evaluated_names)
+                run.measures.out_of_range = run.measures.out_of_range and run.reaches_range(sigmas)
                 self._complete(self.running, run.measures, replays, caches(model_options))
 
     def _check_negative(self, guider: Any) -> None:
@@ -235,7 +236,7 @@ class SunHooks:
             is_eager=self.was_eager,
             in_pairs=has_negpip(model_options["transformer_options"]),
             is_compiled=compile_check(guider.model_patcher.model.diffusion_model, model_options),
-            measures=Measures(layers=source.layer_count),
+            measures=Measures(layers=source.layer_count, is_idle=source.is_idle),
         )
 
     def apply_model(

@@ -70,7 +70,9 @@ class Measures:
     in_range: bool = False
     """Whether an evaluation was at a sigma at which SUN is to act."""
     out_of_range: bool = False
-    """Whether one was at another sigma."""
+    """Whether one was at another sigma, in a run that reaches into the range all the same."""
+    is_idle: bool = False
+    """Whether the strengths let nothing of the adapter count."""
     sun_forwards: int = 0
     """Evaluations in which SUN was to act and which were recorded."""
     acted: set[int] = field(default_factory=set)
@@ -94,7 +96,7 @@ class Measures:
             self._unplaced(),
             self._foreign_keys(),
             self._layers(),
-            self._range(),
+            self._range() or self._idle(),
             self._guidance() if automatic else None,
             self._uncond_readers(automatic),
             *map(self._discarded, self.discarded),
@@ -138,6 +140,14 @@ class Measures:
         return Text(
             'SUN had no effect, because no step of this run lies between its "start_percent" and its "end_percent"; '
             "lower the one or raise the other."
+        )
+
+    def _idle(self) -> str | None:
+        if not self.is_idle:
+            return None
+        return Text(
+            'SUN had no effect, because "negative_strength" is 0 and this adapter has no part for the positive prompt; '
+            "raise it, or bypass the node."
         )
 
     def _guidance(self) -> str | None:

@@ -82,6 +82,11 @@ class AttentionGuidance:
             attended[1] = (attended[1:] * shares).sum(dim=0)
         return normalized_attention_guidance(attended[:2], self.settings)
 
+    @property
+    def constants(self) -> NagSettings:
+        """Return the settings, which no tensor holds."""
+        return self.settings
+
     def tensors(self) -> list[Tensor]:
         """Return all tensors in the order that `with_tensors` takes."""
         return [self.shares]

@@ -62,6 +62,12 @@ class SunRun:
         ranges = [(self.sigma_start, self.sigma_end), *((n.sigma_start, n.sigma_end) for n in self.negatives)]
         return any(end > 0 or start < BEFORE_THE_START for start, end in ranges)
 
+    def reaches_range(self, sigmas: Tensor) -> bool:
+        """Say whether a sampling of `sigmas`, (steps + 1,), reaches into the range of SUN, or no sampling could."""
+        if self.sigma_start < self.sigma_end:
+            return True
+        return float(sigmas[0]) >= self.sigma_end and float(sigmas[-1]) <= self.sigma_start
+
     def forward(
         self,
         x: Tensor,

@@ -21,6 +21,7 @@ class TransformerBranches:
     settings: NagSettings
     reads_positives = False
     follows_weights = True
+    is_idle = False
 
     @classmethod
     def on(cls, model: ModelPatcher, settings: NagSettings) -> "TransformerBranches":

@@ -232,7 +232,7 @@ def test_comparison_draws_both_with_one_seed_and_leaves_the_graph(
     page.command("SUN.Compare")
     expect(page.messages("Queued twice")).to_contain_text("Without SUN: KSampler (#5): 25 steps, CFG 7.5")
     assert page.page.evaluate("window.ended") is None
-    expect(page.face(sped_up)).to_contain_text("KSampler (#5) without SUN: ")
+    expect(page.face(sped_up)).to_contain_text("KSampler (#5) without SUN, 25 steps: ")
     expect(page.face(sped_up)).to_contain_text("4 steps · 4 evaluations · ")
     assert content(page.graph()) == graph and page.undo_steps() == steps
 

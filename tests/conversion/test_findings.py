@@ -148,7 +148,7 @@ def test_settings_from_the_sampler_need_cfg_1_a_deterministic_sampler_and_an_eve
     workflow = sped_up(settings="from sampler", sampler=[42, "fixed", 4, 7.0, "euler_ancestral", "karras", 1.0])
     badge = entry(workflow, here(SD15))["badge"]
     assert badge["text"] == "CFG 7 (and 2 more)" and badge["fix"]
-    assert "is set to CFG 7 and sampler euler_ancestral and scheduler karras, and" in badge["detail"]
+    assert "is set to CFG 7, sampler euler_ancestral and scheduler karras, and" in badge["detail"]
     fixed, _ = convert("fix", workflow, None, here(SD15))
     assert node(fixed, "KSampler")["widgets_values"][2:6] == [4, 1.0, "ddim", "simple"]
     assert entry(fixed, here(SD15))["badge"] is None

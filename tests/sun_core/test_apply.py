@@ -128,15 +128,6 @@ def test_strengths_act_on_their_own_terms(model, adapter, sample, conditioning):
     assert not torch.equal(run(1.0, 0.0, "neg0"), run(1.0, 0.0, "neg1"))
 
 
-def test_adapter_without_a_positive_branch_is_off_at_a_negative_strength_of_zero(model, sample):
-    adapter = SunAdapter.for_unet(model.model.diffusion_model, extra_positive=False)
-    reports = []
-    sun = apply_sun(model, adapter, SunSettings(negative_strength=0.0), report=reports.append)
-    assert torch.equal(sample(sun, cfg=7.0), sample(model, cfg=7.0)) and not reports
-    sample(apply_sun(model, adapter, SunSettings(positive_strength=0.0), report=reports.append))
-    assert reports
-
-
 def test_input_model_stays_as_it_is(model, adapter, sample):
     before, weights = sample(model), {key: w.clone() for key, w in model.model.state_dict().items()}
     sun = apply_sun(model, adapter, SunSettings())

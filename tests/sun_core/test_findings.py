@@ -5,6 +5,7 @@ from unittest import mock
 import comfy.samplers
 import pytest
 import torch
+from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.errors import SunError, Text
 from sun_pack.sun_core.schedule import trailing_sigmas
@@ -55,6 +56,29 @@ def test_range_whose_steps_alone_are_evaluated_is_no_finding(model, adapter, sam
     sample(sun)
     assert reports[0].evaluations == 1 and "skipped 3 steps" in reports[0].findings[0]
     assert not any("SUN had no effect" in finding for finding in reports[0].findings)
+
+
+def test_run_that_does_not_reach_into_the_range_is_no_finding(model, adapter, sample, reports):
+    """The second half of a picture whose first half alone has SUN."""
+    from nodes import KSamplerAdvanced
+
+    sun = apply_sun(model, adapter, SunSettings(end_percent=0.5), report=reports.append)
+    text, latent = [[torch.zeros(1, 77, 48), {}]], {"samples": torch.zeros(1, 4, 16, 16)}
+    for first, last in ((0, 2), (2, 4)):
+        KSamplerAdvanced().sample(
+            sun, "enable", 0, 4, 1.0, "euler", "simple", text, text, latent, first, last, "disable"
+        )
+    assert [list(report.findings) for report in reports] == [[], []]
+
+
+def test_strength_of_the_only_part_of_an_adapter_at_zero_is_found(model, sample, reports):
+    adapter = SunAdapter.for_unet(model.model.diffusion_model, extra_positive=False)
+    sun = apply_sun(model, adapter, SunSettings(negative_strength=0.0), report=reports.append)
+    assert torch.equal(sample(sun), sample(model))
+    (finding,) = reports.pop().findings
+    assert "negative_strength" in finding and finding.startswith("SUN had no effect")
+    sample(apply_sun(model, adapter, SunSettings(positive_strength=0.0), report=reports.append))
+    assert list(reports[0].findings) == []
 
 
 def test_range_in_which_a_step_lies_finds_nothing(model, adapter, sample, reports):

@@ -170,6 +170,19 @@ def test_replays_of_a_negative_without_an_adapter_draw_what_eager_forwards_draw(
         assert not change or difference(replayed, first) > 1e-3
 
 
+def test_graph_of_negatives_without_strength_is_not_replayed_for_others(model, draw, conditioning):
+    """What guides away from them is no tensor, and part of a graph."""
+    captured = apply_negative(model, NegativeSettings())
+    eager = apply_negative(model, NegativeSettings(), may_capture=lambda: False)
+
+    def negative(strength):
+        return [entry for name in ("neg0", "neg1") for entry in conditioning(name, strength=strength)]
+
+    for strength in (0.0, 1.0) * (UNTIL_TRUSTED + 1):
+        drawn = draw(captured, negative=negative(strength))
+        assert torch.equal(drawn, draw(eager, negative=negative(strength)))
+
+
 def test_graphs_of_a_model_share_a_pool_and_each_has_its_own_stream(trusted, sun, draw):
     other = sun(strength=0.5)
     for _ in range(UNTIL_TRUSTED):

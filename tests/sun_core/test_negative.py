@@ -101,7 +101,7 @@ def test_negative_without_text_is_told_to_get_one(sun, conditioning):
     guider.set_conds(conditioning("pos0"), [[None, {}]])
     latent = torch.zeros(1, 4, 16, 16)
     sigmas = comfy.samplers.calculate_sigmas(sun.get_model_object("model_sampling"), "simple", 4)
-    with pytest.raises(SunError, match="negative that the sampler got holds no text; connect a CLIP Text Encode"):
+    with pytest.raises(SunError, match="negative conditioning holds no text; connect a CLIP Text Encode to"):
         guider.sample(latent, latent, comfy.samplers.sampler_object("euler"), sigmas)
 
 

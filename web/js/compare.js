@@ -9,14 +9,22 @@ import { locale, word } from "./words.js";
 
 /** Queue both, SUN last: the nodes that save or show pictures then end with that of the graph as it is. */
 export async function compare() {
+  let queued = null;
   try {
     const { output, workflow } = await app.graphToPrompt();
     const plain = await ask("plain", { workflow, prompt: output, locale });
-    const queued = await api.queuePrompt(0, { output: plain.prompt, workflow: plain.workflow });
+    queued = await api.queuePrompt(0, { output: plain.prompt, workflow: plain.workflow });
     noteRunWithoutSun(queued.prompt_id);
     await api.queuePrompt(0, { output, workflow });
     tell("success", word("sun.compared"), word("sun.comparedDetail", { settings: plain.settings }));
   } catch (error) {
+    if (queued) await withdraw(queued.prompt_id);
     tell("error", word("sun.notCompared"), error.message);
   }
+}
+
+/** Take a prompt out of the queue, or end it if it runs already. */
+async function withdraw(id) {
+  await api.deleteItem("queue", id);
+  await api.interrupt(id);
 }

@@ -36,7 +36,7 @@ export function workflowAsShown() {
   const workflow = rootGraph().serialize();
   for (const graph of [workflow, ...(workflow.definitions?.subgraphs ?? [])]) {
     const live = graphOf(graph === workflow ? null : graph.id);
-    for (const node of graph.nodes) node.title ??= live?.getNodeById(node.id)?.title;
+    graph.nodes = graph.nodes.map((node) => ({ ...node, title: node.title ?? live?.getNodeById(node.id)?.title }));
   }
   return workflow;
 }

@@ -2,15 +2,17 @@
 
 const MUTED = 2;
 const BYPASSED = 4;
+const NEUTRAL = { scale: 1, alpha: 0 }; // of Negative Prompt at CFG 1
 
-/** Whether a node is bypassed, muted or at strength 0. A strength that comes over a link is not known. */
+/** Whether a node is bypassed, muted or at values at which it does nothing. A value that comes over a link is not known. */
 export function isOff(node) {
   if (node.mode === MUTED || node.mode === BYPASSED) return true;
+  const widgets = (node.widgets ?? []).filter(({ name }) => !isLinked(node, name));
+  if (node.type === "SUNNegative") return widgets.some(({ name, value }) => name in NEUTRAL && NEUTRAL[name] === value);
   const strengths = (node.widgets ?? []).filter(({ name }) => name.endsWith("strength"));
-  return strengths.length > 0 && strengths.every(({ name, value }) => value === 0 && !isLinked(node, name));
+  return strengths.length > 0 && strengths.every((widget) => widgets.includes(widget) && widget.value === 0);
 }
 
-/** Whether a widget's value comes over a link, so that the one that it holds does not count. */
-export function isLinked(node, widget) {
+function isLinked(node, widget) {
   return (node.inputs ?? []).some((slot, index) => slot.widget?.name === widget && node.getInputLink(index));
 }

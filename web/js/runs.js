@@ -5,7 +5,7 @@ import { app } from "../../../scripts/app.js";
 import { tell } from "./conversion.js";
 import { foretellsChanges, showOn } from "./faces.js";
 import { address, contentOf, nodeAtPath, placeAtPath, rootGraph } from "./graphs.js";
-import { isLinked, isOff } from "./off.js";
+import { isOff } from "./off.js";
 import { announcesAutomatic } from "./settings.js";
 import { word } from "./words.js";
 
@@ -14,17 +14,17 @@ const announced = new Set(); // node and changes: announced once, however many s
 const lastedPlain = new Map(); // node -> {seconds, steps} of its last run without SUN
 const lastedWithoutSun = new Map(); // the same, when the whole graph ran without SUN
 const withoutSun = new Set(); // ids of such prompts
-const queuedFrom = new Map(); // id of a prompt -> the open workflow that it came from
+const queuedFrom = new Map(); // id of a prompt -> {workflow: the open one that it came from, output: what was queued}
 let prompt = null; // the id of the prompt that is running, or ran last
-let running = null; // the node that is running: {key, steps, since, hasSun}
+let running = null; // the node that is running: {key, steps: what it was queued with, since, hasSun}
 
 /** Listen to the server; call `onEnd` when a workflow has run. */
 export function listenToRuns(onEnd) {
   watchQueue();
   api.addEventListener("sun.run", ({ detail: run }) => {
     const place = placeOfRun(run.node);
-    if (!place) return;
     if (running && !isForNegative(place)) running.hasSun = true;
+    if (!place) return;
     told.set(runKey(place), withEarlier(run, told.get(runKey(place))));
     const node = nodeOfRun(run.node);
     if (!node) return; // it shows what it did when its tab is open again
@@ -73,8 +73,8 @@ function withEarlier(run, before) {
 }
 
 /** Negative Prompt at CFG 1 speeds nothing up. */
-function isForNegative({ type }) {
-  return type === "SUNNegative";
+function isForNegative(place) {
+  return place?.type === "SUNNegative";
 }
 
 function noteTime() {
@@ -83,12 +83,10 @@ function noteTime() {
   times.set(running.key, { seconds: now() - running.since, steps: running.steps });
 }
 
-/** How many steps a sampler of the open workflow is set to, if a widget of its own says it. */
+/** How many steps a sampler was queued with, if an input of its own says it. */
 function stepsOf(path) {
-  if (withoutSun.has(prompt)) return null; // it runs other settings than it shows
-  const node = nodeOfRun(path);
-  const steps = node?.widgets?.find(({ name }) => name === "steps");
-  return steps && !isLinked(node, "steps") ? steps.value : null;
+  const steps = queuedFrom.get(prompt)?.output?.[path]?.inputs?.steps;
+  return typeof steps === "number" ? steps : null;
 }
 
 function now() {
@@ -101,7 +99,8 @@ function watchQueue() {
   api.queuePrompt = async (...given) => {
     const workflow = openWorkflow();
     const answer = await queuePrompt.apply(api, given);
-    if (answer?.prompt_id) queuedFrom.set(answer.prompt_id, workflow); // another pack may answer in the page's place
+    const output = given[1]?.output;
+    if (answer?.prompt_id) queuedFrom.set(answer.prompt_id, { workflow, output }); // another pack may answer for the page
     return answer;
   };
   api.addEventListener("status", ({ detail }) => {
@@ -113,7 +112,7 @@ function watchQueue() {
 
 /** Whether the prompt that runs comes from the open workflow, or from one of which that is a copy: "Save as" makes one. */
 function isOfOpenWorkflow() {
-  const [from, open] = [queuedFrom.get(prompt), openWorkflow()];
+  const [from, open] = [queuedFrom.get(prompt)?.workflow, openWorkflow()];
   if (!from || from === open) return true;
   return Boolean(from.activeState && open.activeState) && contentOf(from.activeState) === contentOf(open.activeState);
 }
@@ -128,7 +127,7 @@ function placeOfRun(path) {
     const node = nodeAtPath(path);
     return node ? placeOf(node) : null;
   }
-  const saved = queuedFrom.get(prompt).activeState;
+  const saved = queuedFrom.get(prompt).workflow.activeState;
   if (saved?.id === rootGraph().id) return null; // older pages give a duplicate the id of its original
   const place = saved && placeAtPath(saved, path);
   return place ? { root: saved.id, ...place } : null;
@@ -139,7 +138,7 @@ function placeOf(node) {
 }
 
 function contentOfRun() {
-  const saved = isOfOpenWorkflow() ? rootGraph().serialize() : queuedFrom.get(prompt).activeState;
+  const saved = isOfOpenWorkflow() ? rootGraph().serialize() : queuedFrom.get(prompt).workflow.activeState;
   return saved && contentOf(saved);
 }
 
