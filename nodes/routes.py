@@ -35,7 +35,10 @@ async def get_adapters(request: web.Request) -> web.Response:
 
     def answer() -> str:
         released = {key: RELEASED[key] for key in ("name", "url", "bytes", "license", "folder")}
-        adapters = [{"name": adapter.name, "error": adapter.error} for adapter in installed_adapters()]
+        adapters = [
+            {"name": adapter.name} if adapter.error is None else {"name": adapter.name, "error": adapter.error}
+            for adapter in installed_adapters()
+        ]
         return _json({"version": VERSION, "adapters": adapters, "released": released})
 
     with speaking(page_language(_user_of(request))):
