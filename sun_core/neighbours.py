@@ -37,11 +37,20 @@ def contexts_can_change(guider: Any, model_options: dict[str, Any]) -> bool:
         for function in (comfy.samplers.calc_cond_batch, comfy.samplers._calc_cond_batch)
     ):
         return True
-    if not vars(guider.inner_model).keys().isdisjoint(("apply_model", "_apply_model")):
+    if _has_evaluation_of_its_own(guider.inner_model):
         return True
     wrappers = model_options["transformer_options"].get("wrappers", {})
     foreign = any(key not in (SUN, IDLE, COMPILE_KEY) for of_kind in wrappers.values() for key in of_kind)
     return foreign or any(key in model_options for key in _AROUND_EVALUATIONS)
+
+
+def _has_evaluation_of_its_own(base_model: Any) -> bool:
+    """Say whether another pack has put a function in the place of this BaseModel's evaluation."""
+    own = {name: vars(base_model).get(name) for name in ("apply_model", "_apply_model")}
+    return any(
+        function is not None and getattr(function, "__func__", None) is not getattr(type(base_model), name)
+        for name, function in own.items()
+    )
 
 
 @cache

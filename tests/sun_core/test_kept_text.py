@@ -204,12 +204,21 @@ def test_evaluation_that_another_pack_has_put_on_the_model_keeps_its_effect(
             return inner(*args, **kwargs)
         return inner(*args, c_crossattn=c_crossattn * len(calls), **kwargs)
 
-    monkeypatch.setattr(model.model, method, louder_later, raising=False)
+    monkeypatch.setitem(vars(model.model), method, louder_later)
     patched = apply(model, "SUN")
     drawn = sample(patched)
     assert difference(drawn, unchanged) > 0.01
     calls.clear()
     assert torch.equal(drawn, without(lambda: sample(patched)))
+
+
+def test_model_whose_evaluation_another_pack_has_put_back_keeps_text(apply, model, sample, made, monkeypatch):
+    monkeypatch.setitem(vars(model.model), "apply_model", model.model.apply_model)
+    patched = apply(model, "SUN")
+    sample(patched)
+    made.clear()
+    sample(patched)
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("node", NODES)

@@ -16,7 +16,7 @@ const lastedWithoutSun = new Map(); // the same, when the whole graph ran withou
 const withoutSun = new Set(); // ids of such prompts
 const queuedFrom = new Map(); // id of a prompt -> {workflow: the open one that it came from, output: what was queued}
 let prompt = null; // the id of the prompt that is running, or ran last
-let running = null; // the node that is running: {key, steps: what it was queued with, since, hasSun}
+let running = null; // the node that is running: {key, path, since, hasSun}
 
 /** Listen to the server; call `onEnd` when a workflow has run. */
 export function listenToRuns(onEnd) {
@@ -37,7 +37,7 @@ export function listenToRuns(onEnd) {
   api.addEventListener("executing", ({ detail: path }) => {
     noteTime();
     const place = path && placeOfRun(path);
-    running = place ? { key: key(place), steps: stepsOf(path), since: now(), hasSun: false } : null;
+    running = place ? { key: key(place), path, since: now(), hasSun: false } : null;
     if (path) return;
     const found = [...told.values()].filter((run) => run.prompt === prompt && run.found.length);
     const content = found.length ? contentOfRun() : null; // at the end, when nodes have taken in what they show
@@ -80,7 +80,7 @@ function isForNegative(place) {
 function noteTime() {
   if (!running || running.hasSun) return;
   const times = withoutSun.has(prompt) ? lastedWithoutSun : lastedPlain;
-  times.set(running.key, { seconds: now() - running.since, steps: running.steps });
+  times.set(running.key, { seconds: now() - running.since, steps: stepsOf(running.path) });
 }
 
 /** How many steps a sampler was queued with, if an input of its own says it. */
