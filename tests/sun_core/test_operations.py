@@ -24,8 +24,8 @@ def forwards(sample, monkeypatch):
 
     def forwards(model, **options):
         counted = []
-        base = model.model
-        original = base.apply_model
+        kind = type(model.model)  # what is put on the model itself is taken for another pack's
+        original = kind.apply_model
 
         def counting(*args, **kwargs):
             with Operations() as operations:
@@ -34,7 +34,7 @@ def forwards(sample, monkeypatch):
             return result
 
         with monkeypatch.context() as patch:
-            patch.setattr(base, "apply_model", counting)
+            patch.setattr(kind, "apply_model", counting)
             sample(model, **options)
         return counted
 
