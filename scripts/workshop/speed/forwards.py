@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -21,18 +22,25 @@ EvaluateBoth = Callable[[Callable[[bool], Tensor], int], None]
 
 
 @contextmanager
-def replaced_evaluation(model: ModelPatcher, evaluate: Callable[..., Tensor]) -> Iterator[None]:
-    """Within, call `evaluate(original, ...)` for each evaluation of a run, where `original(...)` is ComfyUI's."""
-    base = model.model
-    base.apply_model = partial(evaluate, base.apply_model)
+def replaced_evaluation(evaluate: Callable[..., Tensor]) -> Iterator[None]:
+    """Within, call `evaluate(original, ...)` for each evaluation of a run, where `original(...)` is ComfyUI's.
+
+    It stands in the class: SUN takes what stands on a model itself for another pack's, and keeps no text then.
+    """
+    original = BaseModel.apply_model
+
+    def apply_model(base: BaseModel, *args: Any, **kwargs: Any) -> Tensor:
+        return evaluate(partial(original, base), *args, **kwargs)
+
+    BaseModel.apply_model = apply_model
     try:
         yield
     finally:
-        del base.apply_model
+        BaseModel.apply_model = original
 
 
 @contextmanager
-def each_evaluation(model: ModelPatcher, measure: EvaluateBoth) -> Iterator[None]:
+def each_evaluation(measure: EvaluateBoth) -> Iterator[None]:
     """Within, call `measure(evaluate, index)` for each evaluation of a run; `evaluate(with_sun)` does it either way."""
     count = 0
 
@@ -49,7 +57,7 @@ def each_evaluation(model: ModelPatcher, measure: EvaluateBoth) -> Iterator[None
         count += 1
         return result
 
-    with replaced_evaluation(model, apply_model):
+    with replaced_evaluation(apply_model):
         yield
 
 
@@ -66,7 +74,7 @@ def measure_forwards(
         figures.add(f"{name}, {who}", seconds["sun"], "s")
         figures.add(f"{name}, {who} / plain", seconds["sun"] / seconds["plain"], "x", target)
 
-    with each_evaluation(patched, measure):
+    with each_evaluation(measure):
         sampler(patched, steps, 1.0)
 
 
@@ -84,7 +92,7 @@ def measure_host(sampler: Sampler, sun: ModelPatcher, steps: int, figures: Figur
         seconds = {which: on_host(evaluate, which == "sun") for which in ORDERS[index % 2]}
         figures.add("host time of a layer", (seconds["sun"] - seconds["plain"]) / layers * 1e6, "us")
 
-    with each_evaluation(sun, measure):
+    with each_evaluation(measure):
         sampler(sun, steps, 1.0)
 
 
@@ -100,5 +108,5 @@ def measure_operations(sampler: Sampler, patched: ModelPatcher, figures: Figures
             totals.append(operations.counts.total())
         figures.add(name, (totals[1] - totals[0]) / layers, "", "at most 10")
 
-    with each_evaluation(patched, measure):
+    with each_evaluation(measure):
         sampler(patched, 2, 1.0)

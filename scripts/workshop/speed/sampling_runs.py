@@ -88,7 +88,7 @@ def fixed_seconds(sampler: Sampler, model: ModelPatcher) -> float:
 
     unet._forward = partial(blocks, unet._forward)
     try:
-        with replaced_evaluation(model, evaluate):
+        with replaced_evaluation(evaluate):
             _, whole = timed(partial(sampler, model, SUN_STEPS, 1.0))
     finally:
         del unet._forward
