@@ -18,8 +18,8 @@ export async function compare() {
     await api.queuePrompt(0, { output, workflow });
     tell("success", word("sun.compared"), word("sun.comparedDetail", { settings: plain.settings }));
   } catch (error) {
-    if (queued) await withdraw(queued.prompt_id);
     tell("error", word("sun.notCompared"), error.message);
+    if (queued) await withdraw(queued.prompt_id);
   }
 }
 
