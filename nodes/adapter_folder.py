@@ -1,7 +1,6 @@
 """The model folder type `sun`: which adapter files there are, and what to say if one is missing."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -17,8 +16,6 @@ EXTENSIONS = {".safetensors", ".sft"}
 
 LONGEST_NAME = 1024
 """Characters, subfolders included."""
-LONGEST_METADATA = 4096
-"""Characters that are shown, in all."""
 
 RELEASED_ADAPTER = RELEASED["name"]
 
@@ -108,18 +105,6 @@ def adapter_named(name: object) -> SunAdapter:
     if adapter is None:
         adapter = _loaded[key] = load_adapter(path)
     return adapter
-
-
-def shown_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Shorten an adapter's metadata for showing: a file may hold anything."""
-    shown, left = {}, LONGEST_METADATA
-    for key, value in metadata.items():
-        name, text = key[:100], value[:500]
-        left -= len(name) + len(text)
-        if left < 0:
-            break
-        shown[name] = text
-    return shown
 
 
 register_folder()

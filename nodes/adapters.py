@@ -1,11 +1,16 @@
+from collections.abc import Mapping
+
 from comfy_api.latest import io, ui
 
 from ..sun_core.adapter import SunAdapter
 from ..sun_core.adapter_file import family_of
 from ..sun_core.errors import Text
-from .adapter_folder import adapter_named, adapter_names, fingerprint, shown_metadata, validated
+from .adapter_folder import adapter_named, adapter_names, fingerprint, validated
 from .language import in_page_language
 from .schema import ADAPTER_TOOLTIP, SunAdapterType, sun_schema
+
+LONGEST_METADATA = 4096
+"""Characters that are shown of a file's metadata, in all."""
 
 
 class SUNLoadAdapter(io.ComfyNode):
@@ -65,8 +70,20 @@ def describe(adapter: SunAdapter) -> list[str]:
         Text("Parameters: {count:,} ({dtype})", count=parameters, dtype=str(adapter.dtype).removeprefix("torch.")),
     ]
     other = {key: value for key, value in adapter.metadata.items() if key != "family"}
-    shown = shown_metadata(other)
+    shown = _shown(other)
     lines += [f"{key}: {value}" for key, value in shown.items()]
     if len(shown) < len(other):
         lines.append(Text("{count:,} more entries are in the file.", count=len(other) - len(shown)))
     return lines
+
+
+def _shown(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Shorten an adapter's metadata for showing: a file may hold anything."""
+    shown, left = {}, LONGEST_METADATA
+    for key, value in metadata.items():
+        name, text = key[:100], value[:500]
+        left -= len(name) + len(text)
+        if left < 0:
+            break
+        shown[name] = text
+    return shown

@@ -17,7 +17,7 @@ def node_of(guider: Any) -> str:
 
 
 def turn_negative_areas_into_masks(guider: Any, noise: Tensor) -> None:
-    """Let ComfyUI evaluate the positive once, whole: for a negative's area it would evaluate a cut-out of both."""
+    """Keep ComfyUI from evaluating the positive once more, on a cut-out, for each area of a negative."""
     if conds := guider.conds.get("negative"):
         guider.conds["negative"] = [area_as_mask(cond, noise.shape[2:]) for cond in conds]
 

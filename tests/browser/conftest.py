@@ -146,3 +146,13 @@ def no_adapter(server: ComfyServer, models: Models) -> Iterator[None]:
     file.rename(away)
     yield
     away.rename(file)
+
+
+@pytest.fixture
+def sped_up(page: CanvasPage, plain: dict) -> int:
+    """A graph with SUN on the page; the id of the SUNSpeedUp node."""
+    page.load(plain)
+    page.convert("speed_up")
+    (sun,) = page.nodes("SUNSpeedUp")
+    page.look_at(sun["id"])
+    return sun["id"]

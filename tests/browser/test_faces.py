@@ -1,6 +1,5 @@
 """What SUN nodes say on the page: faces, badges, the adapter that is missing; and that they say it as text."""
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,23 +8,12 @@ import pytest
 from playwright.sync_api import expect
 from workshop.server.comfy_server import ComfyServer
 from workshop.server.demo_models import Models
-from workshop.server.example_workflows import examples
 
 from .conftest import SAMPLER, corpus
 from .page import CanvasPage
 
 RELEASED = "sun_adapter_sdv15_4step_addpos.safetensors"
 HOSTILE = '<img src=x onerror="window.injected = true"><script>window.injected = true</script>'
-
-
-@pytest.fixture
-def sped_up(page: CanvasPage, plain: dict) -> int:
-    """A graph with SUN on the page; the id of the SUNSpeedUp node."""
-    page.load(plain)
-    page.convert("speed_up")
-    (sun,) = page.nodes("SUNSpeedUp")
-    page.look_at(sun["id"])
-    return sun["id"]
 
 
 def test_wrong_settings_raise_a_badge_that_fixes_them(page: CanvasPage, sped_up: int) -> None:
@@ -67,7 +55,8 @@ def test_sun_that_is_off_names_the_sampler_that_it_leaves_at_few_steps(page: Can
     badge = page.face(sped_up).locator(".sun-badge")
     page.select(sped_up)
     page.press("Control", "b")
-    expect(badge).to_contain_text(f"KSampler (#{SAMPLER}) is still set to 4 steps at CFG 1")
+    expect(badge).to_contain_text(f"SUN 4-Step Speed-Up (#{sped_up}) is off, and KSampler (#{SAMPLER}) is still set to")
+    expect(badge).to_contain_text("4 steps at CFG 1")
     page.press("Control", "b")
     expect(badge).to_have_count(0)
     page.set_value(sped_up, "strength", 0)
@@ -93,23 +82,6 @@ def test_badge_goes_however_soon_sun_is_on_again(page: CanvasPage, sped_up: int)
         expect(badge).to_contain_text("SUN is off")
         page.page.evaluate("(id) => { app.graph.getNodeById(id).mode = 0; }", sped_up)
         expect(badge).to_have_count(0)
-
-
-@pytest.mark.usefixtures("frontend")  # which `page` has parameters of
-@pytest.mark.parametrize("announced", [True, False])
-def test_automatic_settings_announce_themselves_where_they_are_let(
-    settings: dict, announced: bool, plain: dict, request: pytest.FixtureRequest
-) -> None:
-    settings["SUN.AnnounceAutomatic"] = announced
-    page: CanvasPage = request.getfixturevalue("page")
-    sun: int = request.getfixturevalue("sped_up")
-    page.set_value(SAMPLER, "cfg", 7)
-    page.run_workflow()
-    if announced:
-        expect(page.messages("SUN's automatic settings")).to_contain_text("CFG 7 -> 1")
-    expect(page.face(sun)).to_contain_text("evaluations")
-    if not announced:
-        assert page.messages("SUN's automatic settings").count() == 0
 
 
 def test_missing_adapter_is_named_with_size_license_folder_and_link(page: CanvasPage, no_adapter: None) -> None:
@@ -249,92 +221,6 @@ def test_mouse_over_a_face_is_for_the_node(page: CanvasPage, sped_up: int) -> No
     page.right_click(*middle)
     page.choose("Restore what SUN changed")
     page.page.wait_for_function("!app.graph.nodes.some((node) => node.type === 'SUNSpeedUp')")
-
-
-@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_changes_are_announced_once_for_each_sampler(page: CanvasPage, sped_up: int) -> None:
-    """Two samplers behind one node change other things in every run."""
-    run = {"node": str(sped_up), "text": "", "steps": 4, "evaluations": 4, "seconds": 1}
-    for changes in ("CFG 7 -> 1", "CFG 8 -> 1") * 3:
-        page.page.evaluate("(run) => app.api.dispatchCustomEvent('sun.run', run)", {**run, "changes": changes})
-    expect(page.messages("CFG 8 -> 1")).to_have_count(1)
-    expect(page.messages("CFG 7 -> 1")).to_have_count(1)
-
-
-@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_what_a_run_found_is_a_badge_until_the_next_run_or_change(page: CanvasPage, sped_up: int) -> None:
-    """What its samplers found comes together, and the badge of settings that are wrong goes before it."""
-    badge = page.face(sped_up).locator(".sun-badge")
-    run = {"node": str(sped_up), "text": "", "steps": 4, "evaluations": 4, "seconds": 1, "changes": ""}
-
-    def run_with(*findings: str) -> None:
-        script = """([runs, id]) => {
-            app.api.dispatchCustomEvent('execution_start', { prompt_id: id })
-            for (const run of runs) app.api.dispatchCustomEvent('sun.run', run)
-            app.api.dispatchCustomEvent('executing', null)
-        }"""
-        runs = [{**run, "findings": [finding] if finding else []} for finding in findings]
-        page.page.evaluate(script, [runs, str(findings)])
-
-    run_with("Remove the cache.", "Remove APG.")
-    expect(badge).to_contain_text("Look at this run")
-    for finding in ("Remove the cache.", "Remove APG."):
-        expect(badge.get_by_text(finding)).to_have_count(1)
-    page.set_value(SAMPLER, "steps", 30)
-    expect(badge).to_contain_text("30 steps")
-    expect(page.face(sped_up)).not_to_contain_text("Remove")
-    run_with("Remove the cache.")
-    expect(page.face(sped_up).locator(".sun-line").get_by_text("Remove the cache.")).to_have_count(1)
-    page.set_value(SAMPLER, "steps", 4)
-    expect(badge).to_have_count(0)
-    run_with("Remove the cache.")
-    expect(badge).to_contain_text("Remove the cache.")
-    run_with("")
-    expect(badge).to_have_count(0)
-
-
-@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_before_and_after_shows_both_times(page: CanvasPage, models: Models, server: ComfyServer) -> None:
-    template = examples(models, server.get("/object_info"))["before_after"]
-    page.load(template.graph)
-    page.run_workflow()
-    (sun,) = page.nodes("SUNSpeedUp")
-    face = page.face(sun["id"])
-    expect(face).to_contain_text(re.compile(r"4 steps · 4 evaluations · \d+\.\d s"))
-    expect(face).to_contain_text(re.compile(r"Plain sampler \(#\d+\) without SUN, 25 steps: \d+\.\d s"))
-
-
-@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_time_of_a_run_with_sun_is_never_one_without_it(page: CanvasPage, sped_up: int) -> None:
-    face = page.face(sped_up)
-    page.run_workflow()
-    expect(face).to_contain_text("4 steps · 4 evaluations")
-    page.select(sped_up)
-    page.press("Control", "b")
-    expect(face).to_contain_text("SUN is off")
-    expect(face).not_to_contain_text("evaluations")
-    expect(face).not_to_contain_text(re.compile("without SUN[:,]"))
-    page.set_value(SAMPLER, "steps", 5)
-    page.run_workflow()
-    expect(face).to_contain_text(re.compile(rf"KSampler \(#{SAMPLER}\) without SUN, 5 steps: \d+\.\d s"))
-    page.press("Control", "b")
-    expect(face).to_contain_text("4 steps · 4 evaluations")
-    expect(face).not_to_contain_text(re.compile("without SUN[:,]"))
-
-
-@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_samplers_of_one_run_are_counted_together(page: CanvasPage, sped_up: int) -> None:
-    run = {"node": str(sped_up), "text": "", "steps": 4, "evaluations": 4, "seconds": 0.25, "changes": ""}
-    script = """([run, count]) => {
-        app.api.dispatchCustomEvent('execution_start', { prompt_id: String(count) })
-        for (let i = 0; i < count; i++) app.api.dispatchCustomEvent('sun.run', run)
-        app.api.dispatchCustomEvent('executing', null)
-    }"""
-    page.page.evaluate(script, [run, 2])
-    expect(page.face(sped_up)).to_contain_text("Last run, 2 samplings: 8 steps · 8 evaluations · 0.5 s")
-    page.page.evaluate(script, [run, 1])
-    expect(page.face(sped_up)).to_contain_text("Last run: 4 steps · 4 evaluations · 0.3 s")
-    expect(page.face(sped_up)).not_to_contain_text("samplings")
 
 
 def test_node_whose_id_is_a_word_speaks_and_is_fixed(page: CanvasPage, models: Models) -> None:

@@ -41,6 +41,10 @@ def test_from_the_mouse_to_the_picture_and_back(page: CanvasPage, few_step: dict
 
     page.run_workflow()
     expect(page.face(new["id"])).to_contain_text("4 steps · 4 evaluations · ")
+    page.set_value(new["id"], "scale", 1)
+    expect(page.face(new["id"])).to_contain_text("turned off by its own settings")
+    expect(page.face(new["id"])).not_to_contain_text("evaluations")
+    page.undo()
 
     saved = page.save(f"counting {drawn_by}")
     page.reopen(f"counting {drawn_by}")

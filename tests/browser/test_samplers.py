@@ -1,14 +1,11 @@
 """What the page shows on the samplers behind SUN, and what it does with them."""
 
 import json
-from pathlib import Path
 
 import pytest
-from PIL import Image
 from playwright.sync_api import Route, expect
-from workshop.server.comfy_server import ComfyServer
 
-from .conftest import SAMPLER, content, corpus
+from .conftest import SAMPLER, corpus
 from .page import CanvasPage
 
 NOTE = "CFG ignored · negative: “blurry”"
@@ -214,73 +211,6 @@ def test_menu_offers_to_speed_up_again_before_the_server_knows_that_sun_was_dele
     }"""
     offered = page.page.evaluate(script, ["/extensions/sun-for-comfyui/js/menu.js", SAMPLER, sped_up])
     assert offered == [False, True]
-
-
-@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_comparison_draws_both_with_one_seed_and_leaves_the_graph(
-    page: CanvasPage, sped_up: int, server: ComfyServer
-) -> None:
-    folder = server.base / "output" / "SUN"
-    before, graph, steps = set(folder.glob("*.png")), content(page.graph()), page.undo_steps()
-    page.page.evaluate("""() => {
-        window.ended = new Promise((resolve) => {
-            let count = 0
-            app.api.addEventListener('execution_success', () => { if (++count === 2) resolve() })
-            app.api.addEventListener('execution_error', ({ detail }) => resolve(JSON.stringify(detail)))
-        })
-    }""")
-    page.command("SUN.Compare")
-    expect(page.messages("Queued twice")).to_contain_text("Without SUN: KSampler (#5): 25 steps, CFG 7.5")
-    assert page.page.evaluate("window.ended") is None
-    expect(page.face(sped_up)).to_contain_text("KSampler (#5) without SUN, 25 steps: ")
-    expect(page.face(sped_up)).to_contain_text("4 steps · 4 evaluations · ")
-    assert content(page.graph()) == graph and page.undo_steps() == steps
-
-    without, with_sun = (drawn_with(file) for file in sorted(set(folder.glob("*.png")) - before))
-    assert (with_sun["steps"], with_sun["cfg"], without["steps"], without["cfg"]) == (4, 1, 25, 7.5)
-    assert with_sun["seed"] == without["seed"]
-
-
-@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
-def test_run_shows_in_the_tab_that_it_came_from_and_in_its_copy(page: CanvasPage, sped_up: int) -> None:
-    """Never on a node of another workflow with the same id."""
-    start_run(page, steps=60)  # so that it still runs when the other tab is open
-    graph = page.graph()
-    next(node for node in graph["nodes"] if node["id"] == 4)["widgets_values"] = ["people"]
-    page.load({**graph, "id": "00000000-0000-4000-8000-000000000001"}, "another")
-    page.page.evaluate("async () => { await window.told; await window.ended }")
-    page.frames(10)
-    expect(page.face(sped_up)).to_contain_text("60 steps")
-    expect(page.face(sped_up)).not_to_contain_text("evaluations")
-    page.page.get_by_text("loaded", exact=True).first.click()
-    expect(page.face(sped_up)).to_contain_text("60 evaluations")
-
-    start_run(page, steps=61)
-    page.load({**page.graph(), "id": "00000000-0000-4000-8000-000000000002"}, "copy")  # as "Save as" leaves it
-    expect(page.face(sped_up)).to_contain_text("61 evaluations")
-    page.page.evaluate("async () => { await window.ended }")
-
-
-def start_run(page: CanvasPage, steps: int) -> None:
-    """Queue the graph; `window.told` and `window.ended` say how far it is."""
-    page.set_value(SAMPLER, "steps", steps)
-    page.page.evaluate("""async () => {
-        window.told = new Promise((resolve) => app.api.addEventListener('sun.run', resolve, { once: true }))
-        window.ended = new Promise((resolve) => {
-            for (const event of ['execution_success', 'execution_error']) app.api.addEventListener(event, resolve)
-        })
-        await app.queuePrompt(0, 1)
-    }""")
-
-
-def drawn_with(picture: Path) -> dict:
-    """The settings of the sampler in a picture's metadata, where the workflow has to agree with the prompt."""
-    with Image.open(picture) as image:
-        inputs = json.loads(image.text["prompt"])[str(SAMPLER)]["inputs"]
-        workflow = json.loads(image.text["workflow"])
-    (sampler,) = (node for node in workflow["nodes"] if node["type"] == "KSampler")
-    assert sampler["widgets_values"][2] == inputs["steps"]
-    return inputs
 
 
 @pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)

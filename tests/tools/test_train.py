@@ -52,6 +52,19 @@ def train(run: Train) -> Train:
     return train
 
 
+def test_interrupt_at_the_start_ends_the_command_without_a_traceback(run: Train) -> None:
+    interrupted = """
+import sys
+import train
+def interrupt(files):
+    raise KeyboardInterrupt
+train.check_files = interrupt
+sys.exit(train.main())
+"""
+    code, _, complaints = run("-c", interrupted, "--checkpoint", "a", "--prompts", "b", "--out", "c")
+    assert (code, complaints) == (130, "")
+
+
 def test_prompts_become_an_adapter_that_says_how_it_was_made(train: Callable, tmp_path: Path) -> None:
     prompts, out = tmp_path / "prompts.txt", tmp_path / "out"
     prompts.write_text("a red cat in the snow\na blue boat at sunset\n")
