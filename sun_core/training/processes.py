@@ -16,7 +16,10 @@ def chosen_precision(precision: str, on_cpu: bool) -> str:
     Raises SunError for fp16 on a CPU, where torch cannot train in it.
     """
     if precision == "fp16" and on_cpu:
-        raise SunError("Training in fp16 needs a GPU, and this is a CPU; set precision to no, or to bf16.")
+        raise SunError(
+            "Training in fp16 needs a GPU, and this is a CPU; start ComfyUI without --force-fp16 and --fp16-unet, or "
+            "set train.py's precision to no or bf16."
+        )
     if precision != "auto":
         return precision
     if on_cpu or not torch.cuda.is_available():

@@ -111,7 +111,7 @@ class Trainer:
         precision = {"no": "full"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
         return Text(
             "{begun}, although weights and data are fine: the U-Net overflows in {precision} precision; lower "
-            "learning_rate, or set precision to bf16 or no.",
+            "learning_rate, or start ComfyUI with --bf16-unet or --fp32-unet (train.py: set precision to bf16 or no).",
             begun=begun,
             precision=precision,
         )
