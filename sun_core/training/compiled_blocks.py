@@ -60,7 +60,11 @@ class _Compiler:
 
     def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Make a function that runs compiled if it can, or as it is."""
-        compiled = torch.compile(function, fullgraph=True)
+        try:
+            compiled = torch.compile(function, fullgraph=True)
+        except RuntimeError as error:  # torch knows that it cannot on this system or in this Python
+            self._give_up(error)
+            return function
 
         def run(module: nn.Module, x: Tensor, *rest: Any) -> Tensor:
             # torch.compile treats one row as a case of its own, which is rare: not worth all the compilations again

