@@ -341,8 +341,8 @@ def test_negative_that_found_cfg_1_on_a_subgraph_does_not_keep_what_was_before_a
     assert same_but_for_ids(convert("restore", counts, None, here(SD15))[0], load(name))
 
 
-def test_restore_misses_no_setting_of_a_sampler_that_was_moved_into_a_subgraph() -> None:
-    """The record beside it names a sampler of its own graph; the note on the sampler went along."""
+def moved_into_a_subgraph() -> Json:
+    """A sped-up sampler whose SUN stayed outside: its record names a sampler there, and the note went along."""
     alone, _ = convert("speed_up", load("text_to_image"), None, here(SD15))
     record = node(alone, SUN)["properties"]["sun_restore"]
     workflow = without_inner(convert("speed_up", load("subgraph_with_the_sampler"), None, here(SD15))[0])
@@ -353,6 +353,14 @@ def test_restore_misses_no_setting_of_a_sampler_that_was_moved_into_a_subgraph()
     workflow["nodes"].append(sun)
     workflow["links"].append([900, *model[1:3], sun["id"], 0, "MODEL"])
     model[1:3] = sun["id"], 0
+    return workflow
+
+
+@pytest.mark.parametrize("is_set_since", [False, True])
+def test_restore_misses_no_setting_of_a_sampler_that_was_moved_into_a_subgraph(is_set_since: bool) -> None:
+    workflow = moved_into_a_subgraph()
+    if is_set_since:
+        workflow, _ = convert("steps_8", workflow, None, here(SD15))
     restored, plan = convert("restore", workflow, None, here(SD15))
     before, after = (one["definitions"]["subgraphs"][0] for one in (load("subgraph_with_the_sampler"), restored))
     assert node(after, "KSampler")["widgets_values"] == node(before, "KSampler")["widgets_values"]

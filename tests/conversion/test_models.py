@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+from sun_pack.conversion.models import Adapter, Installed, Model, choose_adapter
 from sun_pack.conversion.plan import convert, make_plan
 from sun_pack.conversion.rules import distilled_by_name, family_by_name
 
@@ -223,6 +224,25 @@ def test_few_step_lora_is_known_by_two_signs_in_its_name(name: str) -> None:
 def test_few_step_lora_is_known_by_one_sign_and_the_sampler_s_settings(settings: Json) -> None:
     assert make_plan("speed_up", with_lora("lightning", **settings)).edits == []
     assert make_plan("speed_up", with_lora("add_detail", **settings)).edits
+
+
+@pytest.mark.parametrize(
+    ("model", "adapter", "is_chosen"),
+    [
+        (Model(), Adapter("a", SD1, layout=1), True),
+        (Model(), Adapter("a"), True),
+        (Model(layout=1), Adapter("a", SD1, layout=2), False),
+        (Model(family=SD1), Adapter("a", SD2), False),
+        (Model(family=SD1), Adapter("a"), True),
+        (Model(family=SD1), Adapter("a", layout=1), False),  # it is of no family that SUN knows
+    ],
+)
+def test_adapter_that_may_fit_is_chosen_and_one_that_does_not_is_not(
+    model: Model, adapter: Adapter, is_chosen: bool
+) -> None:
+    choice = choose_adapter(model, Installed([adapter]))
+    assert (choice.name == adapter.name) == is_chosen
+    assert not is_chosen or "The run will show whether a fits" in choice.note
 
 
 def switched(node_type: str, inputs: Json, **values: Any) -> Json:

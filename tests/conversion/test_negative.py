@@ -237,6 +237,12 @@ def test_samplers_of_packs_with_plain_settings_get_it_and_others_are_named() -> 
     assert "put Negative Prompt at CFG 1 on its MODEL line by hand" in unknown and "4 steps" not in unknown
 
 
+def test_bypassed_node_is_not_doubled() -> None:
+    workflow, _ = counting(few_step("text_to_image"))
+    node(workflow, NEGATIVE)["mode"] = 4
+    assert "is already on its MODEL line, but bypassed; enable it (Ctrl+B)" in detail(workflow)
+
+
 def test_one_sampler_of_two_is_enough() -> None:
     workflow = few_step("two_samplers_on_one_line")
     converted, _ = counting(workflow, at(7))
