@@ -41,6 +41,17 @@ def off(workflow: Json, kind: str) -> Json:
     return workflow
 
 
+def driven(workflow: Json, kind: str, name: str, by: int = 50) -> Json:
+    """Let a node that SUN does not know drive a widget. The value beside the link stays in the file."""
+    workflow, link = copy.deepcopy(workflow), 900 + by
+    target = node(workflow, kind)
+    slot = next(index for index, one in enumerate(target["inputs"]) if one["name"] == name)
+    target["inputs"][slot]["link"] = link
+    workflow["links"].append([link, by, 0, target["id"], slot, "*"])
+    workflow["nodes"].append({"id": by, "type": "SomeValue", "outputs": [{"type": "*", "links": [link]}]})
+    return workflow
+
+
 def badges(workflow: Json) -> dict[int, Json]:
     return {entry["node"]: entry["badge"] for entry in check(read(workflow), here(SD15)) if entry["badge"]}
 
@@ -118,6 +129,12 @@ def test_sun_of_which_one_strength_comes_by_link_is_not_off() -> None:
     assert badges(workflow) == {}
     workflow["10"]["inputs"]["positive_strength"] = 0
     assert {badge["text"] for badge in badges(workflow).values()} == {"SUN is off"}
+
+
+def test_negative_of_which_the_scale_comes_by_link_is_not_off() -> None:
+    workflow = by_hand()
+    node(workflow, NEGATIVE)["widgets_values"][0] = 1
+    assert badges(workflow) and badges(driven(workflow, NEGATIVE, "scale")) == {}
 
 
 def test_cfg_1_without_a_sign_of_the_node_is_what_was_asked_for() -> None:
@@ -235,15 +252,12 @@ def test_restore_of_all_brings_back_both_partners_if_the_sun_of_one_was_deleted(
 
 def test_link_that_was_drawn_after_an_earlier_sun_was_deleted_comes_back() -> None:
     left = without(convert("speed_up", load("text_to_image"), None, here(SD15))[0], SUN)
-    sampler = node(left, "KSampler")
-    slot = next(index for index, one in enumerate(sampler["inputs"]) if one["name"] == "scheduler")
-    sampler["inputs"][slot]["link"] = 900
-    left["links"].append([900, 50, 0, sampler["id"], slot, "COMBO"])
-    left["nodes"].append({"id": 50, "type": "SomeChoice", "outputs": [{"type": "COMBO", "links": [900]}]})
+    left = driven(left, "KSampler", "scheduler")
+    (link,) = (one for one in left["links"] if one[1] == 50)
     again, _ = convert("speed_up", left, None, here(SD15))
     for sped_up in (again, without(again, SUN)):
         restored, _ = convert("restore", sped_up, None, here(SD15))
-        assert [link[1] for link in restored["links"] if link[3:5] == [sampler["id"], slot]] == [50]
+        assert [one[1] for one in restored["links"] if one[3:5] == link[3:5]] == [50]
         assert values(restored)[0][2:4] == [25, 7.5]
 
 

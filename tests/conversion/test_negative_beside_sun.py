@@ -14,7 +14,7 @@ from .make_corpus import CHECKPOINT, KSAMPLER, Graph, Subgraph
 from .test_bad_input import node
 from .test_corpus import load
 from .test_findings import SD15, here
-from .test_left_behind import SUN, Json, badges, off, without
+from .test_left_behind import SUN, Json, badges, driven, off, without
 from .test_negative import at_cfg, counting
 from .test_put_in_by_hand import graphs_of
 from .test_targets import at
@@ -171,6 +171,20 @@ def test_comparison_without_sun_runs_with_it(name: str, way: str) -> None:
     names = ["scale", "tau", "alpha", "start_percent", "end_percent", "cfg"]
     expected = {"model": ["1", 0], **dict(zip(names, values, strict=True))}
     assert queued[negative] == {"class_type": NEGATIVE, "inputs": expected}
+
+
+def test_comparison_gives_it_what_other_nodes_drive() -> None:
+    """A file need not have the values beside links."""
+    workflow = driven(sped_up(with_negative(way="by hand")), NEGATIVE, "scale")
+    node(workflow, NEGATIVE)["widgets_values"] = []
+    negative, sun = (str(node(workflow, kind)["id"]) for kind in (NEGATIVE, SUN))
+    prompt = {
+        "5": {"class_type": "KSampler", "inputs": {"model": [sun, 0]}},
+        sun: {"class_type": SUN, "inputs": {"model": ["1", 0]}},
+        "50": {"class_type": "SomeValue", "inputs": {}},
+    }
+    _, queued, _ = without_sun(workflow, prompt, here(SD15))
+    assert queued[negative]["inputs"] == {"scale": ["50", 0], "model": ["1", 0]}
 
 
 def test_comparison_finds_it_outside_the_subgraph_of_the_sampler_and_past_a_bypassed_node() -> None:

@@ -11,6 +11,7 @@ from .make_corpus import CHECKPOINT, KSAMPLER, Graph, Subgraph
 from .test_bad_input import node
 from .test_corpus import load
 from .test_findings import SD15, Json, here, sped_up
+from .test_left_behind import moved_into_a_subgraph
 from .test_restore import without_sun as deleted_sun
 
 SEED = 7
@@ -85,6 +86,22 @@ def test_settings_from_before_an_earlier_sun_that_was_deleted_count_too() -> Non
     _, queued, said = without_sun(workflow, prompt_of("5", "8", ["1", 0]), here(SD15))
     assert {name: queued["5"]["inputs"][name] for name in FORMER} == FORMER
     assert said == "KSampler (#5): 25 steps, CFG 7.5"
+
+
+def test_settings_that_only_a_note_on_a_sampler_names_come_back() -> None:
+    workflow = moved_into_a_subgraph()
+    (host,) = (str(one["id"]) for one in workflow["nodes"] if len(one["type"]) > 30)
+    sun = str(node(workflow, "SUNSpeedUp")["id"])
+    _, queued, said = without_sun(workflow, prompt_of(f"{host}:100", sun, ["1", 0]), here(SD15))
+    assert queued[f"{host}:100"]["inputs"] == {"model": ["1", 0], "seed": SEED, **FORMER}
+    assert said == "KSampler (#100): 25 steps, CFG 7.5"
+
+
+def test_sampler_without_sun_beside_the_compared_one_is_not_described() -> None:
+    workflow, _ = convert("speed_up", load("two_samplers_on_one_line"), [{"graph": None, "node": 6}], here(SD15))
+    sun = str(node(workflow, "SUNSpeedUp")["id"])
+    _, _, said = without_sun(workflow, prompt_of("6", sun, ["3", 0]), here(SD15))
+    assert said == "KSampler (#6): 25 steps, CFG 7.5"
 
 
 def test_values_of_primitives_are_the_former_ones() -> None:

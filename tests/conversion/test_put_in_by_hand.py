@@ -125,6 +125,26 @@ def test_few_steps_that_a_lora_needs_are_not_taken_for_those_of_a_sun_that_is_of
     assert badges(muted) == {}
 
 
+def test_muted_sun_is_no_matter_to_a_sampler_that_needs_none_or_has_another() -> None:
+    flux, slow, twice = placed_by_hand(), placed_by_hand(steps=25), with_lora(placed_by_hand(), "style", "KSampler")
+    node(flux, "CheckpointLoaderSimple")["widgets_values"] = ["flux1-dev.safetensors"]
+    below = node(twice, "LoraLoaderModelOnly")
+    below |= {"type": SUN, "widgets_values": node(twice, SUN)["widgets_values"]}
+    for workflow in (flux, slow, twice):
+        node(workflow, SUN)["mode"] = 2
+        assert "SUN is off" not in {badge["text"] for badge in badges(workflow).values()}
+
+
+@pytest.mark.parametrize(("checkpoint", "is_told"), [("dreamshaper_8", True), ("dreamshaper_8LCM", False)])
+def test_sampler_behind_a_muted_sun_and_another_model_is_judged_by_that_one(checkpoint: str, is_told: bool) -> None:
+    workflow = load("model_merge")
+    node(workflow, "KSampler")["widgets_values"][2:4] = [4, 1.0]
+    first, second = (one for one in workflow["nodes"] if one["type"] == "CheckpointLoaderSimple")
+    first["widgets_values"] = [f"{checkpoint}.safetensors"]
+    second |= {"type": SUN, "mode": 2, "widgets_values": [SD15.name, 1.0, "automatic"]}
+    assert ({badge["text"] for badge in badges(workflow).values()} == {"SUN is off"}) == is_told
+
+
 def test_sampler_that_is_sped_up_after_a_sun_of_ones_own_was_deleted_is_restored_to_plain_settings() -> None:
     again, _ = convert("speed_up", deleted(placed_by_hand()), None, here(SD15))
     back, _ = convert("restore", again)
