@@ -53,6 +53,11 @@ def test_face_shows_the_adapter_the_model_and_the_run_to_come() -> None:
     assert found["badge"] is None, "what automatic settings put right is no warning"
 
 
+def test_face_leaves_it_open_whether_an_adapter_of_which_nothing_is_known_fits() -> None:
+    face = entry(sped_up("mine.safetensors"), here(Adapter("mine.safetensors")))["face"]
+    assert face[1] == "the run will show whether it fits v1-5-pruned-emaonly-fp16.safetensors"
+
+
 def test_node_at_strength_0_says_that_it_is_off_and_foretells_no_run() -> None:
     workflow = sped_up(sampler=[42, "fixed", 25, 7.0, "euler", "karras", 1.0])
     node(workflow, "SUNSpeedUp")["widgets_values"][1] = 0
@@ -159,6 +164,20 @@ def test_scheduler_alone_can_be_wrong_with_settings_from_the_sampler() -> None:
     assert entry(workflow, here(SD15))["badge"]["text"] == "scheduler exponential"
     node(workflow, "KSampler")["widgets_values"][5] = "normal"
     assert entry(workflow, here(SD15))["badge"] is None
+
+
+def test_cfg_and_sampler_that_other_nodes_give_are_not_judged_with_settings_from_the_sampler() -> None:
+    workflow = below_sun("v1-5-pruned.safetensors", "style.safetensors")
+    workflow["8"]["inputs"]["settings"] = "from sampler"
+    workflow["5"]["inputs"] |= {"cfg": ["20", 0], "sampler_name": ["20", 1], "scheduler": "exponential"}
+    assert entry(workflow, here(SD15))["badge"]["text"] == "scheduler exponential"
+
+
+def test_adapter_loader_names_an_adapter_that_is_not_here() -> None:
+    workflow = load("api_text_to_image")
+    workflow["9"] = {"class_type": "SUNLoadAdapter", "inputs": {"adapter_name": "mine.safetensors"}}
+    badge = entry(workflow, here(SD15))["badge"]
+    assert badge["text"] == "adapter missing" and badge["detail"].startswith("mine.safetensors is not in models/sun")
 
 
 def test_fix_sets_the_primitive_that_drives_the_steps() -> None:

@@ -9,6 +9,7 @@ from sun_pack.conversion.plan import convert, make_plan
 from sun_pack.conversion.rules import distilled_by_name, family_by_name
 
 from .compare import canonical
+from .test_bad_input import node
 from .test_corpus import load
 from .test_pack_samplers import case
 
@@ -270,6 +271,13 @@ def test_switch_is_judged_by_the_branch_that_it_chooses(node_type: str, inputs: 
     assert make_plan("speed_up", switched(node_type, inputs, **values)).edits
     swapped = {name: FLUX if source == SD15 else SD15 for name, source in inputs.items()}
     assert "its model is Flux" in make_plan("speed_up", switched(node_type, swapped, **values)).detail
+
+
+def test_any_switch_passes_an_input_whose_node_does_not_run() -> None:
+    workflow = load("model_merge")
+    node(workflow, "ModelMergeSimple")["type"] = "Any Switch (rgthree)"
+    node(workflow, "CheckpointLoaderSimple")["mode"] = 2
+    assert make_plan("speed_up", workflow).edits
 
 
 def test_switch_that_another_node_drives_is_left_alone() -> None:

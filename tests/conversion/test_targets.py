@@ -42,6 +42,13 @@ def test_subgraph_node_means_the_samplers_in_it() -> None:
     assert {edit["graph"] for edit in plan.edits} == {"00000001-0000-4000-8000-000000000000"}
 
 
+def test_subgraph_node_means_the_samplers_two_levels_down_with_a_model_line_of_their_own() -> None:
+    workflow = load("subgraph_in_a_subgraph")
+    (lora,) = (one for one in workflow["definitions"]["subgraphs"][1]["nodes"] if "Lora" in one["type"])
+    lora |= {"type": "CheckpointLoaderSimple", "inputs": [], "widgets_values": ["dreamshaper_8.safetensors"]}
+    assert make_plan("speed_up", workflow, at(5)).edits
+
+
 def test_node_on_no_model_line_means_nothing() -> None:
     plan = make_plan("speed_up", load("text_to_image"), at(7))
     assert plan.edits == [] and "no sampler here" in plan.summary
