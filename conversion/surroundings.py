@@ -94,7 +94,7 @@ class Surroundings:
         If a sampler below has none, the SUNNegative still works for that one.
         """
         above, samplers = self.lines.into(negative)[1].sun, self.fed_by(negative)
-        if above is not None or not samplers or not all(map(self.has_sun, samplers)):
+        if not samplers or not all(map(self.has_sun, samplers)):
             return above
         return self.lines.of_sampler(samplers[0])[1].sun
 
