@@ -272,6 +272,15 @@ def test_lora_hook_whose_strength_changes_gives_other_keys_and_values(
     assert difference(sample(negative, positive=positive), expected) < 1e-5
 
 
+def test_lora_hook_on_one_of_two_positives_is_gone_in_the_evaluation_of_the_other(
+    model, negative, sample, conditioning, difference, reference
+):
+    hooks = comfy.hooks.create_hook_lora(lora_of(model), 1.0, 0.0)
+    positive = conditioning("pos0", hooks=hooks) + conditioning("pos1")
+    expected = sample(recomputed(model, reference.io["in.neg0"]), positive=positive)
+    assert difference(sample(negative, positive=positive), expected) < 1e-5
+
+
 @pytest.mark.parametrize("steps", [4, 7])
 def test_keys_and_values_of_the_negative_are_made_once_per_run(model, negative, sample, steps):
     attention, contexts = cross_attention_layers(model.model.diffusion_model)[0].attention, []

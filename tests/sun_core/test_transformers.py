@@ -303,6 +303,18 @@ def test_lora_hook_on_the_positive_counts_for_the_negative_too(
     assert difference(draw(negative), guided) < 1e-6, "and it is gone afterwards"
 
 
+def test_lora_hook_whose_strength_changes_gives_other_keys_and_values(
+    model, draw, recomputed, lora, prompt, difference
+):
+    hooks, keyframes = comfy.hooks.create_hook_lora(lora, 1.0, 0.0), comfy.hooks.HookKeyframeGroup()
+    for strength, start in ((1.0, 0.0), (-1.0, 0.5)):
+        keyframes.add(comfy.hooks.HookKeyframe(strength, start))
+    hooks.set_keyframes_on_hooks(keyframes)
+    positive = prompt(1, hooks=hooks)
+    expected = draw(recomputed(model, prompt(2)), positive=positive)
+    assert difference(draw(apply_negative(model, SETTINGS), positive=positive), expected) < 1e-5
+
+
 def test_weights_that_stay_offloaded_give_the_same(model, draw, with_lora, difference):
     """As far as a CPU goes: every weight is fetched, and the LoRA added, when a layer is called."""
     negative = with_lora(apply_negative(model, SETTINGS))
@@ -430,6 +442,22 @@ def test_layers_that_a_later_node_replaces_are_reported(model, family, draw):
     assert f"SUN acted in 0 of {count} layers, because another node replaces the others" in str(reports[0])
 
 
+def test_batch_that_another_pack_widens_is_left_plain_and_found(model, draw, plain, difference):
+    reports = []
+
+    def twice(given):
+        return torch.cat([given, given]) if isinstance(given, torch.Tensor) else given
+
+    def widen(executor, *args, **kwargs):
+        return executor(*map(twice, args), **{name: twice(given) for name, given in kwargs.items()})[:1]
+
+    widened = apply_negative(model, SETTINGS, report=reports.append).clone()
+    widened.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "test", widen)
+    assert difference(draw(widened), plain) < 1e-5
+    (finding,) = reports[0].findings
+    assert "changes the batch (1 -> 2 rows) in a way that SUN cannot follow" in finding
+
+
 @pytest.mark.parametrize("made", [name for name in FAMILIES if name != "Anima"], indirect=True)
 def test_negative_of_another_text_width_is_told_apart(model, family, draw, prompt):
     (context, beside), *_ = prompt(2)
@@ -443,6 +471,16 @@ def test_negative_that_outgrew_its_mask_is_refused(model, draw, prompt):
     (first, beside), (second, _) = prompt(2)[0], prompt(3)[0]
     with pytest.raises(SunError, match="encode the whole negative prompt in one node"):
         draw(apply_negative(model, SETTINGS), negative=[[torch.cat([first, second], dim=1), beside]])
+
+
+@pytest.mark.parametrize("made", ["Hunyuan-DiT"], indirect=True)
+def test_long_negative_counts_as_a_whole(model, draw, recomputed, prompt, difference):
+    """Learned padding takes the place of masked tokens among the last ones alone, as many as a short text has."""
+    (first, beside), (second, _) = prompt(3)[0], prompt(2)[0]
+    mask = torch.cat([torch.ones(1, 12), beside["attention_mask"]], dim=1)
+    long = [[torch.cat([first, second], dim=1), beside | {"attention_mask": mask}]]
+    found = draw(apply_negative(model, SETTINGS), negative=long)
+    assert difference(found, draw(recomputed(model, long))) < 1e-5
 
 
 @pytest.mark.parametrize("made", ["Hunyuan-DiT"], indirect=True)

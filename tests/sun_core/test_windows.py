@@ -1,9 +1,12 @@
 """Context windows: a run evaluates some of its images at a time, and each keeps its own negative."""
 
+from types import SimpleNamespace
+
 import comfy.context_windows
 import pytest
 import torch
 from sun_pack.sun_core.apply import apply_negative, apply_sun
+from sun_pack.sun_core.conditioning import window_of
 from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 IMAGES = 5
@@ -80,3 +83,10 @@ def test_each_image_keeps_the_place_of_its_negative(sun, sample, difference, ref
     negative = [[reference.io["in.neg0"], {"mask": masks}], [reference.io["in.neg1"], {"mask": 1 - masks}]]
     whole = sample(sun, negative=negative, batch=IMAGES)
     assert difference(sample(windows(sun, 2), negative=negative, batch=IMAGES), whole) < 1e-4
+
+
+@pytest.mark.parametrize(("anchor", "images"), [(0, (0, 3, 4)), (2, (2, 3, 4)), (-1, (3, 4))])
+def test_image_that_comfyui_evaluates_before_a_window_is_one_of_it(anchor, images):
+    """The anchor of ComfyUI 0.33, which has -1 for none."""
+    window = SimpleNamespace(dim=0, index_list=[3, 4], causal_anchor_index=anchor)
+    assert window_of({"context_window": window}) == images
