@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from sun_pack.sun_core.adapter import load_adapter, save_adapter
-from sun_pack.sun_core.adapter_file import steps_of
+from sun_pack.sun_core.adapter_file import AdapterLayout, family_of, steps_of
 from sun_pack.sun_core.errors import SunError
 
 
@@ -144,6 +144,11 @@ def test_self_attention_numbers_are_refused(refusal, weights):
     assert "has a layer 0" in refusal(weights)
 
 
+def test_file_larger_than_any_adapter_is_refused(refusal, weights, monkeypatch):
+    monkeypatch.setattr("sun_pack.sun_core.adapter_file.LARGEST_ADAPTER", 2**10)
+    assert "has more than 0 GB, which no SUN adapter has" in refusal(weights)
+
+
 def test_weights_that_are_no_floats_are_refused(refusal, weights):
     assert "weights of type I8" in refusal({key: weight.to(torch.int8) for key, weight in weights.items()})
 
@@ -189,3 +194,9 @@ def test_weights_too_large_for_the_file_are_not_saved(adapter, tmp_path):
 def test_steps_that_cannot_be_are_not_believed(steps):
     assert steps_of({"steps": steps}) == 4 and steps_of({}) == 4
     assert steps_of({"steps": "8"}) == 8
+
+
+@pytest.mark.parametrize(("width", "family"), [(768, "Stable Diffusion 1.x"), (48, "a small one")])
+def test_metadata_name_the_family_where_the_layout_does_not(width, family):
+    layout = AdapterLayout({number: (320, width) for number in range(1, 33, 2)}, extra_positive=True)
+    assert family_of(layout, {"family": "a small one"}) == family

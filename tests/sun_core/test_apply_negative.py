@@ -363,3 +363,11 @@ def test_control_net_on_the_positive_works_beside(reference, model, negative, sa
     found = sample(negative, positive=controlled)
     assert difference(found, sample(recomputed(model, reference.io["in.neg0"]), positive=controlled)) < 1e-5
     assert difference(found, sample(negative)) > 1e-3
+
+
+def test_control_net_on_the_negative_of_the_node_is_not_prepared(model, sample, conditioning):
+    """ComfyUI frees what it prepared only for conditionings of the sampler's."""
+    control, prepared = comfy.controlnet.ControlBase(), []
+    control.pre_run = lambda *args: prepared.append(args)
+    sample(apply_negative(model, NegativeSettings(), conditioning("neg0", control=control)))
+    assert not prepared

@@ -8,6 +8,7 @@ import torch
 from sun_pack.sun_core.adapter import SunAdapter
 from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.errors import SunError, Text
+from sun_pack.sun_core.measures import Measures
 from sun_pack.sun_core.schedule import trailing_sigmas
 from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
@@ -252,3 +253,25 @@ def test_part_of_a_run_on_a_scheduler_with_other_steps_is_found(sun, sample, rep
 def test_part_of_a_run_on_an_even_scheduler_finds_nothing(sun, sample, reports, scheduler, steps, first, last):
     sample(sun, scheduler=scheduler, steps=steps, start_step=first, last_step=last)
     assert list(reports[0].findings) == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "found"),
+    [
+        ({"uncond_readers": ["APG"]}, "APG has no effect at CFG 1, because it changes what CFG does; remove it, or"),
+        ({"uncond_readers": ["APG", "TCFG"]}, "APG and TCFG have no effect at CFG 1, because they change"),
+        ({"unused_prompts": ["middle", "last"]}, 'prompts "middle" and "last" have no effect'),
+        ({"skipped": 1, "evaluations": 3}, "skipped 1 step; remove"),
+        ({"skipped": 2, "evaluations": 2}, "skipped 2 steps; remove"),
+    ],
+)
+def test_finding_speaks_of_one_thing_or_of_several(measured, found):
+    (finding,) = Measures(**measured).findings(automatic=True)
+    assert found in finding
+
+
+def test_remedy_for_missing_cfg_names_the_settings_of_the_node_only_if_they_are_automatic():
+    measures = Measures(uncond_readers=["APG"])
+    (automatic,), (from_sampler,) = (measures.findings(automatic=automatic) for automatic in (True, False))
+    assert automatic.endswith('or set "settings" of the SUN node to "from sampler" and CFG above 1.')
+    assert from_sampler.endswith("; remove it, or set CFG above 1.")

@@ -12,6 +12,7 @@ from sun_pack.sun_core.model_header import model_header, read_model_header
 
 from .unet_configs import SD2, SD15, SDXL
 
+SVD = "model.diffusion_model.input_blocks.1.1"
 CONFIGS = {"Stable Diffusion 1.x": SD15, "Stable Diffusion 2.x": SD2, "SDXL": SDXL}
 
 
@@ -19,7 +20,7 @@ def built(config):
     return UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init)
 
 
-@pytest.mark.parametrize("prefix", ["model.diffusion_model.", ""])
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", "unet.", ""])
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_header_gives_the_layers_of_the_unet(family, prefix):
     unet = built(CONFIGS[family])
@@ -46,18 +47,19 @@ def test_a_file_is_read_by_its_header(reference_folder, reference_unet):
 
 
 @pytest.mark.parametrize(
-    ("key", "family"),
+    ("keys", "family"),
     [
         ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "Flux"),
         ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "SD3"),
         ("blocks.0.cross_attn.k.weight", "transformer"),
-        ("model.diffusion_model.input_blocks.1.1.time_stack.0.attn2.to_k.weight", "video"),
+        ("transformer_blocks.0.attn2.to_k.weight", "transformer"),
+        (f"{SVD}.transformer_blocks.0.attn2.to_k.weight {SVD}.time_stack.0.attn2.to_k.weight", "video"),
         ("encoder.conv_in.weight", "no U-Net"),
     ],
 )
-def test_what_has_no_place_for_sun_is_named(tmp_path, key, family):
+def test_what_has_no_place_for_sun_is_named(tmp_path, keys, family):
     path = tmp_path / "model.safetensors"
-    save_file({key: torch.zeros(4, 4)}, path)
+    save_file({key: torch.zeros(4, 4) for key in keys.split()}, path)
     header = read_model_header(path)
     assert header.layout is None and family in header.family
 

@@ -10,7 +10,7 @@ from sun_pack.sun_core.adapter import SunAdapter, SunLayer
 from sun_pack.sun_core.apply import apply_sun
 from sun_pack.sun_core.branches import AdapterBranches
 from sun_pack.sun_core.conditioning import CachedContext, NegativeEntry
-from sun_pack.sun_core.run import SunRun
+from sun_pack.sun_core.run import RunReport, SunRun
 from sun_pack.sun_core.settings import SunSettings
 
 SIGMA, CPU = torch.ones(1), torch.device("cpu")
@@ -160,3 +160,17 @@ def test_batch_whose_rows_fit_no_conditioning_is_left_plain_and_counted(adapter)
     assert run.forward(x, context, ["positive", "another"], SIGMA, torch.float32) is None
     (finding,) = run.measures.findings(automatic=True)
     assert "changes the batch (2 -> 3 rows)" in finding
+
+
+def test_report_of_a_node_that_did_nothing_says_why_and_no_more():
+    report = RunReport(4, note="It does nothing here.")
+    assert report.facts == str(report) == "It does nothing here."
+
+
+def test_layers_that_were_not_recorded_are_not_counted_in_the_facts():
+    assert RunReport(4, evaluations=4, rows=8).facts == "4 steps · 4 evaluations · 8 rows"
+
+
+@pytest.mark.parametrize(("steps", "hint"), [(8, "8 steps · "), (9, "9 steps (4 are enough) · ")])
+def test_more_than_twice_the_steps_of_an_adapter_are_said_to_be_too_many(steps, hint):
+    assert str(RunReport(steps, enough_steps=4)).startswith(hint)

@@ -458,11 +458,31 @@ def test_batch_that_another_pack_widens_is_left_plain_and_found(model, draw, pla
     assert "changes the batch (1 -> 2 rows) in a way that SUN cannot follow" in finding
 
 
+@pytest.mark.parametrize("made", ["Wan 2.1 text to video"], indirect=True)
+def test_steps_that_a_cache_answers_are_found(model, draw):
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    reports = []
+    negative = apply_negative(model, SETTINGS, report=reports.append)
+    draw(EasyCacheNode.execute(negative, 3.0, 0.0, 1.0, False).args[0], steps=4)
+    (finding,) = reports[0].findings
+    assert "easycache" in finding and f"skipped {4 - reports[0].evaluations} step" in finding
+
+
 @pytest.mark.parametrize("made", [name for name in FAMILIES if name != "Anima"], indirect=True)
 def test_negative_of_another_text_width_is_told_apart(model, family, draw, prompt):
     (context, beside), *_ = prompt(2)
     with pytest.raises(SunError, match=f"encoded {family.width + 8} wide, but this MODEL reads"):
         draw(apply_negative(model, SETTINGS), negative=[[torch.nn.functional.pad(context, (0, 8)), beside]])
+
+
+@pytest.mark.parametrize("made", ["LTX-Video"], indirect=True)
+@pytest.mark.parametrize("sign", ["cross_attention_adaln", "caption_proj_before_connector"])
+def test_ltx_video_whose_text_is_another_in_each_step_is_refused(model, monkeypatch, sign):
+    """Marked as ComfyUI 0.33 marks LTX-2, which 0.3.75 has not."""
+    monkeypatch.setattr(model.model.diffusion_model, sign, True, raising=False)
+    with pytest.raises(SunError, match="LTXV, which Negative Prompt at CFG 1 does not work on"):
+        apply_negative(model, SETTINGS)
 
 
 @pytest.mark.parametrize("made", ["LTX-Video"], indirect=True)
