@@ -68,10 +68,10 @@ class TableGuider(comfy.samplers.CFGGuider):
 
 
 def test_cfg_of_a_wrapper_on_the_model_has_no_effect(sun, sample, evaluations, reports):
-    out = sample(cfg_override(sun, 7.0))
+    out = sample(cfg_override(sun, 7.0), sampler="heun")
     assert evaluations == [1, 1, 1, 1]
     assert torch.equal(out, sample(sun))
-    assert reports[0].changes == ["CFG -> 1"] and list(reports[0].findings) == []
+    assert reports[0].changes == ["CFG -> 1", "sampler heun -> euler"] and list(reports[0].findings) == []
 
 
 def test_cfg_that_a_guider_keeps_to_itself_has_no_effect(sun, sample, conditioning, evaluations, reports):
@@ -392,9 +392,49 @@ def test_function_that_changes_what_it_is_given_is_not_said_to_have_no_effect(su
     assert difference(drawn, sample(sun)) > 0.02
 
 
+@pytest.mark.parametrize("place", ["pre_cfg", "cfg"])
+def test_function_that_changes_its_uncond_in_place_leaves_the_cond_alone(sun, sample, difference, place):
+    def change(args):
+        if place == "pre_cfg":
+            args["conds_out"][1].mul_(0.9)
+            return args["conds_out"]
+        args["uncond"].mul_(0.9), args["uncond_denoised"].mul_(0.9)
+        return (args["cond"] + args["input"] - args["cond_denoised"]) / 2  # twice the same
+
+    patched = sun.clone()
+    getattr(patched, f"set_model_sampler_{place}_function")(change)
+    assert difference(sample(patched), sample(sun)) < 1e-5
+
+
+def test_function_that_changes_both_predictions_acts_beside_a_hidden_cfg_as_without_one(sun, sample, difference):
+    patched = sun.clone()
+    patched.set_model_sampler_pre_cfg_function(lambda args: [prediction * 0.9 for prediction in args["conds_out"]])
+    assert difference(sample(cfg_override(patched, 7.0)), sample(patched)) < 1e-5
+
+
+def test_change_of_an_uncond_that_a_hidden_cfg_amplifies_is_not_said_to_have_no_effect(sun, sample, reports):
+    patched = sun.clone()
+    patched.set_model_sampler_pre_cfg_function(lambda args: [args["conds_out"][0], args["conds_out"][1] * 0.9])
+    assert not torch.equal(sample(cfg_override(patched, 7.0)), sample(sun))
+    assert list(reports[0].findings) == []
+
+
 def test_function_that_needs_an_uncond_works_with_cfg_from_the_sampler(from_sampler, sample, reports):
     assert not torch.equal(sample(apg(from_sampler), cfg=7.0), sample(from_sampler, cfg=7.0))
     assert list(reports[0].findings) == []
+
+
+@pytest.mark.parametrize("place", ["cfg", "post_cfg"])
+def test_function_that_combines_as_comfyui_does_gives_its_picture_with_cfg_from_the_sampler(
+    from_sampler, sample, difference, place
+):
+    def combine(args):
+        of = "_denoised" if place == "post_cfg" else ""
+        return args["uncond" + of] + args["cond_scale"] * (args["cond" + of] - args["uncond" + of])
+
+    patched = from_sampler.clone()
+    getattr(patched, f"set_model_sampler_{place}_function")(combine)
+    assert difference(sample(patched, cfg=7.0), sample(from_sampler, cfg=7.0)) < 1e-5
 
 
 def test_two_functions_are_named_in_one_sentence(sun, sample, reports):
