@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from sun_pack.sun_core.apply import apply_sun
-from sun_pack.sun_core.settings import SunSettings
+from sun_pack.sun_core.adapter import SunAdapter
+from sun_pack.sun_core.apply import apply_negative, apply_sun
+from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 UNCOND = 1
 
@@ -19,6 +20,16 @@ def sun(model, adapter, reports):
     return lambda onto=None, **settings: apply_sun(
         model if onto is None else onto, adapter, SunSettings(**settings), report=reports.append
     )
+
+
+@pytest.fixture(params=["extra positive", "negative alone", "no adapter"])
+def any_sun(request, model, adapter, reports):
+    """A MODEL with SUN of each kind; what it reports is in `reports`."""
+    if request.param == "no adapter":
+        return apply_negative(model, NegativeSettings(), report=reports.append)
+    if request.param == "negative alone":
+        adapter = SunAdapter.for_unet(model.model.diffusion_model, extra_positive=False)
+    return apply_sun(model, adapter, SunSettings(), report=reports.append)
 
 
 def regions(model, context, mask, values=None):
@@ -82,12 +93,27 @@ def test_values_of_their_own_reach_the_extra_positive(sun, sample, reference, di
     assert difference(first, second) < 1e-5
 
 
-def test_negative_counts_beside_regions(model, sun, sample, conditioning, reference, reports, left, difference):
-    patched = regions(sun(), reference.io["in.pos1"], left)
+def test_negative_counts_beside_regions(model, any_sun, sample, conditioning, reference, reports, left, difference):
+    patched = regions(any_sun, reference.io["in.pos1"], left)
     one, other = (sample(patched, negative=conditioning(which)) for which in ("neg0", "neg1"))
     assert difference(one, other) > 0.05
     assert difference(one, sample(regions(model, reference.io["in.pos1"], left))) > 0.05
     assert all(list(report.findings) == [] for report in reports)
+
+
+def test_regions_that_come_while_sampling_leave_the_negative_counting(
+    model, sun, sample, reference, left, reports, difference
+):
+    """SUN is not told their contexts, so its extra positive reads that of the sampler, which is theirs too here."""
+    patches = regions(model, reference.io["in.pos0"], left).model_options["transformer_options"]["patches"]
+
+    def later(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options | {"patches": patches}, **kwargs)
+
+    patched = sun()
+    patched.add_wrapper_with_key("apply_model", "regions", later)
+    assert difference(sample(patched), sample(sun())) < 1e-5
+    assert list(reports[0].findings) == []
 
 
 def test_each_image_keeps_its_own_negative_beside_regions(sun, sample, reference, left, difference):
@@ -111,12 +137,14 @@ def test_masked_negatives_keep_their_places_beside_regions(sun, sample, conditio
     assert difference(sample(patched, negative=negative), sample(patched, negative=swapped)) > 1e-2
 
 
-def test_uncond_rows_stay_plain_beside_regions(sun, sample, conditioning, reference, left, difference):
+@pytest.mark.parametrize("names", [["pos0"], ["pos0", "pos1"]], ids=["one positive", "combined"])
+def test_uncond_rows_stay_plain_beside_regions(sun, sample, conditioning, reference, left, difference, names):
     """With the same prompt on both sides and nothing of the negative, plain CFG is no CFG."""
-    positive = regions(sun(negative_strength=0.0, automatic=False), reference.io["in.pos1"], left)
-    without = sample(positive, cfg=1.0)
-    assert difference(sample(positive, cfg=1.0 + 1e-6), without) < 1e-4
-    assert difference(sample(positive, cfg=3.0), without) > 1e-2
+    patched = regions(sun(negative_strength=0.0, automatic=False), reference.io["in.pos1"], left)
+    positive = [entry for name in names for entry in conditioning(name)]
+    without = sample(patched, cfg=1.0, positive=positive)
+    assert difference(sample(patched, cfg=1.0 + 1e-6, positive=positive), without) < 1e-4
+    assert difference(sample(patched, cfg=3.0, positive=positive), without) > 1e-2
 
 
 def test_batch_that_is_no_multiple_is_left_plain_and_found_in_every_run(model, sun, sample, reports):
