@@ -59,16 +59,14 @@ def test_range_whose_steps_alone_are_evaluated_is_no_finding(model, adapter, sam
     assert not any("SUN had no effect" in finding for finding in reports[0].findings)
 
 
-def test_run_that_does_not_reach_into_the_range_is_no_finding(model, adapter, sample, reports):
-    """The second half of a picture whose first half alone has SUN."""
-    from nodes import KSamplerAdvanced
-
-    sun = apply_sun(model, adapter, SunSettings(end_percent=0.5), report=reports.append)
-    text, latent = [[torch.zeros(1, 77, 48), {}]], {"samples": torch.zeros(1, 4, 16, 16)}
+@pytest.mark.parametrize(
+    "half_of_the_picture", [{"end_percent": 0.5}, {"start_percent": 0.51}], ids=["first", "second"]
+)
+def test_run_that_does_not_reach_into_the_range_is_no_finding(model, adapter, sample, reports, half_of_the_picture):
+    """The other half of a picture of which one alone has SUN."""
+    sun = apply_sun(model, adapter, SunSettings(**half_of_the_picture), report=reports.append)
     for first, last in ((0, 2), (2, 4)):
-        KSamplerAdvanced().sample(
-            sun, "enable", 0, 4, 1.0, "euler", "simple", text, text, latent, first, last, "disable"
-        )
+        sample(sun, start_step=first, last_step=last)
     assert [list(report.findings) for report in reports] == [[], []]
 
 
@@ -225,18 +223,23 @@ def test_negative_that_a_sampler_puts_among_the_keys_is_left_out_and_found_in_ev
         assert "as KSamplerWithNAG does" in finding and "use KSampler" in finding
 
 
-def test_second_prompt_of_dual_cfg_is_found_to_have_no_effect(sun, sample, conditioning, reports):
+@pytest.mark.parametrize("automatic", [True, False])
+def test_second_prompt_of_dual_cfg_is_found_to_have_no_effect_unless_it_is_evaluated(
+    model, adapter, conditioning, reports, automatic
+):
     import comfy.sample
     from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 
-    guider = Guider_DualCFG(sun)
+    guider = Guider_DualCFG(apply_sun(model, adapter, SunSettings(automatic=automatic), report=reports.append))
     guider.set_conds(conditioning("pos0"), conditioning("pos1"), conditioning("neg0"))
     guider.set_cfg(5.0, 3.0)
-    sigmas = trailing_sigmas(sun.get_model_object("model_sampling").sigmas, 4)
+    sigmas = trailing_sigmas(model.get_model_object("model_sampling").sigmas, 4)
     noise = comfy.sample.prepare_noise(torch.zeros(1, 4, 16, 16), 0)
     guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, seed=0)
-    (finding,) = reports[0].findings
-    assert '"middle" has no effect' in finding and "Conditioning (Combine)" in finding
+    findings = list(reports[0].findings)
+    if automatic:
+        assert '"middle" has no effect' in findings[0] and "Conditioning (Combine)" in findings.pop()
+    assert findings == []
 
 
 @pytest.mark.parametrize("scheduler", ["karras", "exponential", "ddim_uniform"])

@@ -111,6 +111,8 @@ def test_context_that_changes_within_a_run_is_noticed(adapter):
     changed = forward(second).layers[1].keys[1][0]
     assert torch.equal(changed, adapter["1"].to_k_extra_pos(second))
     assert not torch.equal(changed, kept.layers[1].keys[1][0])
+    for context in torch.randn(20, 2, 77, 48):  # Python gives the id of what is gone to what comes
+        assert torch.equal(forward(context).layers[1].keys[1][0], adapter["1"].to_k_extra_pos(context))
 
 
 def test_rows_that_share_a_context_are_one_row_of_it(adapter):

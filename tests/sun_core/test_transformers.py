@@ -493,6 +493,14 @@ def test_negative_that_outgrew_its_mask_is_refused(model, draw, prompt):
         draw(apply_negative(model, SETTINGS), negative=[[torch.cat([first, second], dim=1), beside]])
 
 
+@pytest.mark.parametrize("made", ["LTX-Video"], indirect=True)
+def test_negatives_of_different_lengths_in_one_batch_are_refused(model, draw, prompt):
+    (first, beside), (second, other) = prompt(2)[0], prompt(3)[0]
+    masks = {"attention_mask": torch.cat([beside["attention_mask"], other["attention_mask"]])}
+    with pytest.raises(SunError, match="use one negative prompt for all images"):
+        draw(apply_negative(model, SETTINGS), batch=2, negative=[[torch.cat([first, second]), masks]])
+
+
 @pytest.mark.parametrize("made", ["Hunyuan-DiT"], indirect=True)
 def test_long_negative_counts_as_a_whole(model, draw, recomputed, prompt, difference):
     """Learned padding takes the place of masked tokens among the last ones alone, as many as a short text has."""
