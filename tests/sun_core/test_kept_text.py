@@ -212,6 +212,43 @@ def test_evaluation_that_another_pack_has_put_on_the_model_keeps_its_effect(
     assert torch.equal(drawn, without(lambda: sample(patched)))
 
 
+ORIGINAL = comfy.samplers._calc_cond_batch
+
+
+def louder_later(base_model, conds, x, sigma, options):
+    """Evaluate conditionings past what looks at them, with other words in later steps and the same uuids."""
+
+    def louder(entry):
+        context = comfy.conds.CONDCrossAttn(entry["model_conds"]["c_crossattn"].cond * 2)
+        return entry | {"model_conds": entry["model_conds"] | {"c_crossattn": context}}
+
+    if float(sigma[0]) < 5:
+        conds = [cond and [louder(entry) for entry in cond] for cond in conds]
+    return ORIGINAL(base_model, conds, x, sigma, options)
+
+
+class LouderLater(comfy.samplers.CFGGuider):
+    """A guider that evaluates its positive itself."""
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006 (ComfyUI's own signature)
+        return louder_later(self.inner_model, [self.conds["positive"]], x, timestep, model_options)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("CFGGuider", LouderLater), ("calc_cond_batch", louder_later), ("_calc_cond_batch", louder_later)],
+)
+def test_evaluation_that_another_pack_has_put_into_comfyui_keeps_its_effect(
+    apply, model, sample, without, difference, monkeypatch, name, own
+):
+    patched = apply(model, "SUN")
+    unchanged = sample(patched)
+    monkeypatch.setattr(comfy.samplers, name, own)
+    drawn = sample(patched)
+    assert difference(drawn, unchanged) > 0.01
+    assert torch.equal(drawn, without(lambda: sample(patched)))
+
+
 def test_model_whose_evaluation_another_pack_has_put_back_keeps_text(apply, model, sample, made, monkeypatch):
     monkeypatch.setitem(vars(model.model), "apply_model", model.model.apply_model)
     patched = apply(model, "SUN")
@@ -244,6 +281,23 @@ def test_patch_in_one_of_two_evaluations_of_a_step_stays_there(apply, model, sam
         lambda args: args["denoised"] + args["cond_denoised"] - evaluated(args, patches={"attn2_patch": [weaker]})
     )
     patched.set_model_sampler_post_cfg_function(lambda args: (args["denoised"] + evaluated(args)) / 2)
+    drawn = sample(patched)
+    assert difference(drawn, unchanged) > 0.01
+    assert torch.equal(drawn, without(lambda: sample(patched)))
+
+
+def test_wrapper_in_one_of_two_evaluations_of_a_step_stays_there(apply, model, sample, without, difference):
+    def louder(executor, x, timesteps, context, *args, **kwargs):
+        return executor(x, timesteps, context * 2, *args, **kwargs)
+
+    def with_louder_words(args):
+        wrappers = args["model_options"]["transformer_options"]["wrappers"]
+        wrappers = wrappers | {"diffusion_model": {"own": [louder], **wrappers["diffusion_model"]}}
+        return args["denoised"] + args["cond_denoised"] - evaluated(args, wrappers=wrappers)
+
+    patched = apply(model, "SUN")
+    unchanged = sample(patched)
+    patched.set_model_sampler_post_cfg_function(with_louder_words)
     drawn = sample(patched)
     assert difference(drawn, unchanged) > 0.01
     assert torch.equal(drawn, without(lambda: sample(patched)))
