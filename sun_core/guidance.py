@@ -22,6 +22,9 @@ NO_EFFECT = 1e-3
 NEARLY = 1e-4
 """Relative distance of two predictions that make no visible difference and can still be divided by."""
 
+WITHOUT_CFG = 1.0
+"""The scale that functions around CFG are told where there is no prediction for the negative, whatever the guider's."""
+
 ASKS_FOR_UNCOND = "disable_cfg1_optimization"
 """Set in model_options by nodes that need the negative's prediction at CFG 1 too, such as Self-Attention Guidance."""
 
@@ -182,7 +185,8 @@ class CfgReader(Reader):
         instead, cond = {}, args["cond"].clone()  # the function may change it in place
         is_told = "input_uncond" in args  # by ComfyUI, not by Automatic CFG, which has a sampling function of its own
         if not (self.guidance.is_evaluated(args["input_uncond"]) if is_told else self.guidance.had_uncond):
-            instead = {"uncond": args["cond"].clone(), "uncond_denoised": args["cond_denoised"].clone()}
+            stand_ins = {"uncond": args["cond"].clone(), "uncond_denoised": args["cond_denoised"].clone()}
+            instead = {**stand_ins, "cond_scale": WITHOUT_CFG}
         given = WatchedArgs({**args, **instead})
         result = self.call(given)
         self.has_read |= not given.read.isdisjoint(("uncond", "uncond_denoised"))
@@ -203,7 +207,7 @@ class PostCfgReader(Reader):
         """Change the argument `denoised`."""
         instead, denoised = {}, args["denoised"].clone()  # the function may change it in place
         if not self.guidance.is_evaluated(args["uncond"]):
-            instead = {"uncond_denoised": torch.zeros_like(args["uncond_denoised"])}
+            instead = {"uncond_denoised": torch.zeros_like(args["uncond_denoised"]), "cond_scale": WITHOUT_CFG}
         given = WatchedArgs({**args, **instead})
         result = self.call(given)
         compares_alone = "cond_denoised" in given.read and "model" not in given.read
@@ -218,28 +222,26 @@ class PreCfgReader(Reader):
     def __call__(self, args: dict[str, Any]) -> list[Tensor]:
         """Change the argument `conds_out`, positive first.
 
-        What becomes of a stand-in at CFG 1 counts for nothing and is put aside: functions that divide by CFG - 1, as
-        some of Skimmed CFG do, make it no number.
+        What becomes of a stand-in counts for nothing and is put aside, whatever CFG the guider combines with: functions
+        that divide by CFG - 1, as some of Skimmed CFG do, make it no number.
         """
         given, scale = list(args["conds_out"]), args["cond_scale"]
-        stand_in = given[0].clone()
         stands_in = self.guidance.automatic and len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1])
-        counts_alone = stands_in and abs(scale - 1) < 1e-6
+        instead = {}
         if stands_in:
-            given[1] = stand_in
-        before = _combined(given, scale)  # the function may change what it is given in place
+            given[1] = given[0].clone()
+            instead = {"cond_scale": WITHOUT_CFG}
+        before = given[0].clone() if stands_in else _combined(given, scale)  # the function may change it in place
         watched = {"conds": WatchedList(args["conds"], self), "conds_out": WatchedList(given, self)}
         try:
-            result = list.copy(self.call({**args, **watched}))
+            result = list.copy(self.call({**args, **instead, **watched}))
         except ZeroDivisionError:
             if not stands_in:
                 raise
             result = given
-        if counts_alone:
-            result[1] = stand_in
-        self.compare(before, result[0] if counts_alone else _combined(result, scale), args["input"])
-        if len(result) > 1 and result[1] is stand_in:
-            result[1] = args["conds_out"][1]
+        self.compare(before, result[0] if stands_in else _combined(result, scale), args["input"])
+        if stands_in:
+            result[1] = args["conds_out"][1] if scale == WITHOUT_CFG else result[0]
         return result
 
 

@@ -66,7 +66,8 @@ class SunRun:
         """Say whether a sampling of `sigmas`, (steps + 1,), reaches into the range of SUN, or no sampling could."""
         if self.sigma_start < self.sigma_end:
             return True
-        return float(sigmas[0]) >= self.sigma_end and float(sigmas[-1]) <= self.sigma_start
+        last = sigmas[-1] if sigmas[-1] == 0 else sigmas[-2:][0]  # what a run leaves as noise it does not evaluate
+        return float(sigmas[0]) >= self.sigma_end and float(last) <= self.sigma_start
 
     def forward(
         self,
