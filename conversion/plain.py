@@ -7,12 +7,11 @@ from .changes import changes_for, edits_of, plain_values
 from .edits import Edit
 from .findings import FROM_SAMPLER
 from .graph import SUBGRAPH_INPUT, ConversionError, Graph, Node, NodeId, Place, Source, Workflow, as_dict
-from .left_behind import is_off, noted_settings
+from .left_behind import is_off
 from .model_line import instance_input, model_inputs
 from .models import Installed, Lines
 from .notes import is_bypassed_by_sun, wake
 from .plan import read
-from .record import Former, bring_back
 from .restore import by_notes, read_records, take_out, undo
 from .rules import GET_NODE, PRIMITIVES, SUN_ON_MODEL
 from .samplers import Sampler, Setting, find_samplers, grouped, with_partners
@@ -71,19 +70,13 @@ def _asleep(samplers: list[Sampler], around: Surroundings) -> list[Node]:
 
 
 def _take_out_the_rest(around: Surroundings) -> list[Edit]:
-    """Return the edits for the SUN nodes that have no record of the settings before them.
-
-    Notes of an earlier one, which is gone, may name these settings all the same.
-    """
+    """Return the edits for the SUN nodes that have no record of the settings before them."""
     suns = [node for node in around.workflow.nodes() if node.type in SUN_ON_MODEL]
+    samplers = _behind([sun for sun in suns if sun.is_active], around)
     wanted: dict[Setting, Any] = {}
-    noted: dict[tuple[Node, str], Former] = {}
-    for group in grouped(_behind([sun for sun in suns if sun.is_active], around), around.workflow):
-        formers = noted_settings(group)
-        noted |= {(former.node, former.widget): former for former in formers}
-        wanted |= {} if formers else plain_values(group)
-    back = [edit for former in noted.values() for edit in bring_back(former)]
-    return [*edits_of(changes_for(wanted).values()), *take_out(suns), *back]
+    for group in grouped([sampler for sampler in samplers if sampler.node.problem is None], around.workflow):
+        wanted |= plain_values(group)
+    return [*edits_of(changes_for(wanted).values()), *take_out(suns)]
 
 
 def _widgets(samplers: list[Sampler]) -> Widgets:

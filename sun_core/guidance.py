@@ -148,12 +148,27 @@ class Reader:
         """Stay the same in copies of a run's options."""
         return self
 
-    def call(self, args: dict[str, Any]) -> Any:
-        """Call the function, and count the evaluations that it makes."""
+    def call(self, args: dict[str, Any], instead: Any = None) -> Any:
+        """Call the function, and count the evaluations that it makes.
+
+        `instead`: what a division by CFG - 1 results in where there is no prediction for the negative.
+        """
         before = self.guidance.measures.evaluations
-        result = self.function(args)
+        try:
+            result = self.function(args)
+        except ZeroDivisionError:
+            if instead is None:
+                raise
+            result = instead
         self.evaluations += self.guidance.measures.evaluations - before
         return result
+
+    def scale_without_uncond(self) -> dict[str, float]:
+        """Return the argument for a function that is given no prediction for the negative.
+
+        With settings from the sampler, there is none at CFG 1 alone, or a guider has not said which one it is.
+        """
+        return {"cond_scale": WITHOUT_CFG} if self.guidance.automatic else {}
 
     def compare(self, before: Tensor, after: Tensor, nothing: Tensor | float) -> None:
         """Keep how much a function changed a prediction; `nothing` is one of a model that predicts no noise.
@@ -186,9 +201,9 @@ class CfgReader(Reader):
         is_told = "input_uncond" in args  # by ComfyUI, not by Automatic CFG, which has a sampling function of its own
         if not (self.guidance.is_evaluated(args["input_uncond"]) if is_told else self.guidance.had_uncond):
             stand_ins = {"uncond": args["cond"].clone(), "uncond_denoised": args["cond_denoised"].clone()}
-            instead = {**stand_ins, "cond_scale": WITHOUT_CFG}
+            instead = {**stand_ins, **self.scale_without_uncond()}
         given = WatchedArgs({**args, **instead})
-        result = self.call(given)
+        result = self.call(given, cond if instead else None)
         self.has_read |= not given.read.isdisjoint(("uncond", "uncond_denoised"))
         if instead:
             result = torch.where(result.isnan(), cond, result)
@@ -207,9 +222,10 @@ class PostCfgReader(Reader):
         """Change the argument `denoised`."""
         instead, denoised = {}, args["denoised"].clone()  # the function may change it in place
         if not self.guidance.is_evaluated(args["uncond"]):
-            instead = {"uncond_denoised": torch.zeros_like(args["uncond_denoised"]), "cond_scale": WITHOUT_CFG}
+            stand_in = {"uncond_denoised": torch.zeros_like(args["uncond_denoised"])}
+            instead = {**stand_in, **self.scale_without_uncond()}
         given = WatchedArgs({**args, **instead})
-        result = self.call(given)
+        result = self.call(given, denoised if instead else None)
         compares_alone = "cond_denoised" in given.read and "model" not in given.read
         self.has_read |= "uncond_denoised" in given.read or compares_alone
         self.compare(denoised, result, args["input"])
@@ -222,26 +238,21 @@ class PreCfgReader(Reader):
     def __call__(self, args: dict[str, Any]) -> list[Tensor]:
         """Change the argument `conds_out`, positive first.
 
-        What becomes of a stand-in counts for nothing and is put aside, whatever CFG the guider combines with: functions
-        that divide by CFG - 1, as some of Skimmed CFG do, make it no number.
+        What becomes of a stand-in counts for nothing and is put aside, whatever CFG the guider combines two predictions
+        with: functions that divide by CFG - 1, as some of Skimmed CFG do, make it no number.
         """
         given, scale = list(args["conds_out"]), args["cond_scale"]
         stands_in = self.guidance.automatic and len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1])
         instead = {}
         if stands_in:
             given[1] = given[0].clone()
-            instead = {"cond_scale": WITHOUT_CFG}
+            instead = self.scale_without_uncond()
         before = given[0].clone() if stands_in else _combined(given, scale)  # the function may change it in place
         watched = {"conds": WatchedList(args["conds"], self), "conds_out": WatchedList(given, self)}
-        try:
-            result = list.copy(self.call({**args, **instead, **watched}))
-        except ZeroDivisionError:
-            if not stands_in:
-                raise
-            result = given
+        result = list.copy(self.call({**args, **instead, **watched}, given if stands_in else None))
         self.compare(before, result[0] if stands_in else _combined(result, scale), args["input"])
         if stands_in:
-            result[1] = args["conds_out"][1] if scale == WITHOUT_CFG else result[0]
+            result[1:2] = [args["conds_out"][1] if scale == WITHOUT_CFG else result[0]]
         return result
 
 

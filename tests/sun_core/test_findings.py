@@ -68,6 +68,13 @@ def test_run_that_does_not_reach_into_the_range_is_no_finding(model, adapter, sa
     assert [list(report.findings) for report in reports] == [[], []]
 
 
+def test_range_between_the_steps_of_two_halves_is_found_once(model, adapter, sample, reports):
+    sun = apply_sun(model, adapter, SunSettings(start_percent=0.3, end_percent=0.45), report=reports.append)
+    for first, last in ((0, 2), (2, 4)):
+        sample(sun, start_step=first, last_step=last)
+    assert ["SUN had no effect" in " ".join(report.findings) for report in reports] == [True, False]
+
+
 def test_strength_of_the_only_part_of_an_adapter_at_zero_is_found(model, sample, reports):
     adapter = SunAdapter.for_unet(model.model.diffusion_model, extra_positive=False)
     sun = apply_sun(model, adapter, SunSettings(negative_strength=0.0), report=reports.append)

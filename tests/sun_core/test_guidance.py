@@ -5,7 +5,7 @@ import comfy.samplers
 import pytest
 import torch
 from sun_pack.sun_core.apply import apply_sun
-from sun_pack.sun_core.guidance import CfgReader, Guidance
+from sun_pack.sun_core.guidance import CfgReader, Guidance, PostCfgReader
 from sun_pack.sun_core.measures import Measures
 from sun_pack.sun_core.schedule import trailing_sigmas
 from sun_pack.sun_core.settings import SunSettings
@@ -426,6 +426,31 @@ def test_function_behind_cfg_acts_beside_a_hidden_cfg_as_without_one(sun, sample
     patched = mahiro(sun)
     assert torch.equal(sample(cfg_override(patched, 7.0)), sample(patched))
     assert list(reports[0].findings) == list(reports[1].findings) != []
+
+
+@pytest.mark.parametrize("place", ["pre_cfg", "cfg", "post_cfg"])
+def test_function_that_divides_by_what_cfg_adds_changes_nothing_beside_a_hidden_cfg(sun, sample, place):
+    patched = sun.clone()
+    getattr(patched, f"set_model_sampler_{place}_function")(lambda args: 1 / (args["cond_scale"] - 1))
+    assert torch.equal(sample(cfg_override(patched, 7.0)), sample(sun))
+
+
+def test_function_before_cfg_that_keeps_the_cond_alone_can_be_followed_by_another(sun, sample):
+    patched = sun.clone()
+    patched.set_model_sampler_pre_cfg_function(lambda args: args["conds_out"][:1])
+    patched.set_model_sampler_pre_cfg_function(lambda args: [*args["conds_out"], args["conds_out"][0]][:2])
+    assert torch.equal(sample(cfg_override(patched, 7.0)), sample(sun))
+
+
+def test_guider_that_does_not_say_what_it_combines_tells_functions_its_cfg_with_settings_from_the_sampler(from_sampler):
+    told = []
+    guidance = Guidance(Measures(), frozenset(), frozenset(), automatic=False)
+    reader = PostCfgReader(lambda args: told.append(args["cond_scale"]) or args["denoised"], guidance)
+    prediction = torch.ones(1)
+    reader(
+        {"denoised": prediction, "uncond": None, "uncond_denoised": prediction, "cond_scale": 7, "input": prediction}
+    )
+    assert told == [7]
 
 
 def test_function_that_needs_an_uncond_works_with_cfg_from_the_sampler(from_sampler, sample, reports):

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,10 @@ from .virtual_environment import interpreter, make_virtual_environment
 
 
 def pip(python: Path, what: str, *arguments: str, command: str = "install") -> None:
-    """Run pip for `what`, which its messages name. Raises SetupError with pip's own reason if it fails."""
+    """Run pip for `what`, which its messages name; for the Python of this command, only to download or with --target.
+
+    Raises SetupError with pip's own reason if it fails.
+    """
     print(f"Installing {what} ...", flush=True)
     started = time.monotonic()
     options = [command, "--disable-pip-version-check", "--no-input", "--progress-bar", "off", *arguments]
@@ -49,7 +53,8 @@ def _pip_for(python: Path) -> Iterator[list[str]]:
         return
     with TemporaryDirectory() as folder:
         make_virtual_environment(Path(folder))
-        yield [str(interpreter(Path(folder))), "-m", "pip", "--python", str(python)]
+        of_another = [] if python == Path(sys.executable) else ["--python", str(python)]  # pip 22.3 and newer know it
+        yield [str(interpreter(Path(folder))), "-m", "pip", *of_another]
 
 
 def _reason(output: list[str]) -> str:
