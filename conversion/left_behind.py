@@ -209,13 +209,8 @@ def former_settings(
         partners = around.partners_of(sampler)
         seen.update(partners)
         if not any(_has_sun(partner, around, going) for partner in partners):
-            found[SPEED_UP] |= {(former.node, former.widget): former for former in noted_settings(partners)}
+            found[SPEED_UP] |= {(former.node, former.widget): former for former in _noted_settings(partners)}
     return {of: list(formers.values()) for of, formers in found.items()}
-
-
-def noted_settings(partners: Iterable[Sampler]) -> list[Former]:
-    """Return what partners had before "Speed up", by the notes on their nodes."""
-    return [former for partner in partners for former in _by_notes(partner, SPEED_UP)]
 
 
 def nodes_with_older_notes(samplers: Iterable[Sampler]) -> set[Node]:
@@ -291,7 +286,7 @@ def _partner_with_sun(partners: list[Sampler], around: Surroundings) -> Sampler 
 
 @once_per_group
 def _former_of_partners(partners: list[Sampler], around: Surroundings) -> list[Former]:
-    return noted_settings(partners)
+    return _noted_settings(partners)
 
 
 @once_per_group
@@ -300,7 +295,7 @@ def _settings_without_sun(partners: list[Sampler], around: Surroundings, is_sun_
 
     Notes stay as long as the SUN node is there, which may be turned on again, and deleted then.
     """
-    formers = noted_settings(partners)
+    formers = _noted_settings(partners)
     if not formers:
         return edits_of(changes_for(plain_values(partners)).values())
     return (
@@ -311,8 +306,13 @@ def _settings_without_sun(partners: list[Sampler], around: Surroundings, is_sun_
 @once_per_group
 def _are_in_force(partners: list[Sampler], around: Surroundings) -> bool:
     """Tell whether all that notes name has its former value, with no link that would have to come back."""
-    formers = noted_settings(partners)
+    formers = _noted_settings(partners)
     return all(former.plug is None and former.node.widgets.get(former.widget) == former.value for former in formers)
+
+
+def _noted_settings(partners: Iterable[Sampler]) -> list[Former]:
+    """Return what partners had before "Speed up", by the notes on their nodes."""
+    return [former for partner in partners for former in _by_notes(partner, SPEED_UP)]
 
 
 def _by_notes(sampler: Sampler, of: str) -> list[Former]:

@@ -166,7 +166,7 @@ class Reader:
     def scale_without_uncond(self) -> dict[str, float]:
         """Return the argument for a function that is given no prediction for the negative.
 
-        With settings from the sampler, there is none at CFG 1 alone, or a guider has not said which one it is.
+        With settings from the sampler the scale stays: it is 1 already, or the guider does not pass the negative on.
         """
         return {"cond_scale": WITHOUT_CFG} if self.guidance.automatic else {}
 
@@ -243,11 +243,10 @@ class PreCfgReader(Reader):
         """
         given, scale = list(args["conds_out"]), args["cond_scale"]
         stands_in = self.guidance.automatic and len(given) > 1 and not self.guidance.is_evaluated(args["conds"][1])
-        instead = {}
+        before = given[0].clone() if stands_in else _combined(given, scale)  # the function may change it in place
+        instead = self.scale_without_uncond() if stands_in else {}
         if stands_in:
             given[1] = given[0].clone()
-            instead = self.scale_without_uncond()
-        before = given[0].clone() if stands_in else _combined(given, scale)  # the function may change it in place
         watched = {"conds": WatchedList(args["conds"], self), "conds_out": WatchedList(given, self)}
         result = list.copy(self.call({**args, **instead, **watched}, given if stands_in else None))
         self.compare(before, result[0] if stands_in else _combined(result, scale), args["input"])

@@ -298,6 +298,15 @@ def test_face_foretells_the_run() -> None:
     assert shown(from_sampler)["face"] == ["KSampler (#5): 6 steps, as set on it"]
 
 
+def test_badge_names_the_lower_of_two_sun_nodes_because_that_one_replaces_the_other() -> None:
+    workflow = with_negative(at_cfg(1.0))
+    for number, taker, giver in (("97", "99", ["1", 0]), ("98", "5", ["99", 0])):
+        sun = {"adapter_name": SD15.name, "strength": 1.0, "settings": "automatic", "model": giver}
+        workflow[number] = {"class_type": "SUNSpeedUp", "inputs": sun}
+        workflow[taker]["inputs"]["model"] = [number, 0]
+    assert "SUNSpeedUp (#98) is on the same MODEL line" in shown(workflow)["badge"]["detail"]
+
+
 @pytest.mark.parametrize("is_above", [True, False])
 def test_badge_says_that_a_sun_node_on_the_line_makes_it_idle(is_above: bool) -> None:
     workflow = with_negative(at_cfg(1.0))
