@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from workshop.speed.measured import Figures, table
-from workshop.speed.measurements import measure_tiny
+from workshop.speed.measurements import chosen_plan, measure_tiny
 from workshop.speed.published import README, TRAINING_PAGE, sampling_table, training_table, with_table
 from workshop.speed.random_models import TINY_UNET, Sampler, tiny_model
 from workshop.speed.sampling_runs import SUN_STEPS, measure_runs
@@ -48,8 +48,23 @@ def test_host_costs_are_measured_on_a_tiny_model(figures: Figures, monkeypatch: 
 def test_runs_are_compared_with_each_other(figures: Figures) -> None:
     plain = tiny_model()
     sun = apply_sun(plain, SunAdapter.for_unet(plain.model.diffusion_model).requires_grad_(False), SunSettings())
-    measure_runs(Sampler(8, 1, TINY_UNET["context_dim"]), {"plain": plain, "sun": sun}, figures, "tiny")
+    measure_runs(Sampler(8, 1, TINY_UNET["context_dim"]), {"plain": plain, "sun": sun}, 2, figures, "tiny")
     assert_whole(figures, "tiny: speed-up, eager", "tiny: plain, 25 steps, CFG", f"tiny: SUN, {SUN_STEPS} steps")
+
+
+@pytest.mark.parametrize("speed", [0.01, 0.1, 0.3, 0.7, 1.0, 1.2])
+def test_what_is_measured_fills_the_time_and_stays_within_it(speed: float) -> None:
+    """By the shares of an evaluation that were measured on CPUs and on a GPU; 1 is a machine of 1.3 seconds for one."""
+    with_cfg, turn, forward = 54 * speed, 2 * 5.2 * speed, 6 * 1.3 * speed
+    planned = chosen_plan(195.0, with_cfg, turn, forward)
+    taken = planned.repeats * (with_cfg + planned.turns * turn) + planned.forwards * forward
+    assert planned.turns % 2 == 0 and planned.repeats >= 1 and planned.forwards >= 3
+    assert taken <= 195.0
+    assert taken > 195.0 * 0.9 or planned == (6, 8, 40)
+
+
+def test_a_slow_machine_still_measures_each_once() -> None:
+    assert chosen_plan(60.0, 200.0, 40.0, 30.0) == (1, 4, 3)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -20,15 +21,18 @@ from .forwards import measure_forwards, measure_host, measure_operations
 from .measured import Figure, Figures
 from .memory_management import start_dynamic_vram
 from .random_models import TINY_UNET, Sampler, full_size_model, random_weights, tiny_model
-from .sampling_runs import PLAIN_CFG, PLAIN_STEPS, SUN_STEPS, TURNS, measure_busy, measure_fixed_costs, measure_runs
+from .sampling_runs import PLAIN_CFG, PLAIN_STEPS, SUN_STEPS, measure_busy, measure_fixed_costs, measure_runs
 
 MOST_SECONDS = 225.0
 """What everything may take; repeats are chosen by it."""
 OTHER_SECONDS = 15.0
 """What starting, capturing and profiling take of that."""
-SHARE_OF_RUNS = 0.6
+SHARE_OF_RUNS = 0.7
 """What whole runs may take of the rest; single forwards take what these leave."""
 MOST_REPEATS, FEWEST_FORWARDS, MOST_FORWARDS = 6, 3, 40
+FEWEST_TURNS, MOST_TURNS = 4, 8
+"""Runs of 4 steps of each MODEL for one run of 25: they take little time, and a machine's speed wanders. Even, since
+the order turns."""
 EVALUATIONS_OF_A_FORWARD = 3
 """Evaluations for each measured forward of SUN, or of Negative Prompt at CFG 1: its own, and both that are timed."""
 TINY_STEPS = 60
@@ -36,6 +40,17 @@ NAG = "NAG"
 """What Negative Prompt at CFG 1 is called in the table."""
 CAPTURING_RUNS = 3
 """Runs after which a forward is captured, checked and trusted."""
+
+
+class Plan(NamedTuple):
+    """How often each batch size is measured."""
+
+    repeats: int
+    """Runs of 25 steps with CFG."""
+    turns: int
+    """Runs of 4 steps of each MODEL for one of these."""
+    forwards: int
+    """Single evaluations with a node of SUN's and without."""
 
 
 Measured = tuple[dict[str, Figure], dict[str, str | int]]
@@ -57,24 +72,25 @@ def measure(latent_size: int, batches: Sequence[int]) -> Iterator[Measured]:
     negative = apply_negative(plain, NegativeSettings(), may_capture=lambda: False)
     measure_tiny(tiny, figures)
     samplers = {batch: Sampler(latent_size, batch) for batch in batches}
-    repeats, forwards = plan(samplers, models, MOST_SECONDS - OTHER_SECONDS, started)
+    planned = plan(samplers, models, MOST_SECONDS - OTHER_SECONDS, started)
     described = machine() | {
         "weights": str(plain.model.get_dtype()).removeprefix("torch."),
         "latent": f"{latent_size}x{latent_size}",
         "dynamic_vram": str(dynamic_vram),
-        "repeats": repeats,
+        "repeats": planned.repeats,
+        "turns": planned.turns,
     }
     for batch, sampler in samplers.items():
         name = f"batch {batch}"
         if "captured" in models:
             measure_capture(sampler, models["captured"], figures, name)
-        for repeat in range(repeats):
-            print(f"Measuring {name}, {repeat + 1} of {repeats} ...", flush=True)
-            measure_runs(sampler, models, figures, name)
+        for repeat in range(planned.repeats):
+            print(f"Measuring {name}, {repeat + 1} of {planned.repeats} ...", flush=True)
+            measure_runs(sampler, models, planned.turns, figures, name)
         limit = "at most 1.02" if device().type == "cpu" else "at most 1.15 at batch 1, 1.06 at batch 8"
-        measure_forwards(sampler, models["sun"], forwards, figures, f"{name}: forward", "SUN", limit)
+        measure_forwards(sampler, models["sun"], planned.forwards, figures, f"{name}: forward", "SUN", limit)
         limit = "at most 1.03" if device().type == "cpu" else ""
-        measure_forwards(sampler, negative, forwards, figures, f"{name}: forward", NAG, limit)
+        measure_forwards(sampler, negative, planned.forwards, figures, f"{name}: forward", NAG, limit)
         measure_busy(sampler, models, figures, name)
         yield figures.summary(), described
 
@@ -113,25 +129,34 @@ def measure_capture(sampler: Sampler, captured: ModelPatcher, figures: Figures, 
     figures.add(f"{name}: memory of the CUDA graphs", (graph_memory() + captures.bytes) / 1e9, "GB")
 
 
-def plan(
-    samplers: dict[int, Sampler], models: dict[str, ModelPatcher], seconds: float, started: float
-) -> tuple[int, int]:
-    """Warm up, choose how often to repeat runs and forwards, and say how long it will take.
+def plan(samplers: dict[int, Sampler], models: dict[str, ModelPatcher], seconds: float, started: float) -> Plan:
+    """Warm up, choose how often to measure what, and say how long it will take.
 
     All is to be done `seconds` after `started`, if one repeat and a few forwards can be.
     """
-    run_seconds = forward_seconds = 0.0
+    with_cfg = turn = forward = 0.0
     for sampler in samplers.values():
         sampler(models["plain"], 1, PLAIN_CFG)
         sampler(models["sun"], 1, 1.0)
-        _, with_cfg = timed(partial(sampler, models["plain"], 1, PLAIN_CFG))
-        _, single = timed(partial(sampler, models["sun"], 1, 1.0))
-        run_seconds += PLAIN_STEPS * with_cfg + len(models) * TURNS * SUN_STEPS * single
-        forward_seconds += 2 * EVALUATIONS_OF_A_FORWARD * single
+        with_cfg += PLAIN_STEPS * timed(partial(sampler, models["plain"], 1, PLAIN_CFG))[1]
+        single = timed(partial(sampler, models["sun"], 1, 1.0))[1]
+        turn += len(models) * SUN_STEPS * single
+        forward += 2 * EVALUATIONS_OF_A_FORWARD * single
     left = seconds - (time.perf_counter() - started)
-    repeats = max(1, min(MOST_REPEATS, int(SHARE_OF_RUNS * left / run_seconds)))
-    left -= repeats * run_seconds
-    forwards = max(FEWEST_FORWARDS, min(MOST_FORWARDS, int(left / forward_seconds)))
-    minutes = (run_seconds * repeats + forward_seconds * forwards + OTHER_SECONDS) / 60
-    print(f"Measuring takes about {minutes:.1f} minutes more.", flush=True)
-    return repeats, forwards
+    planned = chosen_plan(left, with_cfg, turn, forward)
+    taken = planned.repeats * (with_cfg + planned.turns * turn) + planned.forwards * forward
+    print(f"Measuring takes about {(taken + OTHER_SECONDS) / 60:.1f} minutes more.", flush=True)
+    return planned
+
+
+def chosen_plan(seconds: float, with_cfg: float, turn: float, forward: float) -> Plan:
+    """Choose how often to measure what in about `seconds`, by the seconds that each takes."""
+    of_runs = SHARE_OF_RUNS * seconds
+    repeats = _within(1, of_runs / (with_cfg + FEWEST_TURNS * turn), MOST_REPEATS)
+    turns = _within(FEWEST_TURNS, (of_runs / repeats - with_cfg) / turn, MOST_TURNS) // 2 * 2
+    left = seconds - repeats * (with_cfg + turns * turn)
+    return Plan(repeats, turns, _within(FEWEST_FORWARDS, left / forward, MOST_FORWARDS))
+
+
+def _within(least: int, value: float, most: int) -> int:
+    return max(least, min(most, int(value)))

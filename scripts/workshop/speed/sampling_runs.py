@@ -16,13 +16,13 @@ from .random_models import Sampler
 PLAIN_STEPS, PLAIN_CFG, SUN_STEPS = 25, 7.0, 4
 FOUR_STEPS = (("plain, 4 steps", "plain"), ("SUN, 4 steps", "sun"), ("SUN, 4 steps, captured", "captured"))
 """What the runs of 4 steps are called, and the MODEL of each."""
-TURNS = 3
-"""Runs of each of these for one run of 25 steps: they take little time, and a machine's speed wanders."""
 TINY_RUNS = 40
 
 
-def measure_runs(sampler: Sampler, models: dict[str, ModelPatcher], figures: Figures, name: str) -> None:
-    """Measure a run of 25 steps with CFG, then some of 4 steps without and with SUN, in a turning order."""
+def measure_runs(
+    sampler: Sampler, models: dict[str, ModelPatcher], turns: int, figures: Figures, name: str
+) -> None:
+    """Measure a run of 25 steps with CFG, then `turns` of 4 steps without and with SUN each, in a turning order."""
 
     def measured(kind: str, model: str, steps: int, cfg: float) -> float:
         memory = PeakMemory()
@@ -34,7 +34,7 @@ def measure_runs(sampler: Sampler, models: dict[str, ModelPatcher], figures: Fig
 
     with_cfg = measured("plain, 25 steps, CFG", "plain", PLAIN_STEPS, PLAIN_CFG)
     kinds = [(kind, model) for kind, model in FOUR_STEPS if model in models]
-    for turn in range(TURNS):
+    for turn in range(turns):
         seconds = {model: measured(kind, model, SUN_STEPS, 1.0) for kind, model in kinds[:: -1 if turn % 2 else 1]}
         limit = "at most 12.5" if device().type != "cpu" else "at least 10"
         figures.add(f"{name}: speed-up, eager", with_cfg / seconds["sun"], "x", limit)
