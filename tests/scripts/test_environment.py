@@ -1,14 +1,19 @@
 """The set-up, without the several GB that it downloads when it succeeds."""
 
+import os
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from workshop import REPOSITORY, environment
-from workshop.environment import cache, installation, pip, process, virtual_environment
+from workshop.environment import cache, debian, installation, pip, process, virtual_environment
+from workshop.environment.locks import lock
+
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Debian's packages are for Linux")
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +69,43 @@ def test_two_set_ups_at_once_make_the_folder_once() -> None:
     printed, _ = second.communicate()
     assert (first.returncode, second.returncode) == (0, 0)
     assert "making" not in printed
+
+
+@pytest.fixture
+def apt_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in for apt-get, since tests install nothing: each call is a line of the file that is returned."""
+    calls, command = tmp_path / "calls", tmp_path / "apt-get"
+    command.write_text(f'#!/bin/sh\necho "$@" >> {calls}\necho no such package >&2\nexit 100\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return calls
+
+
+@ON_LINUX
+def test_packages_are_installed_by_one_run_at_a_time(
+    apt_get: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """apt-get fails beside another one, and the browser tests of two workers begin together."""
+    with ThreadPoolExecutor(1) as other:
+        with lock(tmp_path / "debian-lock"):
+            waiting = other.submit(debian.command, "A thing", ("a-thing",), ("its-package",))
+            printed = ""
+            while "waiting for it" not in printed and not waiting.done():
+                printed += capsys.readouterr().out
+            (tmp_path / "a-thing").write_text("#!/bin/sh\n")
+            (tmp_path / "a-thing").chmod(0o755)
+        assert waiting.result() == str(tmp_path / "a-thing")
+    assert not apt_get.exists()
+
+
+@ON_LINUX
+def test_packages_that_cannot_be_installed_are_said_with_the_reason(
+    apt_get: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert debian.command("A thing", ("a-thing",), ("its-package",)) is None
+    assert apt_get.read_text().splitlines()[-1].endswith("install --yes --no-install-recommends its-package")
+    assert "apt-get could not install A thing: no such package" in capsys.readouterr().out
 
 
 def test_a_failed_download_is_one_sentence_with_pips_reason(monkeypatch: pytest.MonkeyPatch) -> None:

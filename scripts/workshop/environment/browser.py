@@ -1,11 +1,10 @@
 """What the browser tests and the screenshots need: ComfyUI's page in a given version, and Chromium."""
 
-import shutil
 import sys
 from pathlib import Path
 
+from . import debian
 from .cache import cached
-from .debian import apt_install
 from .pip import pip
 from .setup_error import SetupError
 
@@ -25,15 +24,9 @@ def frontend(version: str) -> Path:
 
 def chromium() -> str:
     """Return Chromium's command, and install it first if this is root on Debian. Raises SetupError if it is missing."""
-    if not _installed():
-        apt_install("Chromium", CHROMIUM_PACKAGES)
-    if found := _installed():
+    if found := debian.command("Chromium", CHROMIUM, CHROMIUM_PACKAGES):
         return found
     raise SetupError(
         "The browser tests need Chromium, which is not installed: install it (on Debian and Ubuntu the packages "
         f"{' and '.join(CHROMIUM_PACKAGES)}), or leave these tests out with --ignore=tests/browser."
     )
-
-
-def _installed() -> str | None:
-    return next(filter(None, map(shutil.which, CHROMIUM)), None)

@@ -5,12 +5,40 @@ import shutil
 import subprocess
 import sys
 
+from .cache import cache_folder
+from .locks import lock
 
-def apt_install(what: str, packages: tuple[str, ...]) -> None:
-    """Install Debian packages if this is root's Debian; otherwise do nothing."""
-    if sys.platform == "win32" or not shutil.which("apt-get") or os.geteuid() != 0:
-        return
+OTHERS_SECONDS = 300
+"""How long apt-get waits for another program that installs packages, as Debian's own updates do."""
+
+
+def command(what: str, names: tuple[str, ...], packages: tuple[str, ...]) -> str | None:
+    """Return the first command of these names that is installed; None without one.
+
+    If there is none and this is root's Debian, install the packages that bring one.
+    """
+    if (found := _installed(names)) or not _can_install():
+        return found
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with lock(cache_folder() / "debian-lock"):  # apt-get fails beside another one
+        if _installed(names) is None:  # another run may have installed it while this one waited
+            _install(what, packages)
+    return _installed(names)
+
+
+def _installed(names: tuple[str, ...]) -> str | None:
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def _can_install() -> bool:
+    return sys.platform != "win32" and shutil.which("apt-get") is not None and os.geteuid() == 0
+
+
+def _install(what: str, packages: tuple[str, ...]) -> None:
     print(f"Installing {what} ...", flush=True)
     quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (("update",), ("install", "--yes", "--no-install-recommends", *packages)):
-        subprocess.run(["apt-get", *command], capture_output=True, env=quietly)
+    waiting = ("-o", f"DPkg::Lock::Timeout={OTHERS_SECONDS}")
+    for arguments in (("update",), ("install", "--yes", "--no-install-recommends", *packages)):
+        done = subprocess.run(["apt-get", *waiting, *arguments], capture_output=True, env=quietly, text=True)
+    if done.returncode:
+        print(f"apt-get could not install {what}: {' '.join(done.stderr.split())[-300:]}", flush=True)

@@ -1,11 +1,10 @@
 """What checks the page's JavaScript: TypeScript, with the types that ComfyUI's frontend publishes."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
+from . import debian
 from .cache import cached
-from .debian import apt_install
 from .setup_error import SetupError
 
 JAVASCRIPT_TOOLS = ("typescript@5.9.3", "@comfyorg/comfyui-frontend-types@1.45.6")
@@ -17,9 +16,7 @@ def javascript_tools() -> Path:
 
     Raises SetupError if npm is missing and cannot be installed, or if npm fails.
     """
-    if not shutil.which("npm"):
-        apt_install("Node.js", NODE_PACKAGES)
-    npm = shutil.which("npm")
+    npm = debian.command("Node.js", ("npm",), NODE_PACKAGES)
     if npm is None:
         raise SetupError(
             "The JavaScript check needs Node.js with npm, which is not installed: install it and try again."

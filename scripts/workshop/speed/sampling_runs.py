@@ -19,9 +19,7 @@ FOUR_STEPS = (("plain, 4 steps", "plain"), ("SUN, 4 steps", "sun"), ("SUN, 4 ste
 TINY_RUNS = 40
 
 
-def measure_runs(
-    sampler: Sampler, models: dict[str, ModelPatcher], turns: int, figures: Figures, name: str
-) -> None:
+def measure_runs(sampler: Sampler, models: dict[str, ModelPatcher], turns: int, figures: Figures, name: str) -> None:
     """Measure a run of 25 steps with CFG, then `turns` of 4 steps without and with SUN each, in a turning order."""
 
     def measured(kind: str, model: str, steps: int, cfg: float) -> float:
