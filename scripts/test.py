@@ -22,7 +22,7 @@ QUICK = (
     *("--ignore=tests/conversion/test_hostile_workflows.py", "--ignore=tests/sun_core/test_hostile_adapters.py"),
     *("--ignore=tests/sun_core/test_windows.py", "--ignore=tests/sun_core/test_motion.py"),
     *("--ignore=tests/sun_core/test_regions.py", "--ignore=tests/sun_core/test_core_nodes.py"),
-    *("--ignore=tests/sun_core/test_transformers.py", "--ignore=tests/sun_core/test_graphs.py"),
+    *("--ignore=tests/sun_core/test_transformers.py", "--ignore=tests/sun_core/replays"),
 )
 MOST_WORKERS = 4  # each holds ComfyUI, a server and perhaps a browser in memory
 

@@ -6,10 +6,7 @@ into a graph's buffers, what graphs share, and when they are freed.
 
 import gc
 import threading
-import weakref
-from collections import defaultdict
 from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
 
 import comfy.ldm.modules.attention
 import comfy.model_management
@@ -19,130 +16,8 @@ from sun_pack.sun_core import capture, graphs, run
 from sun_pack.sun_core.apply import apply_negative, apply_sun
 from sun_pack.sun_core.resident_weights import SMALL
 from sun_pack.sun_core.settings import NegativeSettings, SunSettings
-from torch.utils._python_dispatch import TorchDispatchMode
 
-UNTIL_TRUSTED = 2
-
-alive = weakref.WeakSet()
-"""Graphs that were not freed."""
-
-
-class Recorder(TorchDispatchMode):
-    """Records operations with the tensors that they read and write."""
-
-    def __init__(self):
-        super().__init__()
-        self.tape = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.tape.append((function, args, kwargs or {}, result))
-        return result
-
-
-class StandInGraph:
-    """Repeats what was recorded, into the same tensors, as a CUDA graph does."""
-
-    replays = 0
-
-    def __init__(self):
-        self.recorder = Recorder()
-        alive.add(self)
-
-    def pool(self):
-        return self.own_pool
-
-    def replay(self):
-        StandInGraph.replays += 1
-        for function, args, kwargs, result in self.recorder.tape:
-            again = function(*args, **kwargs)
-            for kept, new in zip(as_tensors(result), as_tensors(again), strict=True):
-                if kept.data_ptr() != new.data_ptr():  # which a view has not
-                    kept.copy_(new)
-
-    def reset(self):
-        self.recorder.tape.clear()
-        alive.discard(self)
-
-
-def as_tensors(result):
-    return [result] if isinstance(result, torch.Tensor) else [t for t in result or () if isinstance(t, torch.Tensor)]
-
-
-class StandInStream:
-    """Records the operations that it is current for, outside of captures."""
-
-    def __init__(self, device=None, priority=0):
-        self.waits_for, self.recorder = [], Recorder()
-
-    def wait_stream(self, stream):
-        self.waits_for.append(stream)
-
-
-class StandInCapture:
-    def __init__(self, graph, pool=None, stream=None, capture_error_mode="global"):
-        self.graph = graph
-        graph.own_pool, graph.stream = pool or (0, id(graph)), stream
-        graph.done_before = len(stream.recorder.tape)
-
-    def __enter__(self):
-        self.graph.recorder.__enter__()
-
-    def __exit__(self, *exception):
-        self.graph.recorder.__exit__(*exception)
-
-
-@pytest.fixture(autouse=True)
-def graphs_without_a_gpu(monkeypatch):
-    monkeypatch.setattr(capture, "check_device", lambda device: None)
-    monkeypatch.setattr(capture, "_ASK_FOR_MEMORY", ())  # ComfyUI's attention on a CPU does
-    stand_ins = {"CUDAGraph": StandInGraph, "graph": StandInCapture, "Stream": StandInStream}
-    stand_ins |= {"current_stream": lambda device: None, "memory_reserved": lambda device: 0}
-    stand_ins |= {"get_allocator_backend": lambda: "native"}
-    for name, stand_in in stand_ins.items():
-        monkeypatch.setattr(torch.cuda, name, stand_in)
-    monkeypatch.setattr(StandInGraph, "replays", 0)
-    monkeypatch.setattr(graphs, "_streams", defaultdict(list))
-    monkeypatch.setattr(graphs, "_idle_streams", defaultdict(list))
-    monkeypatch.setattr(graphs, "_failed", [])
-    yield
-    comfy.model_management.unload_all_models()
-
-
-@pytest.fixture
-def draw(sample):
-    """Samples in inference mode, as nodes do: `draw(model, **options of sample)`."""
-
-    def draw(model, **options):
-        with torch.inference_mode():
-            return sample(model, **options)
-
-    return draw
-
-
-@pytest.fixture
-def sun(model, adapter):
-    """`sun(may_capture=True, strength=1.0)` -> a patched MODEL and its captures."""
-
-    def sun(may_capture=True, strength=1.0):
-        patched = apply_sun(model, adapter, SunSettings(strength, strength), may_capture=lambda: may_capture)
-        hooks = patched.get_wrappers("outer_sample", "sun")[0].__self__
-        return SimpleNamespace(model=patched, captures=hooks.captures)
-
-    return sun
-
-
-@pytest.fixture
-def trusted(sun, draw):
-    """A patched MODEL whose next run is replayed whole, and its captures."""
-    patched = sun()
-    for _ in range(UNTIL_TRUSTED):
-        draw(patched.model)
-    return patched
-
-
-def graphs_of(patched):
-    return [captured.graph for captured in patched.captures.kept.values()]
+from .stand_in_graphs import RUNS_UNTIL_TRUSTED, StandInCapture, StandInGraph, StandInStream, alive, graphs_of
 
 
 def test_replays_draw_what_eager_forwards_draw(trusted, sun, draw, conditioning, difference):
@@ -159,7 +34,7 @@ def test_replays_draw_what_eager_forwards_draw(trusted, sun, draw, conditioning,
 def test_replays_of_a_negative_without_an_adapter_draw_what_eager_forwards_draw(model, draw, conditioning, difference):
     captured = apply_negative(model, NegativeSettings())
     eager = apply_negative(model, NegativeSettings(), may_capture=lambda: False)
-    for _ in range(UNTIL_TRUSTED):
+    for _ in range(RUNS_UNTIL_TRUSTED):
         draw(captured)
     first = draw(eager)
     for change in ({}, {"negative": conditioning("neg1")}, {"positive": conditioning("pos1")}, {}):
@@ -178,14 +53,14 @@ def test_graph_of_negatives_without_strength_is_not_replayed_for_others(model, d
     def negative(strength):
         return [entry for name in ("neg0", "neg1") for entry in conditioning(name, strength=strength)]
 
-    for strength in (0.0, 1.0) * (UNTIL_TRUSTED + 1):
+    for strength in (0.0, 1.0) * (RUNS_UNTIL_TRUSTED + 1):
         drawn = draw(captured, negative=negative(strength))
         assert torch.equal(drawn, draw(eager, negative=negative(strength)))
 
 
 def test_graphs_of_a_model_share_a_pool_and_each_has_its_own_stream(trusted, sun, draw):
     other = sun(strength=0.5)
-    for _ in range(UNTIL_TRUSTED):
+    for _ in range(RUNS_UNTIL_TRUSTED):
         draw(trusted.model, batch=2)
         draw(other.model)
     first, second = graphs_of(trusted)
@@ -201,7 +76,7 @@ def test_forward_runs_on_the_stream_before_the_capture_with_cuda_malloc_async(su
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream.recorder)
     patched = sun()
-    for _ in range(UNTIL_TRUSTED):
+    for _ in range(RUNS_UNTIL_TRUSTED):
         draw(patched.model)
     (graph,) = graphs_of(patched)
     assert 0 < len(graph.recorder.tape) - graph.done_before <= 1, "the same, and the copy to the graph's output"
@@ -238,7 +113,7 @@ def test_stream_of_a_graph_that_is_gone_is_used_again(trusted, sun, draw):
     (graph,) = graphs_of(trusted)
     trusted.captures.clear()
     other = sun()
-    for _ in range(UNTIL_TRUSTED):
+    for _ in range(RUNS_UNTIL_TRUSTED):
         draw(other.model)
     assert graphs_of(other)[0].stream is graph.stream
 
@@ -278,7 +153,7 @@ def test_graphs_go_with_the_last_reference_to_the_model(trusted):
 def test_switch_frees_graphs(model, adapter, draw):
     switch = [True]
     patched = apply_sun(model, adapter, SunSettings(), may_capture=lambda: switch[0])
-    for _ in range(UNTIL_TRUSTED):
+    for _ in range(RUNS_UNTIL_TRUSTED):
         draw(patched)
     assert alive
     switch[0] = False
@@ -320,7 +195,7 @@ def test_memory_that_ran_out_before_a_capture_is_not_asked_for_again_in_its_run(
 def test_attention_that_asks_for_the_free_memory_is_not_captured(sun, draw, monkeypatch):
     monkeypatch.setattr(capture, "_ASK_FOR_MEMORY", (comfy.ldm.modules.attention.optimized_attention,))
     patched = sun()
-    for _ in range(UNTIL_TRUSTED):
+    for _ in range(RUNS_UNTIL_TRUSTED):
         draw(patched.model)
     assert not graphs_of(patched)
 
@@ -395,7 +270,7 @@ def test_fifth_shape_takes_the_place_of_the_first(trusted, draw):
     (first,) = graphs_of(trusted)
     picture = draw(trusted.model)
     for batch in (2, 3, 4, 5):
-        for _ in range(UNTIL_TRUSTED):
+        for _ in range(RUNS_UNTIL_TRUSTED):
             draw(trusted.model, batch=batch)
     assert len(graphs_of(trusted)) == len(alive) == 4
     assert first not in alive
