@@ -30,6 +30,22 @@ def graphs_without_a_gpu(monkeypatch):
 
 
 @pytest.fixture
+def runs(monkeypatch):
+    """What each run did with its captures, the last run last; reports say it on a GPU alone."""
+    from sun_pack.sun_core import capture, hooks
+
+    runs = []
+
+    class Recorded(capture.Replays):
+        def end(self):
+            runs.append(self)
+            super().end()
+
+    monkeypatch.setattr(hooks, "Replays", Recorded)
+    return runs
+
+
+@pytest.fixture
 def draw(sample):
     """Samples in inference mode, as nodes do: `draw(model, **options of sample)`."""
     import torch
@@ -43,16 +59,14 @@ def draw(sample):
 
 @pytest.fixture
 def sun(model, adapter):
-    """`sun(may_capture=True, strength=1.0)` -> a patched MODEL, its captures, and the reports of its runs."""
+    """`sun(may_capture=True, strength=1.0)` -> a patched MODEL and its captures."""
     from sun_pack.sun_core.apply import apply_sun
     from sun_pack.sun_core.settings import SunSettings
 
     def sun(may_capture=True, strength=1.0):
-        reports = []
-        settings = SunSettings(strength, strength)
-        patched = apply_sun(model, adapter, settings, report=reports.append, may_capture=lambda: may_capture)
+        patched = apply_sun(model, adapter, SunSettings(strength, strength), may_capture=lambda: may_capture)
         hooks = patched.get_wrappers("outer_sample", "sun")[0].__self__
-        return SimpleNamespace(model=patched, captures=hooks.captures, reports=reports)
+        return SimpleNamespace(model=patched, captures=hooks.captures)
 
     return sun
 

@@ -7,6 +7,7 @@ into a graph's buffers, what graphs share, and when they are freed.
 import gc
 import threading
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 
 import comfy.ldm.modules.attention
 import comfy.model_management
@@ -132,6 +133,53 @@ def test_graphs_are_found_and_freed_if_a_clone_without_sun_was_pushed_out(truste
     assert graphs_of(trusted), "nothing has told SUN"
     graphs.free_graphs_of_unloaded_models()
     assert not graphs_of(trusted)
+
+
+def test_run_of_another_model_frees_the_graphs_of_one_that_was_pushed_out(
+    trusted, model, draw, new_model, reference, reference_weights, adapter
+):
+    other = new_model(reference.unet_config)
+    other.model.diffusion_model.load_state_dict(reference_weights)
+    draw(model)
+    comfy.model_management.unload_all_models()
+    assert graphs_of(trusted), "nothing has told SUN"
+    draw(apply_sun(other, adapter, SunSettings()))
+    assert not graphs_of(trusted)
+
+
+def test_memory_of_graphs_is_taken_for_free(trusted, sun, draw, monkeypatch):
+    """torch has reserved it, and ComfyUI counts what is reserved and not in use; nothing but graphs can use it."""
+    free = [2**31]
+
+    def get_free_memory(device, torch_free_too=False):
+        return (free[0], free[0]) if torch_free_too else free[0]
+
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", get_free_memory)
+    reserved = iter([100, 100 + 2**30])
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: next(reserved))
+    other = sun()
+    for _ in range(RUNS_UNTIL_TRUSTED):
+        draw(other.model)
+    assert other.captures.bytes == 2**30
+    draw(other.model)
+    assert graphs_of(other)
+    free[0] -= 1
+    draw(other.model)
+    assert not graphs_of(other) and other.captures.bytes == 0
+
+
+def test_options_that_a_node_copies_are_replayed(trusted, draw):
+    first = draw(trusted.model)
+    beside = trusted.model.clone()
+
+    def with_copy(apply_model, given):
+        options = deepcopy(given["c"]["transformer_options"])
+        return apply_model(given["input"], given["timestep"], **{**given["c"], "transformer_options": options})
+
+    beside.set_model_unet_function_wrapper(with_copy)
+    before = StandInGraph.replays
+    assert torch.equal(draw(beside), first)
+    assert StandInGraph.replays == before + 4
 
 
 def test_graphs_stay_while_clones_take_turns(trusted, model, draw):
