@@ -4,8 +4,9 @@ import json
 
 import pytest
 from playwright.sync_api import Route, expect
+from workshop.server.demo_models import Models
 
-from .conftest import SAMPLER, corpus
+from .conftest import CHECKPOINT, SAMPLER, corpus
 from .page import CanvasPage
 
 NOTE = "CFG ignored · negative: “blurry”"
@@ -134,6 +135,34 @@ def test_sampler_in_a_subgraph_shows_it_too(page: CanvasPage) -> None:
     sampler = next(node["id"] for node in inner["nodes"] if node["type"] == "KSampler")
     page.page.evaluate("app.canvas.setGraph([...app.rootGraph.subgraphs.values()][0])")
     page.expect_notes(sampler, "CFG ignored · negative: “people, text”")
+
+
+def test_badge_inside_of_a_subgraph_is_above_its_node_too(
+    page: CanvasPage, models: Models, frontend: str, drawn_by: str
+) -> None:
+    workflow = corpus("subgraph_with_the_sampler.expected")
+    (inner,) = workflow["definitions"]["subgraphs"]
+    kinds = {node["type"]: node for node in inner["nodes"]}
+    kinds["SUNSpeedUp"]["widgets_values"][0] = models.adapter.name
+    kinds["KSampler"]["widgets_values"][2] = 30
+    (outer,) = (node["id"] for node in workflow["nodes"] if node["type"] == inner["id"])
+    next(node for node in workflow["nodes"] if node["id"] == CHECKPOINT)["widgets_values"] = [models.checkpoint.name]
+    page.load(workflow)
+    page.show_all()
+    page.expect_notes(outer, "30 steps")
+    page.page.evaluate("(id) => { app.graph.getNodeById(id).mode = 4; app.graph.change() }", outer)
+    page.expect_notes(outer)
+    page.page.evaluate("(id) => { app.graph.getNodeById(id).mode = 0; app.graph.change() }", outer)
+    page.expect_notes(outer, "30 steps")
+    if (frontend, drawn_by) == ("1.32.9", "vue"):  # whose menu leaves out what packs offer
+        page.select(outer)
+        page.command("SUN.Fix")
+    else:
+        page.right_click(*page.point_of(outer))
+        page.choose("Fix: 30 steps")
+    page.expect_notes(outer)
+    (inner,) = page.graph()["definitions"]["subgraphs"]
+    assert next(node for node in inner["nodes"] if node["type"] == "KSampler")["widgets_values"][2] == 4
 
 
 def test_menu_sets_the_steps_in_one_undo_step(page: CanvasPage, sped_up: int, frontend: str, drawn_by: str) -> None:

@@ -6,7 +6,7 @@ import { keepForDeletion } from "./deletion.js";
 import { hasFace, showOn } from "./faces.js";
 import { address, allNodes, rootGraph, workflowAsShown } from "./graphs.js";
 import { noteServed } from "./lines.js";
-import { placeNotes, showNotes } from "./notes.js";
+import { badgeInside, placeNotes, showNotes } from "./notes.js";
 import { isOff } from "./off.js";
 import { hasNote, noteLeftBehind } from "./restorable.js";
 import { findingsOfRun, plainRun, runWithoutSun, showRun } from "./runs.js";
@@ -28,7 +28,7 @@ export function checkSoon() {
 /** Check anew when a node was turned on or off since the latest check; put back what Nodes 2.0 has dropped. */
 export function watchNodes() {
   setInterval(() => {
-    if (switchesOf(allNodes().filter(hasFace)) !== switches) checkSoon();
+    if (switchesOf(allNodes()) !== switches) checkSoon();
     placeNotes();
   }, EVERY);
 }
@@ -36,7 +36,7 @@ export function watchNodes() {
 async function check() {
   const turn = ++latest;
   const nodes = allNodes();
-  switches = switchesOf(nodes.filter(hasFace));
+  switches = switchesOf(nodes);
   const entries = nodes.some(hasToDoWithSun) ? await findings() : new Map();
   if (turn !== latest) return; // the graph changed meanwhile, so a newer answer will come
   const here = nodes.filter(({ graph }) => graph);
@@ -62,6 +62,9 @@ async function check() {
       showNotes(node, showsBadges() ? { note, badge: entry?.badge ?? null } : { note: null, badge: null });
     }
   }
+  for (const node of here.filter(isSubgraph)) {
+    showNotes(node, { note: null, badge: showsBadges() ? badgeInside(node) : null });
+  }
   placeNotes();
 }
 
@@ -85,8 +88,13 @@ function hasToDoWithSun(node) {
   return hasFace(node) || hasNote(node);
 }
 
+/** Of a subgraph's node too, which shows the badges inside while it is on. */
 function switchesOf(nodes) {
-  return nodes.map(isOff).join();
+  return nodes.filter((node) => hasFace(node) || isSubgraph(node)).map(isOff).join();
+}
+
+function isSubgraph(node) {
+  return Boolean(node.subgraph);
 }
 
 async function findings() {

@@ -3,10 +3,9 @@
 import { app } from "../../../scripts/app.js";
 import { compare } from "./compare.js";
 import { convert, tell } from "./conversion.js";
-import { badgeOf, hasFace } from "./faces.js";
 import { address, allNodes } from "./graphs.js";
 import { lineBefore, mayShareLine, sunsServing } from "./lines.js";
-import { badgeAbove } from "./notes.js";
+import { badgeIn } from "./notes.js";
 import { hasNote, isRestorable } from "./restorable.js";
 import { word } from "./words.js";
 
@@ -34,7 +33,7 @@ export function nodeMenu(node) {
     if (nodes.length) items.push({ content: text, callback: () => convert(action, nodes.map(address)) });
   };
   const badge = badgeIn(node);
-  if (badge?.fix) offer(`${word("sun.fixMenu")}: ${withoutTags(badge.text)}`, "fix", [node]);
+  if (badge) offer(`${word("sun.fixMenu")}: ${withoutTags(badge.text)}`, "fix", fixable(node));
   offer(word("sun.speedUp"), "speed_up", slowPoints(node));
   offer(word("sun.negative"), "negative", unheardPoints(node));
   for (const steps of STEPS) offer(word("sun.setSteps", { steps }), `steps_${steps}`, stepsPoints(node));
@@ -126,10 +125,6 @@ function restorablePoints(node) {
 function fixable(node) {
   if (node.subgraph) return node.subgraph.nodes.flatMap(fixable);
   return badgeIn(node)?.fix ? [node] : [];
-}
-
-function badgeIn(node) {
-  return hasFace(node) ? badgeOf(node) : badgeAbove(node);
 }
 
 /** Return the node if its menu sets the steps of samplers: those behind it, or its own. */

@@ -3,6 +3,7 @@
 import { app } from "../../../scripts/app.js";
 import { tell } from "./conversion.js";
 import { badgeOf, hasFace } from "./faces.js";
+import { isMutedOrBypassed } from "./off.js";
 import { box, styles } from "./text.js";
 
 const COLORS = { note: { fgColor: "#fff", bgColor: "#3d4654" }, badge: { fgColor: "#000", bgColor: "#e8b339" } };
@@ -18,7 +19,25 @@ export function showNotes(node, { note, badge }) {
   app.canvas.setDirty(true, true);
 }
 
-export function badgeAbove(node) {
+/** Return the badge of a node: of its face, or above its title. */
+export function badgeIn(node) {
+  return hasFace(node) ? badgeOf(node) : badgeAbove(node);
+}
+
+/** Return one badge for all nodes inside of a subgraph's node, or null: from outside nothing else shows theirs. */
+export function badgeInside(node) {
+  const [first, ...others] = badgesInside(node);
+  if (!others.length) return first ?? null;
+  const detail = [...new Set([first, ...others].map((badge) => badge.detail))].join("\n");
+  return { text: `${first.text} (+${others.length})`, detail };
+}
+
+function badgesInside(node) {
+  if (isMutedOrBypassed(node)) return [];
+  return node.subgraph.nodes.flatMap((inner) => (inner.subgraph ? badgesInside(inner) : (badgeIn(inner) ?? [])));
+}
+
+function badgeAbove(node) {
   return notes.get(node)?.badge;
 }
 
