@@ -325,6 +325,68 @@ def test_fifth_shape_takes_the_place_of_the_first(trusted, draw):
     assert torch.equal(draw(trusted.model), picture)
 
 
+def test_graph_that_was_used_longest_ago_goes_first(trusted, draw, monkeypatch):
+    monkeypatch.setattr(graphs, "MOST_GRAPHS", 2)
+    for batch in (2, 1, 3):
+        for _ in range(RUNS_UNTIL_TRUSTED):
+            draw(trusted.model, batch=batch)
+    before = StandInGraph.replays
+    draw(trusted.model)
+    assert StandInGraph.replays == before + 4, "the first graph, which was used after the second"
+
+
+def test_interrupt_between_replays_ends_the_run(trusted, draw):
+    first = draw(trusted.model)
+    interrupted, steps = trusted.model.clone(), []
+
+    def interrupt(executor, *args, **kwargs):
+        steps.append(StandInGraph.replays)
+        if len(steps) == 2:
+            comfy.model_management.interrupt_current_processing()
+        return executor(*args, **kwargs)
+
+    interrupted.add_wrapper_with_key("predict_noise", "test", interrupt)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        draw(interrupted)
+    assert len(steps) == 2 and StandInGraph.replays == steps[-1]
+    assert torch.equal(draw(trusted.model), first)
+
+
+def test_weights_are_looked_for_once_in_a_run(trusted, draw, monkeypatch):
+    looked, look = [], capture.resident_weights
+    monkeypatch.setattr(capture, "resident_weights", lambda *args: looked.append(args) or look(*args))
+    draw(trusted.model)
+    assert len(looked) == 1
+
+
+def test_weights_that_are_loaded_anew_within_a_run_are_used(trusted, sun, draw, difference):
+    """As when ComfyUI pushes a part of the model out and back between two steps, for another model."""
+    first = draw(trusted.model)
+    out, base = trusted.model.model.diffusion_model.out[2], trusted.model.model
+    own, loaded = out.bias, base.model_loaded_weight_memory
+
+    def draw_beside(model):
+        model, steps = model.clone(), []
+
+        def load_anew(executor, *args, **kwargs):
+            steps.append(args)
+            if len(steps) == 3:
+                out._parameters["bias"] = torch.nn.Parameter(own + 1, requires_grad=False)
+                base.model_loaded_weight_memory += 1
+            return executor(*args, **kwargs)
+
+        model.add_wrapper_with_key("predict_noise", "test", load_anew)
+        try:
+            return draw(model)
+        finally:
+            out._parameters["bias"], base.model_loaded_weight_memory = own, loaded
+
+    before = StandInGraph.replays
+    changed = draw_beside(trusted.model)
+    assert StandInGraph.replays == before + 4
+    assert torch.equal(changed, draw_beside(sun(may_capture=False).model)) and difference(changed, first) > 1e-3
+
+
 def test_another_runs_keys_and_values_are_copied_in_few_operations(trusted, draw, conditioning, monkeypatch):
     """torch does so for tensors of one dtype that are dense, and copies any other list one by one."""
     lists, copy = [], torch._foreach_copy_
