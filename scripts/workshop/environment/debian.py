@@ -4,30 +4,32 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 from .cache import cache_folder
 from .locks import lock
 
+T = TypeVar("T")
 OTHERS_SECONDS = 300
 """How long apt-get waits for another program that installs packages, as Debian's own updates do."""
 
 
 def command(what: str, names: tuple[str, ...], packages: tuple[str, ...]) -> str | None:
-    """Return the first command of these names that is installed; None without one.
+    """Return the first command of these names that is installed, as `found_or_installed` does."""
+    return found_or_installed(lambda: next(filter(None, map(shutil.which, names)), None), what, packages)
 
-    If there is none and this is root's Debian, install the packages that bring one.
-    """
-    if (found := _installed(names)) or not _can_install():
-        return found
+
+def found_or_installed(find: Callable[[], T | None], what: str, packages: tuple[str, ...]) -> T | None:
+    """Return what `find` finds; if nothing, and this is root's Debian, install these packages and look again."""
+    if (already := find()) is not None or not _can_install():
+        return already
     cache_folder().mkdir(parents=True, exist_ok=True)
     with lock(cache_folder() / "debian-lock"):  # apt-get fails beside another one
-        if _installed(names) is None:  # another run may have installed it while this one waited
-            _install(what, packages)
-    return _installed(names)
-
-
-def _installed(names: tuple[str, ...]) -> str | None:
-    return next(filter(None, map(shutil.which, names)), None)
+        if (by_another := find()) is not None:  # while this one waited
+            return by_another
+        _install(what, packages)
+    return find()
 
 
 def _can_install() -> bool:

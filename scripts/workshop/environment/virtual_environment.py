@@ -5,18 +5,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+from . import debian
 from .cache import raise_if_disk_is_full
 from .setup_error import SetupError
+
+VENV_PACKAGES = ("python3-venv",)  # Debian's python3 comes without a part of it
 
 
 def make_virtual_environment(folder: Path) -> None:
     """Make one in `folder`. Raises SetupError if this Python cannot."""
-    made = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True)
-    if made.returncode:
-        raise_if_disk_is_full(made.stdout + made.stderr)
+
+    def made() -> bool | None:
+        done = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True)
+        raise_if_disk_is_full(done.stdout + done.stderr)
+        return True if done.returncode == 0 else None
+
+    is_debians = sys.base_prefix == "/usr"
+    if not (debian.found_or_installed(made, "Python's venv module", VENV_PACKAGES) if is_debians else made()):
         raise SetupError(
             "Python cannot make a virtual environment here: install its venv module "
-            "(on Debian and Ubuntu the package python3-venv) and try again."
+            f"(on Debian and Ubuntu the package {VENV_PACKAGES[0]}) and try again."
         )
 
 
