@@ -137,15 +137,16 @@ def test_sampler_in_a_subgraph_shows_it_too(page: CanvasPage) -> None:
     page.expect_notes(sampler, "CFG ignored · negative: “people, text”")
 
 
+@pytest.mark.parametrize("name", ["subgraph_with_the_sampler", "subgraph_in_a_subgraph"])
 def test_badge_inside_of_a_subgraph_is_above_its_node_too(
-    page: CanvasPage, models: Models, frontend: str, drawn_by: str
+    page: CanvasPage, models: Models, frontend: str, drawn_by: str, name: str
 ) -> None:
-    workflow = corpus("subgraph_with_the_sampler.expected")
-    (inner,) = workflow["definitions"]["subgraphs"]
-    kinds = {node["type"]: node for node in inner["nodes"]}
-    kinds["SUNSpeedUp"]["widgets_values"][0] = models.adapter.name
-    kinds["KSampler"]["widgets_values"][2] = 30
-    (outer,) = (node["id"] for node in workflow["nodes"] if node["type"] == inner["id"])
+    workflow = corpus(f"{name}.expected")
+    definitions = {subgraph["id"]: subgraph for subgraph in workflow["definitions"]["subgraphs"]}
+    inside = {node["type"]: node for subgraph in definitions.values() for node in subgraph["nodes"]}
+    inside["SUNSpeedUp"]["widgets_values"][0] = models.adapter.name
+    inside["KSampler"]["widgets_values"][2] = 30
+    (outer,) = (node["id"] for node in workflow["nodes"] if node["type"] in definitions)
     next(node for node in workflow["nodes"] if node["id"] == CHECKPOINT)["widgets_values"] = [models.checkpoint.name]
     page.load(workflow)
     page.show_all()
@@ -161,8 +162,27 @@ def test_badge_inside_of_a_subgraph_is_above_its_node_too(
         page.right_click(*page.point_of(outer))
         page.choose("Fix: 30 steps")
     page.expect_notes(outer)
-    (inner,) = page.graph()["definitions"]["subgraphs"]
-    assert next(node for node in inner["nodes"] if node["type"] == "KSampler")["widgets_values"][2] == 4
+    inside = {n["type"]: n for subgraph in page.graph()["definitions"]["subgraphs"] for n in subgraph["nodes"]}
+    assert inside["KSampler"]["widgets_values"][2] == 4
+
+
+@pytest.mark.parametrize("drawn_by", ["litegraph"], indirect=True)
+def test_several_badges_inside_are_one_which_begins_with_what_fix_mends(page: CanvasPage) -> None:
+    script = """async (file) => {
+        const { showNotes, badgeForSubgraph } = await import(file)
+        const shown = (badge) => {
+            const node = { badges: [] }
+            showNotes(node, { note: null, badge })
+            return node
+        }
+        const nodes = [shown({ text: 'lost', detail: 'one' }), shown({ text: '30 steps', detail: 'two', fix: true })]
+        const subgraph = (mode, nodes) => ({ mode, subgraph: { nodes } })
+        const [on, muted, bypassed] = [0, 2, 4].map((mode) => subgraph(mode, nodes))
+        return [[on, on], [on, muted], [muted, bypassed]].map((nodes) => badgeForSubgraph(subgraph(0, nodes)))
+    }"""
+    once = {"text": "30 steps (+1)", "detail": "two\none"}
+    shown = page.page.evaluate(script, "/extensions/sun-for-comfyui/js/notes.js")
+    assert shown == [once, once, None], "a definition that is used twice counts once"
 
 
 def test_menu_sets_the_steps_in_one_undo_step(page: CanvasPage, sped_up: int, frontend: str, drawn_by: str) -> None:

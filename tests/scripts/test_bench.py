@@ -52,19 +52,20 @@ def test_runs_are_compared_with_each_other(figures: Figures) -> None:
     assert_whole(figures, "tiny: speed-up, eager", "tiny: plain, 25 steps, CFG", f"tiny: SUN, {SUN_STEPS} steps")
 
 
-@pytest.mark.parametrize("speed", [0.01, 0.1, 0.3, 0.7, 1.0, 1.2])
-def test_what_is_measured_fills_the_time_and_stays_within_it(speed: float) -> None:
-    """By the shares of an evaluation that were measured on CPUs and on a GPU; 1 is a machine of 1.3 seconds for one."""
-    with_cfg, turn, forward = 54 * speed, 2 * 5.2 * speed, 6 * 1.3 * speed
+@pytest.mark.parametrize("single", [0.02, 0.1, 0.3, 0.9, 1.3, 1.6])
+@pytest.mark.parametrize("models", [2, 3])
+def test_what_is_measured_stays_within_the_time(single: float, models: int) -> None:
+    """`single`: seconds of one evaluation. With CFG it took a CPU 1.7 times as long; a GPU has a third MODEL."""
+    with_cfg, turn, forward = 25 * 1.7 * single, models * 4 * single, 6 * single
     planned = chosen_plan(195.0, with_cfg, turn, forward)
     taken = planned.repeats * (with_cfg + planned.turns * turn) + planned.forwards * forward
-    assert planned.turns % 2 == 0 and planned.repeats >= 1 and planned.forwards >= 3
+    assert planned.turns % 2 == planned.forwards % 2 == 0 and planned.repeats >= 1
     assert taken <= 195.0
-    assert taken > 195.0 * 0.9 or planned == (6, 8, 40)
+    assert taken > 195.0 * 0.75 or planned == (6, 8, 40)
 
 
 def test_a_slow_machine_still_measures_each_once() -> None:
-    assert chosen_plan(60.0, 200.0, 40.0, 30.0) == (1, 4, 3)
+    assert chosen_plan(60.0, 200.0, 40.0, 30.0) == (1, 4, 4)
 
 
 @pytest.mark.parametrize(

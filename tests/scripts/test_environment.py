@@ -75,7 +75,7 @@ def test_two_set_ups_at_once_make_the_folder_once() -> None:
 def apt_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in for apt-get, since tests install nothing: each call is a line of the file that is returned."""
     calls, command = tmp_path / "calls", tmp_path / "apt-get"
-    command.write_text(f'#!/bin/sh\necho "$@" >> {calls}\necho no such package >&2\nexit 100\n')
+    command.write_text(f'#!/bin/sh\necho "$@" >> {calls}\necho cannot $3 >&2\nexit 100\n')
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -105,7 +105,7 @@ def test_packages_that_cannot_be_installed_are_said_with_the_reason(
 ) -> None:
     assert debian.command("A thing", ("a-thing",), ("its-package",)) is None
     assert apt_get.read_text().splitlines()[-1].endswith("install --yes --no-install-recommends its-package")
-    assert "apt-get could not install A thing: no such package" in capsys.readouterr().out
+    assert "apt-get could not install A thing: cannot update cannot install" in capsys.readouterr().out
 
 
 @ON_LINUX

@@ -6,8 +6,8 @@ import { keepForDeletion } from "./deletion.js";
 import { hasFace, showOn } from "./faces.js";
 import { address, allNodes, rootGraph, workflowAsShown } from "./graphs.js";
 import { noteServed } from "./lines.js";
-import { badgeInside, placeNotes, showNotes } from "./notes.js";
-import { isOff } from "./off.js";
+import { badgeForSubgraph, placeNotes, showNotes } from "./notes.js";
+import { isMutedOrBypassed, isOff } from "./off.js";
 import { hasNote, noteLeftBehind } from "./restorable.js";
 import { findingsOfRun, plainRun, runWithoutSun, showRun } from "./runs.js";
 import { ask } from "./server.js";
@@ -56,14 +56,14 @@ async function check() {
     if (hasFace(node)) {
       showFindings(node, entry, saved);
       keepForDeletion(node, entry?.on_delete ?? []);
-    } else {
+    } else if (!isSubgraph(node)) {
       const note = notes.get(key(address(node))) ?? null;
       noteLeftBehind(node, Boolean(entry?.badge?.fix));
       showNotes(node, showsBadges() ? { note, badge: entry?.badge ?? null } : { note: null, badge: null });
     }
   }
   for (const node of here.filter(isSubgraph)) {
-    showNotes(node, { note: null, badge: showsBadges() ? badgeInside(node) : null });
+    showNotes(node, { note: null, badge: showsBadges() ? badgeForSubgraph(node) : null });
   }
   placeNotes();
 }
@@ -88,9 +88,10 @@ function hasToDoWithSun(node) {
   return hasFace(node) || hasNote(node);
 }
 
-/** Of a subgraph's node too, which shows the badges inside while it is on. */
+/** Of SUN's nodes, and of those of subgraphs, which show the badges inside while they are on. */
 function switchesOf(nodes) {
-  return nodes.filter((node) => hasFace(node) || isSubgraph(node)).map(isOff).join();
+  const isThisOff = (node) => (hasFace(node) ? isOff(node) : isSubgraph(node) ? isMutedOrBypassed(node) : []);
+  return nodes.flatMap(isThisOff).join();
 }
 
 function isSubgraph(node) {

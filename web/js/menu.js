@@ -5,7 +5,7 @@ import { compare } from "./compare.js";
 import { convert, tell } from "./conversion.js";
 import { address, allNodes } from "./graphs.js";
 import { lineBefore, mayShareLine, sunsServing } from "./lines.js";
-import { badgeIn } from "./notes.js";
+import { badgedInside, ownBadge } from "./notes.js";
 import { hasNote, isRestorable } from "./restorable.js";
 import { word } from "./words.js";
 
@@ -32,7 +32,7 @@ export function nodeMenu(node) {
   const offer = (text, action, nodes) => {
     if (nodes.length) items.push({ content: text, callback: () => convert(action, nodes.map(address)) });
   };
-  const badge = badgeIn(node);
+  const badge = ownBadge(node);
   if (badge) offer(`${word("sun.fixMenu")}: ${withoutTags(badge.text)}`, "fix", fixable(node));
   offer(word("sun.speedUp"), "speed_up", slowPoints(node));
   offer(word("sun.negative"), "negative", unheardPoints(node));
@@ -123,8 +123,7 @@ function restorablePoints(node) {
 }
 
 function fixable(node) {
-  if (node.subgraph) return node.subgraph.nodes.flatMap(fixable);
-  return badgeIn(node)?.fix ? [node] : [];
+  return (node.subgraph ? badgedInside(node) : [node]).filter((one) => ownBadge(one)?.fix);
 }
 
 /** Return the node if its menu sets the steps of samplers: those behind it, or its own. */

@@ -7,6 +7,7 @@ import { isMutedOrBypassed } from "./off.js";
 import { box, styles } from "./text.js";
 
 const COLORS = { note: { fgColor: "#fff", bgColor: "#3d4654" }, badge: { fgColor: "#000", bgColor: "#e8b339" } };
+const MOST_DETAILS = 6; // that one message says
 const notes = new WeakMap(); // node -> {note: text, badge: {text, detail, fix}}, or null for either
 
 /** Show a note and a badge, or take away what is null. */
@@ -19,22 +20,25 @@ export function showNotes(node, { note, badge }) {
   app.canvas.setDirty(true, true);
 }
 
-/** Return the badge of a node: of its face, or above its title. */
-export function badgeIn(node) {
+/** Return what a node itself shows: the badge of its face, or the one above its title. */
+export function ownBadge(node) {
   return hasFace(node) ? badgeOf(node) : badgeAbove(node);
 }
 
-/** Return one badge for all nodes inside of a subgraph's node, or null: from outside nothing else shows theirs. */
-export function badgeInside(node) {
-  const [first, ...others] = badgesInside(node);
-  if (!others.length) return first ?? null;
-  const detail = [...new Set([first, ...others].map((badge) => badge.detail))].join("\n");
-  return { text: `${first.text} (+${others.length})`, detail };
+/** Return the nodes with a badge inside of a subgraph's node, each once; none where it is muted or bypassed. */
+export function badgedInside(node) {
+  if (isMutedOrBypassed(node)) return [];
+  const inside = (inner) => (inner.subgraph ? badgedInside(inner) : ownBadge(inner) ? [inner] : []);
+  return [...new Set(node.subgraph.nodes.flatMap(inside))];
 }
 
-function badgesInside(node) {
-  if (isMutedOrBypassed(node)) return [];
-  return node.subgraph.nodes.flatMap((inner) => (inner.subgraph ? badgesInside(inner) : (badgeIn(inner) ?? [])));
+/** Return one badge for all of these, or null: from outside nothing else shows theirs. */
+export function badgeForSubgraph(node) {
+  const badges = badgedInside(node).map(ownBadge);
+  const [first, ...others] = badges.sort((one, other) => Number(Boolean(other.fix)) - Number(Boolean(one.fix)));
+  if (!others.length) return first ?? null;
+  const details = [...new Set(badges.map(({ detail }) => detail))].slice(0, MOST_DETAILS);
+  return { text: `${first.text} (+${others.length})`, detail: details.join("\n") };
 }
 
 function badgeAbove(node) {

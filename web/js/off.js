@@ -4,7 +4,10 @@ const MUTED = 2;
 const BYPASSED = 4;
 const NEUTRAL = { scale: 1, alpha: 0 }; // of Negative Prompt at CFG 1
 
-/** Whether a node of SUN's is bypassed, muted or at values at which it does nothing. A value that comes over a link is not known. */
+/**
+ * Whether a node of SUN's is bypassed, muted or at values at which it does nothing. A value that comes over a link is
+ * not known.
+ */
 export function isOff(node) {
   if (isMutedOrBypassed(node)) return true;
   const widgets = (node.widgets ?? []).filter(({ name }) => !isLinked(node, name));

@@ -12,7 +12,7 @@ from .locks import lock
 
 T = TypeVar("T")
 OTHERS_SECONDS = 300
-"""How long apt-get waits for another program that installs packages, as Debian's own updates do."""
+"""How long apt-get waits while another program installs packages, as Debian's own updates do."""
 
 
 def command(what: str, names: tuple[str, ...], packages: tuple[str, ...]) -> str | None:
@@ -40,7 +40,9 @@ def _install(what: str, packages: tuple[str, ...]) -> None:
     print(f"Installing {what} ...", flush=True)
     quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     waiting = ("-o", f"DPkg::Lock::Timeout={OTHERS_SECONDS}")
+    errors = []
     for arguments in (("update",), ("install", "--yes", "--no-install-recommends", *packages)):
         done = subprocess.run(["apt-get", *waiting, *arguments], capture_output=True, env=quietly, text=True)
+        errors += done.stderr.split() if done.returncode else []
     if done.returncode:
-        print(f"apt-get could not install {what}: {' '.join(done.stderr.split())[-300:]}", flush=True)
+        print(f"apt-get could not install {what}: {' '.join(errors)[:600]}", flush=True)

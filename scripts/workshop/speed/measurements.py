@@ -29,10 +29,10 @@ OTHER_SECONDS = 15.0
 """What starting, capturing and profiling take of that."""
 SHARE_OF_RUNS = 0.7
 """What whole runs may take of the rest; single forwards take what these leave."""
-MOST_REPEATS, FEWEST_FORWARDS, MOST_FORWARDS = 6, 3, 40
+MOST_REPEATS = 6
 FEWEST_TURNS, MOST_TURNS = 4, 8
-"""Runs of 4 steps of each MODEL for one run of 25: they take little time, and a machine's speed wanders. Even, since
-the order turns."""
+"""Runs of 4 steps of each MODEL for one run of 25: they take little time, and a machine's speed wanders."""
+FEWEST_FORWARDS, MOST_FORWARDS = 4, 40
 EVALUATIONS_OF_A_FORWARD = 3
 """Evaluations for each measured forward of SUN, or of Negative Prompt at CFG 1: its own, and both that are timed."""
 TINY_STEPS = 60
@@ -153,10 +153,15 @@ def chosen_plan(seconds: float, with_cfg: float, turn: float, forward: float) ->
     """Choose how often to measure what in about `seconds`, by the seconds that each takes."""
     of_runs = SHARE_OF_RUNS * seconds
     repeats = _within(1, of_runs / (with_cfg + FEWEST_TURNS * turn), MOST_REPEATS)
-    turns = _within(FEWEST_TURNS, (of_runs / repeats - with_cfg) / turn, MOST_TURNS) // 2 * 2
+    turns = _even(_within(FEWEST_TURNS, (of_runs / repeats - with_cfg) / turn, MOST_TURNS))
     left = seconds - repeats * (with_cfg + turns * turn)
-    return Plan(repeats, turns, _within(FEWEST_FORWARDS, left / forward, MOST_FORWARDS))
+    return Plan(repeats, turns, _even(_within(FEWEST_FORWARDS, left / forward, MOST_FORWARDS)))
 
 
 def _within(least: int, value: float, most: int) -> int:
     return max(least, min(most, int(value)))
+
+
+def _even(count: int) -> int:
+    """Return a count in which each order comes as often as the other."""
+    return count // 2 * 2

@@ -20,7 +20,9 @@ TINY_RUNS = 40
 
 
 def measure_runs(sampler: Sampler, models: dict[str, ModelPatcher], turns: int, figures: Figures, name: str) -> None:
-    """Measure a run of 25 steps with CFG, then `turns` of 4 steps without and with SUN each, in a turning order."""
+    """Measure `turns` runs of 4 steps without and with SUN each, in a turning order, and one of 25 steps with CFG in
+    the middle of them.
+    """
 
     def measured(kind: str, model: str, steps: int, cfg: float) -> float:
         memory = PeakMemory()
@@ -30,10 +32,13 @@ def measure_runs(sampler: Sampler, models: dict[str, ModelPatcher], turns: int, 
             figures.add(f"{name}: peak memory, {kind}", peak, "GB")
         return seconds
 
-    with_cfg = measured("plain, 25 steps, CFG", "plain", PLAIN_STEPS, PLAIN_CFG)
     kinds = [(kind, model) for kind, model in FOUR_STEPS if model in models]
+    few_steps: list[dict[str, float]] = []
     for turn in range(turns):
-        seconds = {model: measured(kind, model, SUN_STEPS, 1.0) for kind, model in kinds[:: -1 if turn % 2 else 1]}
+        if turn == turns // 2:
+            with_cfg = measured("plain, 25 steps, CFG", "plain", PLAIN_STEPS, PLAIN_CFG)
+        few_steps.append({model: measured(kind, model, SUN_STEPS, 1.0) for kind, model in kinds[:: (-1) ** turn]})
+    for seconds in few_steps:
         limit = "at most 12.5" if device().type != "cpu" else "at least 10"
         figures.add(f"{name}: speed-up, eager", with_cfg / seconds["sun"], "x", limit)
         if "captured" in models:

@@ -1,4 +1,4 @@
-"""What else stands on a MODEL keeps its effect, since such a run is not replayed; the next run without it is again."""
+"""What else stands on a MODEL keeps its effect: such a run is not replayed, and the next one without it is again."""
 
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
 import pytest
@@ -12,7 +12,7 @@ from sun_pack.sun_core.settings import SunSettings
 from .stand_in_graphs import RUNS_UNTIL_TRUSTED, StandInGraph, alive, graphs_of
 
 check_device = capture.check_device
-"""ComfyUI's device is the CPU here: the tests with the stand-in replace it."""
+"""The real check; a fixture replaces it by one that accepts the CPU."""
 
 
 def attention_patch(model):

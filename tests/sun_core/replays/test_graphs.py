@@ -4,7 +4,6 @@ Only a GPU shows whether CUDA replays rightly; test_capture.py does that. Here a
 into a graph's buffers, what graphs share, and when they are freed.
 """
 
-import gc
 import threading
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -14,9 +13,9 @@ import comfy.model_management
 import pytest
 import torch
 from sun_pack.sun_core import capture, graphs, run
-from sun_pack.sun_core.apply import apply_negative, apply_sun
+from sun_pack.sun_core.apply import apply_negative
 from sun_pack.sun_core.resident_weights import SMALL
-from sun_pack.sun_core.settings import NegativeSettings, SunSettings
+from sun_pack.sun_core.settings import NegativeSettings
 
 from .stand_in_graphs import RUNS_UNTIL_TRUSTED, StandInCapture, StandInGraph, StandInStream, alive, graphs_of
 
@@ -110,65 +109,7 @@ def test_one_image_needs_one_graph_whether_its_text_is_kept_or_not(trusted, draw
     assert StandInGraph.replays == before + 4 and len(graphs_of(trusted)) == 1
 
 
-def test_stream_of_a_graph_that_is_gone_is_used_again(trusted, sun, draw):
-    (graph,) = graphs_of(trusted)
-    trusted.captures.clear()
-    other = sun()
-    for _ in range(RUNS_UNTIL_TRUSTED):
-        draw(other.model)
-    assert graphs_of(other)[0].stream is graph.stream
-
-
-def test_graphs_of_all_clones_go_with_the_model(trusted, sun, draw):
-    other = sun(strength=0.5)
-    draw(other.model)  # ComfyUI has this one loaded now, and tells no other that the model goes
-    assert graphs_of(trusted)
-    comfy.model_management.unload_all_models()
-    assert not graphs_of(trusted) and not alive
-
-
-def test_graphs_are_found_and_freed_if_a_clone_without_sun_was_pushed_out(trusted, model, draw):
-    draw(model)
-    comfy.model_management.unload_all_models()
-    assert graphs_of(trusted), "nothing has told SUN"
-    graphs.free_graphs_of_unloaded_models()
-    assert not graphs_of(trusted)
-
-
-def test_run_of_another_model_frees_the_graphs_of_one_that_was_pushed_out(
-    trusted, model, draw, new_model, reference, reference_weights, adapter
-):
-    other = new_model(reference.unet_config)
-    other.model.diffusion_model.load_state_dict(reference_weights)
-    draw(model)
-    comfy.model_management.unload_all_models()
-    assert graphs_of(trusted), "nothing has told SUN"
-    draw(apply_sun(other, adapter, SunSettings()))
-    assert not graphs_of(trusted)
-
-
-def test_memory_of_graphs_is_taken_for_free(trusted, sun, draw, monkeypatch):
-    """torch has reserved it, and ComfyUI counts what is reserved and not in use; nothing but graphs can use it."""
-    free = [2**31]
-
-    def get_free_memory(device, torch_free_too=False):
-        return (free[0], free[0]) if torch_free_too else free[0]
-
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", get_free_memory)
-    reserved = iter([100, 100 + 2**30])
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: next(reserved))
-    other = sun()
-    for _ in range(RUNS_UNTIL_TRUSTED):
-        draw(other.model)
-    assert other.captures.bytes == 2**30
-    draw(other.model)
-    assert graphs_of(other)
-    free[0] -= 1
-    draw(other.model)
-    assert not graphs_of(other) and other.captures.bytes == 0
-
-
-def test_options_that_a_node_copies_are_replayed(trusted, draw):
+def test_options_that_a_node_copies_are_replayed(trusted, draw, runs):
     first = draw(trusted.model)
     beside = trusted.model.clone()
 
@@ -177,67 +118,15 @@ def test_options_that_a_node_copies_are_replayed(trusted, draw):
         return apply_model(given["input"], given["timestep"], **{**given["c"], "transformer_options": options})
 
     beside.set_model_unet_function_wrapper(with_copy)
-    before = StandInGraph.replays
     assert torch.equal(draw(beside), first)
-    assert StandInGraph.replays == before + 4
+    assert runs[-1].count == 4
 
 
-def test_graphs_stay_while_clones_take_turns(trusted, model, draw):
+def test_graphs_stay_while_clones_take_turns(trusted, model, draw, runs):
     for _ in range(2):
         draw(model)
-        before = StandInGraph.replays
         draw(trusted.model)
-        assert StandInGraph.replays == before + 4
-
-
-def test_graphs_go_with_the_last_reference_to_the_model(trusted):
-    assert alive
-    comfy.model_management.current_loaded_models.clear()
-    trusted.model = trusted.captures = None
-    gc.collect()
-    assert not alive
-
-
-def test_switch_frees_graphs(model, adapter, draw):
-    switch = [True]
-    patched = apply_sun(model, adapter, SunSettings(), may_capture=lambda: switch[0])
-    for _ in range(RUNS_UNTIL_TRUSTED):
-        draw(patched)
-    assert alive
-    switch[0] = False
-    draw(patched)
-    assert not alive
-
-
-def test_capture_that_ran_out_of_memory_is_not_tried_again_in_its_run(sun, draw, monkeypatch):
-    tried = []
-
-    def out_of_memory(*args, **kwargs):
-        tried.append(args)
-        raise torch.cuda.OutOfMemoryError("no memory")
-
-    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
-    monkeypatch.setattr(torch.cuda, "graph", out_of_memory)
-    patched = sun()
-    for _ in range(2):
-        draw(patched.model)
-    assert len(tried) == 1
-
-
-def test_memory_that_ran_out_before_a_capture_is_not_asked_for_again_in_its_run(sun, draw, monkeypatch):
-    tried = []
-
-    def out_of_memory(stream, *args):
-        tried.append(stream)
-        raise torch.cuda.OutOfMemoryError("no memory")
-
-    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "cudaMallocAsync")
-    monkeypatch.setattr(graphs, "_run_on", out_of_memory)
-    patched = sun()
-    for _ in range(2):
-        draw(patched.model)
-    assert len(tried) == 1
-    assert graphs._idle_streams[torch.device("cpu")] == tried
+        assert runs[-1].count == 4
 
 
 def test_attention_that_asks_for_the_free_memory_is_not_captured(sun, draw, monkeypatch):
@@ -312,27 +201,6 @@ def test_pages_that_moved_cause_an_eager_forward(trusted, draw, monkeypatch):
     before = StandInGraph.replays
     assert torch.equal(draw(trusted.model), first)
     assert StandInGraph.replays == before and not graphs_of(trusted)
-
-
-def test_fifth_shape_takes_the_place_of_the_first(trusted, draw):
-    (first,) = graphs_of(trusted)
-    picture = draw(trusted.model)
-    for batch in (2, 3, 4, 5):
-        for _ in range(RUNS_UNTIL_TRUSTED):
-            draw(trusted.model, batch=batch)
-    assert len(graphs_of(trusted)) == len(alive) == 4
-    assert first not in alive
-    assert torch.equal(draw(trusted.model), picture)
-
-
-def test_graph_that_was_used_longest_ago_goes_first(trusted, draw, monkeypatch):
-    monkeypatch.setattr(graphs, "MOST_GRAPHS", 2)
-    for batch in (2, 1, 3):
-        for _ in range(RUNS_UNTIL_TRUSTED):
-            draw(trusted.model, batch=batch)
-    before = StandInGraph.replays
-    draw(trusted.model)
-    assert StandInGraph.replays == before + 4, "the first graph, which was used after the second"
 
 
 def test_interrupt_between_replays_ends_the_run(trusted, draw):
