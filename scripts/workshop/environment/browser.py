@@ -9,7 +9,7 @@ from .pip import pip
 from .setup_error import SetupError
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")  # names of its command
-CHROMIUM_PACKAGES = ("chromium", "fonts-noto-cjk")  # Debian's
+CHROMIUM_PACKAGES = ("chromium", "fonts-noto-cjk", "libatomic1")  # Debian's; the last is for Playwright
 
 
 def frontend(version: str) -> Path:
@@ -28,5 +28,5 @@ def chromium() -> str:
         return found
     raise SetupError(
         "The browser tests need Chromium, which is not installed: install it (on Debian and Ubuntu the packages "
-        f"{' and '.join(CHROMIUM_PACKAGES)}), or leave these tests out with --ignore=tests/browser."
+        f"{', '.join(CHROMIUM_PACKAGES)}), or leave these tests out with --ignore=tests/browser."
     )

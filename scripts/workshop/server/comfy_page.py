@@ -33,8 +33,9 @@ ARGUMENTS = (
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """Run Chromium without a window."""
+    command = environment.chromium()  # its packages are needed to start Playwright, too
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=environment.chromium(), args=[*ARGUMENTS])
+        browser = playwright.chromium.launch(executable_path=command, args=[*ARGUMENTS])
         yield browser
         browser.close()
 
