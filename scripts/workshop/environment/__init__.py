@@ -12,6 +12,7 @@ Environment variables:
 
 from .browser import chromium, frontend
 from .cache import cache_folder, cached
+from .compiler import compiler
 from .installation import Environment, prepare
 from .javascript import javascript_tools
 from .locks import alone
@@ -29,6 +30,7 @@ __all__ = [
     "cached",
     "chromium",
     "comfyui_path",
+    "compiler",
     "evidence_packages",
     "exit_on_termination",
     "frontend",
