@@ -32,7 +32,7 @@ export function badgedInside(node) {
   return [...new Set(node.subgraph.nodes.flatMap(inside))];
 }
 
-/** Return one badge for all of these, or null: from outside nothing else shows theirs. */
+/** Return one badge for all inside of a subgraph's node, or null: from outside nothing else shows theirs. */
 export function badgeForSubgraph(node) {
   const badges = badgedInside(node).map(ownBadge);
   const [first, ...others] = badges.sort((one, other) => Number(Boolean(other.fix)) - Number(Boolean(one.fix)));
