@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 from sun_pack.nodes import settings
 from sun_pack.sun_core.adapter import load_adapter
+from sun_pack.sun_core.apply import apply_sun
+from sun_pack.sun_core.settings import SunSettings
 
 REFERENCE = Path(__file__).parent / "reference"
 CPU = torch.device("cpu")
@@ -90,6 +92,18 @@ def model(reference_model):
 @pytest.fixture(scope="session")
 def adapter():
     return load_adapter(REFERENCE / "sun_adapter_fp16.safetensors")
+
+
+@pytest.fixture
+def reports():
+    """What runs report, for a test to give to a MODEL."""
+    return []
+
+
+@pytest.fixture
+def sun(model, adapter, reports):
+    """A MODEL with automatic settings that puts what it reports into `reports`."""
+    return apply_sun(model, adapter, SunSettings(), report=reports.append)
 
 
 @pytest.fixture

@@ -13,17 +13,6 @@ from sun_pack.sun_core.schedule import trailing_sigmas
 from sun_pack.sun_core.settings import NegativeSettings, SunSettings
 
 
-@pytest.fixture
-def reports():
-    return []
-
-
-@pytest.fixture
-def sun(model, adapter, reports):
-    """A MODEL with automatic settings that puts what it reports into `reports`."""
-    return apply_sun(model, adapter, SunSettings(), report=reports.append)
-
-
 def test_an_ordinary_run_finds_nothing(sun, sample, reports):
     sample(sun, cfg=7.0, sampler="euler_ancestral", scheduler="karras", batch=2)
     assert list(reports[0].findings) == []

@@ -15,17 +15,6 @@ from .test_operations import WAITS
 
 
 @pytest.fixture
-def reports():
-    return []
-
-
-@pytest.fixture
-def sun(model, adapter, reports):
-    """A MODEL with automatic settings that puts what it reports into `reports`."""
-    return apply_sun(model, adapter, SunSettings(), report=reports.append)
-
-
-@pytest.fixture
 def from_sampler(model, adapter, reports):
     """The same, but for the sampler being in charge."""
     return apply_sun(model, adapter, SunSettings(automatic=False), report=reports.append)

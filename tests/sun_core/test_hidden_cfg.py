@@ -2,21 +2,8 @@
 
 import pytest
 import torch
-from sun_pack.sun_core.apply import apply_sun
-from sun_pack.sun_core.settings import SunSettings
 
 from .test_guidance import cfg_override, mahiro
-
-
-@pytest.fixture
-def reports():
-    return []
-
-
-@pytest.fixture
-def sun(model, adapter, reports):
-    """A MODEL with automatic settings that puts what it reports into `reports`."""
-    return apply_sun(model, adapter, SunSettings(), report=reports.append)
 
 
 @pytest.mark.parametrize(

@@ -66,11 +66,6 @@ SLIDING = [[0, 1, 2], [1, 2, 3]]
 
 
 @pytest.fixture
-def reports():
-    return []
-
-
-@pytest.fixture
 def sped_up(adapter, reports):
     def sped_up(model, strength=1.0):
         return apply_sun(model, adapter, SunSettings(strength, strength), report=reports.append)

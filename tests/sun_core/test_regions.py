@@ -10,11 +10,6 @@ UNCOND = 1
 
 
 @pytest.fixture
-def reports():
-    return []
-
-
-@pytest.fixture
 def sun(model, adapter, reports):
     """Puts SUN on a MODEL; what it reports is in `reports`."""
     return lambda onto=None, **settings: apply_sun(
